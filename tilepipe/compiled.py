@@ -1,0 +1,47 @@
+"""One decorator for every numba kernel, and a cache folder that can always be written.
+
+With ``cache=True`` numba raises at import when it finds no writable folder (a read-only install, a home
+that is not there); then the system's temporary folder serves.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["kernel"]
+
+
+def _ensure_cache_folder() -> None:
+    """Choose numba's cache folder before numba is imported, unless the user chose one."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    here = Path(__file__).parent
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if os.access(here, os.W_OK):
+        return  # numba's own default, beside the source
+    for folder in (base / "tilepipe-numba", Path(tempfile.gettempdir()) / f"tilepipe-numba-{os.getpid()}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            os.environ["NUMBA_CACHE_DIR"] = str(folder)
+            return
+
+
+_ensure_cache_folder()
+
+import numba  # noqa: E402  # its cache folder had to be chosen first
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function`: nopython, without the GIL, serial, cached on disk."""
+    compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath=False)(function)
+    return compiled
