@@ -1,0 +1,1 @@
+"""Restoration of one array: no files, no tiles, no graph."""

@@ -1,0 +1,174 @@
+"""How far a cut reaches: the measured rule behind the halo.
+
+A tile sees nothing beyond its halo, so its pixels differ from those of the whole picture, most at the
+frame's edge and less with every pixel of distance.  How fast that error decays depends on the PSF (zeros
+of its spectrum ring on), on the noise (it sets the penalties), on the number of steps and on the picture
+(repeated straight edges ring in step); no formula in PSF widths holds: a Gaussian needs 32 px where a line
+of the same width needs 170.  So it is measured, with the solver itself, on windows of the picture and on
+a synthetic scene: the middle is cut out of a window, both are restored, and the largest difference
+at each depth below the cut is the *profile*.
+
+The profile is taken on encoded values (what is written), where dark parts count most.  ``SAFETY`` covers
+what a picture of many megapixels holds beyond its windows; ``benchmarks/seams.py`` measures both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace, restore
+
+__all__ = ["HALO_STEP", "MAX_HALO", "SEAM_LIMIT", "WINDOW", "Profile", "SyntheticScene", "measure_profile"]
+
+FloatArray = npt.NDArray[np.float32]
+
+HALO_STEP = 16
+"""Halos are multiples of this many px, so that a last digit of the noise does not move the geometry."""
+
+MAX_HALO = 192
+"""Widest halo that a plan chooses, px: beyond it a tile is mostly halo, and softer penalties are cheaper."""
+
+SEAM_LIMIT = 1 / 255
+"""Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
+
+SAFETY = 4.0
+"""Predicted error over the error in the picture's own windows: two windows see 1 Mpx, a picture much more."""
+
+ROUNDING = 3e-5
+"""Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..1.4e-5)."""
+
+WINDOW = 960
+"""Edge of a probe window, px: below the deepest halo there are still 416 px to look at."""
+
+BEYOND = 80
+"""Pixels of a window that lie beyond the cut, on each side."""
+
+SMALLEST_WINDOW = 2 * BEYOND + 6 * HALO_STEP
+"""A window must hold some depth below its cut to say anything, px."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Seam error against distance from a cut.
+
+    ``error[i]`` is the predicted largest encoded difference (0..1) at a depth of at least
+    ``i * HALO_STEP`` px; it never rises with depth.
+    """
+
+    error: tuple[float, ...]
+
+    def halo(self, limit: float = SEAM_LIMIT) -> int | None:
+        """Return the smallest halo, px, whose predicted error is within `limit`; None if none is."""
+        for index, error in enumerate(self.error):
+            if index and error <= limit:
+                return index * HALO_STEP
+        return None
+
+    def predict(self, halo: int) -> float:
+        """Return the predicted largest encoded difference for `halo` px (its multiple of 16 below)."""
+        return self.error[min(halo // HALO_STEP, len(self.error) - 1)]
+
+
+def measure_profile(
+    kernel: FloatArray, parameters: TvParameters, windows: Sequence[FloatArray], scene: SyntheticScene
+) -> Profile:
+    """Measure the seam error of `parameters` for the PSF `kernel` (k, k).
+
+    Parameters
+    ----------
+    kernel, parameters : what will be used on the picture.
+    windows : pieces of the blurred picture, float32 (c, h, w), linear light, each edge up to ``WINDOW`` px;
+        those with an edge below ``SMALLEST_WINDOW`` px say nothing and are passed over.
+    scene : the guard against windows that happen to be flat.
+    """
+    worst = _errors_by_depth(kernel, parameters, scene.blurred[None])
+    for window in windows:
+        if min(window.shape[1:]) >= SMALLEST_WINDOW:
+            worst = np.maximum(worst, SAFETY * _errors_by_depth(kernel, parameters, window))
+    return Profile(tuple(float(error) + ROUNDING for error in worst))
+
+
+def _errors_by_depth(kernel: FloatArray, parameters: TvParameters, window: FloatArray) -> npt.NDArray[np.float64]:
+    """Cut the middle out of `window`; largest encoded difference at depth 0, 16 ... MAX_HALO below the cut.
+
+    A depth that the window does not hold repeats the last one that it does.
+    """
+    height, width = window.shape[1] - 2 * BEYOND, window.shape[2] - 2 * BEYOND
+    middle = (slice(None), slice(BEYOND, BEYOND + height), slice(BEYOND, BEYOND + width))
+    whole = _restored(window, kernel, parameters)[middle]
+    cut = _restored(np.ascontiguousarray(window[middle]), kernel, parameters)
+    difference = np.abs(_encoded(whole) - _encoded(cut))
+    deepest = min(height, width) // 2 - HALO_STEP
+    depths = [min(depth, deepest) for depth in range(0, MAX_HALO + 1, HALO_STEP)]
+    return np.array([difference[:, d : height - d, d : width - d].max() for d in depths])
+
+
+def _restored(window: FloatArray, kernel: FloatArray, parameters: TvParameters) -> FloatArray:
+    work = Workspace(window.shape[0], (window.shape[1], window.shape[2]))
+    work.y[...] = window
+    work.x[...] = window
+    return restore(work, Spectrum.of(kernel, work.shape), parameters)
+
+
+class SyntheticScene:
+    """Dead leaves (Lee, Mumford & Huang 2001), blurred and noisy: a picture that excites a cut.
+
+    Occluding disks and bars of all sizes and grays; blacks beside whites, because encoding is steepest
+    there; long straight edges along and across the PSF's main axis, because these ring in step where the
+    response to a corner disperses.  Its truth is known, so it also tells what a set of penalties costs.
+    """
+
+    def __init__(self, kernel: FloatArray, noise: float, size: int = WINDOW, seed: int = 1) -> None:
+        """Draw the scene, blur it with `kernel` and add `noise` (standard deviation, linear light 0..1)."""
+        generator = np.random.default_rng(seed)
+        self.kernel = kernel
+        self.sharp = _dead_leaves(_main_axis(kernel), size, generator)
+        otf = Spectrum.of(kernel, (size, size)).otf
+        blurred = scipy.fft.irfft2(scipy.fft.rfft2(self.sharp) * otf, s=self.sharp.shape)
+        noisy = blurred + generator.normal(0, noise, self.sharp.shape)
+        self.blurred: FloatArray = np.clip(noisy, 0, 1).astype(np.float32)
+
+    def decibels(self, parameters: TvParameters) -> float:
+        """Return the PSNR (dB, linear light, inside) that `parameters` reach on this scene."""
+        inner = np.s_[BEYOND:-BEYOND, BEYOND:-BEYOND]
+        restored = _restored(self.blurred[None], self.kernel, parameters)[0]
+        return float(-10 * np.log10(np.mean((restored[inner] - self.sharp[inner]) ** 2)))
+
+
+def _dead_leaves(axis: float, size: int, generator: np.random.Generator) -> FloatArray:
+    scene = np.zeros((size, size), np.float32)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    for index in range(600):
+        disk = index % 3 == 0
+        length = 4.0 / generator.uniform(0.03, 1.0)
+        width = length * generator.uniform(0.05, 0.6)
+        angle = generator.uniform(0, np.pi) if index % 3 == 1 else axis + np.pi / 2 * (index % 2)
+        y, x = generator.uniform(0, size, 2)
+        reach = int(length) + 2
+        box = np.s_[max(0, int(y) - reach) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach]
+        along = (columns[box] - x) * np.cos(angle) + (rows[box] - y) * np.sin(angle)
+        across = (rows[box] - y) * np.cos(angle) - (columns[box] - x) * np.sin(angle)
+        bar = (np.abs(along) < length) & (np.abs(across) < width)
+        inside = along**2 + across**2 < length**2 if disk else bar
+        scene[box][inside] = generator.uniform(0.03, 1) ** 2.2
+    return scene
+
+
+def _main_axis(kernel: FloatArray) -> float:
+    """Return the angle (radians, rows down) of the PSF's longest axis, from its second moments."""
+    offsets = np.arange(kernel.shape[0]) - kernel.shape[0] // 2
+    xx = float((kernel * offsets[None, :] ** 2).sum())
+    yy = float((kernel * offsets[:, None] ** 2).sum())
+    xy = float((kernel * offsets[None, :] * offsets[:, None]).sum())
+    return 0.5 * float(np.arctan2(2 * xy, xx - yy))
+
+
+def _encoded(linear: FloatArray) -> FloatArray:
+    """Encode as sRGB does, the steepest curve near black that pictures use, clipped to 0..1."""
+    clipped = np.clip(linear, 0, 1)
+    return np.where(clipped <= 0.0031308, 12.92 * clipped, 1.055 * clipped ** np.float32(1 / 2.4) - 0.055)

@@ -1,0 +1,205 @@
+r"""Masked ADMM with total variation, in residual form: the solver that tiles can trust.
+
+The model is ``y = k * x + n`` where ``y`` is known; the solver minimises
+
+.. math:: \tfrac12 \| M (k * x - y) \|^2 + \lambda \sum |\nabla x|
+
+with the gradient's norm taken jointly over rows, columns and colours.  Two splits make every update
+either pointwise or diagonal in Fourier space: ``v = Kx`` with the known-pixel mask ``M`` (unknown rims
+and clipped highlights are then exact: Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo
+2013) and ``w = Dx`` (Goldstein & Osher 2009).  One step with penalties r1, r2 and scaled duals d, e::
+
+    v = (M y + r1 (Kx + d)) / (M + r1)        d <- d + Kx - v
+    w = shrink(Dx + e, lambda / r2)           e <- e + Dx - w
+    x = argmin of r1 |Kx - v + d|^2 + r2 |Dx - w + e|^2
+
+**Residual form.**  The last line is solved for the *change* of x, from the sources
+``a = v - d - Kx`` and ``b = w - e - Dx``.  On an endless picture that is the same step.  On a frame cut
+out of a picture it is what makes the frame local: the sources are tapered to zero at the frame's edge,
+so the wrap of the Fourier transform has nothing to carry round, and what lies outside is missing rather
+than wrong.  The error that a cut leaves behind decays with the distance from it; how fast is measured
+by :mod:`tilepipe.deconv.locality`.
+
+No number in here depends on the pixels: penalties, steps and the shrinkage come from the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
+
+__all__ = ["ALGORITHM_VERSION", "TAPER", "Spectrum", "TvParameters", "Workspace", "restore", "workspace_planes"]
+
+FloatArray = npt.NDArray[np.float32]
+
+ALGORITHM_VERSION = 1
+"""Part of every fingerprint; raised whenever the same recipe would give other pixels."""
+
+TAPER_ZEROS = 2
+"""Pixels at a frame's edge whose sources are exactly zero: differences across the wrap never count."""
+
+TAPER_COSINE = 16
+"""Pixels over which the sources rise from zero to full weight (raised cosine)."""
+
+TAPER = TAPER_ZEROS + TAPER_COSINE
+"""Width of the outermost band of a frame in which nothing is restored, px."""
+
+
+@dataclass(frozen=True, slots=True)
+class TvParameters:
+    """Everything that one restoration needs besides pixels and PSF.
+
+    Parameters
+    ----------
+    lam : weight of the total variation, linear light squared over gradient (about 8 sigma^2).
+    r1 : penalty of the data split (about 30 sigma).
+    r2 : penalty of the gradient split at the first step (about 10 lam).
+    growth : factor of r2 from step to step.
+    steps : number of steps; the method is stopped early on purpose.
+    """
+
+    lam: float
+    r1: float
+    r2: float
+    growth: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """A PSF prepared for one frame shape; shared by all tiles and threads.
+
+    ``otf`` is the transfer function, complex64 (h, w // 2 + 1); ``dy`` (h,) and ``dx`` (w // 2 + 1,)
+    are the eigenvalues of the second differences, float32; ``taper_y`` (h,), ``taper_x`` (w,).
+    """
+
+    shape: tuple[int, int]
+    otf: npt.NDArray[np.complex64]
+    dy: FloatArray
+    dx: FloatArray
+    taper_y: FloatArray
+    taper_x: FloatArray
+
+    @classmethod
+    def of(cls, kernel: FloatArray, shape: tuple[int, int]) -> Spectrum:
+        """Prepare the PSF `kernel` (k, k), centred, for frames of `shape` (h, w), both at least k."""
+        height, width = shape
+        size = kernel.shape[0]
+        padded = np.zeros(shape, np.float32)
+        padded[:size, :size] = kernel
+        padded = np.roll(padded, (-(size // 2), -(size // 2)), (0, 1))
+        return cls(
+            shape=shape,
+            otf=scipy.fft.rfft2(padded).astype(np.complex64, copy=False),
+            dy=_second_difference(height, height),
+            dx=_second_difference(width, width // 2 + 1),
+            taper_y=_taper(height),
+            taper_x=_taper(width),
+        )
+
+
+def _second_difference(length: int, kept: int) -> FloatArray:
+    """Eigenvalues 2 - 2 cos(2 pi i / length) of D^T D on a ring, the first `kept` of them."""
+    return (2 - 2 * np.cos(2 * np.pi * np.arange(kept) / length)).astype(np.float32)
+
+
+def _taper(length: int) -> FloatArray:
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(TAPER_COSINE) + 0.5) / TAPER_COSINE)
+    edge = np.concatenate([np.zeros(TAPER_ZEROS), rise])
+    taper = np.ones(length)
+    taper[:TAPER] *= edge
+    taper[-TAPER:] *= edge[::-1]
+    return taper.astype(np.float32)
+
+
+class Workspace:
+    """The arrays of one restoration in flight, allocated once and reused from tile to tile.
+
+    Attributes
+    ----------
+    y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
+    x : float32 (c, h, w), the start on entry, the restored picture on return.
+    """
+
+    def __init__(self, channels: int, shape: tuple[int, int]) -> None:
+        height, width = shape
+        self.shape = shape
+        self.channels = channels
+        self.y = np.zeros((channels, height, width), np.float32)
+        self.x = np.zeros_like(self.y)
+        self.d = np.zeros_like(self.y)
+        self.e = np.zeros((2, channels, height, width), np.float32)
+        self.spectra = np.zeros((channels, height, width // 2 + 1), np.complex64)
+        self.product = np.zeros((height, width // 2 + 1), np.complex64)
+
+
+def workspace_planes(channels: int) -> int:
+    """Planes of h * w float32 that one restoration holds at most, transient transforms included.
+
+    y, x, d, e (two), the spectrum of x: 6 a channel.  Once: the product K X, and around a transform its
+    input, its output and the copy that the inverse transform makes.
+    """
+    return 6 * channels + 4
+
+
+def restore(work: Workspace, spectrum: Spectrum, parameters: TvParameters) -> FloatArray:
+    """Restore ``work.x`` from ``work.y`` in place and return it.
+
+    Parameters
+    ----------
+    work : workspace with ``y`` (NaN = unknown) and the start ``x`` filled in, finite everywhere.
+    spectrum : the PSF prepared for this frame shape.
+    parameters : frozen numbers from the recipe.
+
+    Returns
+    -------
+    ``work.x``, float32 (c, h, w), linear light.  Its outermost ``TAPER`` pixels are the start's.
+
+    Raises
+    ------
+    ValueError : `work` and `spectrum` have different shapes.
+    """
+    if work.shape != spectrum.shape:
+        raise ValueError(f"workspace {work.shape} and PSF spectrum {spectrum.shape} differ in shape")
+    work.d[...] = 0
+    work.e[...] = 0
+    for channel in range(work.channels):
+        work.spectra[channel] = _forward(work.x[channel])
+    r2 = parameters.r2
+    for _ in range(parameters.steps):
+        _step(work, spectrum, parameters.lam, parameters.r1, r2, parameters.growth)
+        r2 *= parameters.growth
+    return work.x
+
+
+def _step(work: Workspace, spectrum: Spectrum, lam: float, r1: float, r2: float, growth: float) -> None:
+    """One ADMM step; r2 grows afterwards, and the scaled dual e shrinks with it."""
+    f32 = np.float32
+    prior_pass(work.x, work.e, f32(lam / r2), f32(1 / growth), spectrum.taper_y, spectrum.taper_x)
+    for channel in range(work.channels):
+        state = work.spectra[channel]
+        multiply(spectrum.otf, state, work.product)
+        source = _inverse(work.product, work.shape)
+        data_pass(work.y[channel], work.d[channel], source, f32(r1), spectrum.taper_y, spectrum.taper_x)
+        data_source = _forward(source)
+        del source
+        prior_source = _forward(work.x[channel])
+        add_step(state, data_source, prior_source, spectrum.otf, spectrum.dy, spectrum.dx, f32(r1), f32(r2))
+        del data_source, prior_source
+        work.x[channel] = _inverse(state, work.shape)
+
+
+def _forward(plane: FloatArray) -> npt.NDArray[np.complex64]:
+    transformed: Any = scipy.fft.rfft2(plane, workers=1)
+    return transformed  # type: ignore[no-any-return]  # scipy.fft carries no types
+
+
+def _inverse(spectrum: npt.NDArray[np.complex64], shape: tuple[int, int]) -> FloatArray:
+    plane: Any = scipy.fft.irfft2(spectrum, s=shape, workers=1)
+    return plane  # type: ignore[no-any-return]  # scipy.fft carries no types

@@ -1,0 +1,1 @@
+"""The point-spread function: what it is, its file, its simple shapes."""

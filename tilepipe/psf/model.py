@@ -1,0 +1,155 @@
+"""The PSF as a checked value, and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError, InputNotFoundError, OutputError, OutputExistsError, PsfError
+
+__all__ = ["LARGEST_PSF", "PSF"]
+
+LARGEST_PSF = 255
+"""Widest kernel that is accepted, px: beyond it the halo no longer fits into a tile."""
+
+SUM_TOLERANCE = 1e-3
+"""How far a kernel's sum may be from 1 and still be taken as rounding (it is renormalised)."""
+
+
+@dataclass(frozen=True, eq=False)
+class PSF:
+    """A blur kernel k in ``y = k * x`` (true convolution).
+
+    Parameters
+    ----------
+    kernel : (k, k), k odd, up to 255; finite, not negative, sum within 1e-3 of 1 (it is renormalised).
+        Kept as float32, read-only.
+    made_by : what made it, JSON values only; travels in the file.
+
+    Raises
+    ------
+    PsfError : the kernel breaks one of these rules; the message says which and by how much.
+    """
+
+    kernel: npt.NDArray[np.float32]
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked = _checked(np.asarray(self.kernel))
+        checked.flags.writeable = False
+        object.__setattr__(self, "kernel", checked)
+
+    @property
+    def size(self) -> int:
+        """Edge of the kernel, px."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether convolution with it changes nothing: all its mass is in the middle."""
+        return int(np.count_nonzero(self.kernel)) == 1 and float(self.kernel[self.size // 2, self.size // 2]) > 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the kernel's bytes: what a recipe knows it by."""
+        return hashlib.sha256(np.ascontiguousarray(self.kernel, "<f4").tobytes()).hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what describes it to a person: size, centroid and spread (px), peak, taps in use."""
+        offsets = np.arange(self.size) - self.size // 2
+        kernel = self.kernel.astype(np.float64)
+        x, y = float((kernel * offsets).sum()), float((kernel * offsets[:, None]).sum())
+        return {
+            "size": self.size,
+            "centroid": [round(x, 3), round(y, 3)],
+            "spread": [
+                round(float(np.sqrt((kernel * (offsets - x) ** 2).sum())), 3),
+                round(float(np.sqrt((kernel * (offsets[:, None] - y) ** 2).sum())), 3),
+            ],
+            "peak": round(float(kernel.max()), 5),
+            "taps": int((kernel > kernel.max() / 1000).sum()),
+            "made_by": self.made_by,
+        }
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a 32-bit float TIFF with ``made_by`` as JSON in ImageDescription.
+
+        Raises
+        ------
+        OutputExistsError : the file exists and `overwrite` is false.
+        OutputError : it cannot be written.
+        """
+        import tifffile
+
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path} exists; --overwrite replaces it")
+        note = json.dumps({"tilepipe": "psf", **self.made_by}, sort_keys=True)
+        try:
+            tifffile.imwrite(
+                path, np.asarray(self.kernel), photometric="minisblack", description=note, metadata=None, software=False
+            )
+        except OSError as error:
+            raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> PSF:
+        """Read a PSF from any single-page gray TIFF.
+
+        Integer files are taken as counts and normalised, as microscopy tools write them; floats must sum to 1.
+
+        Raises
+        ------
+        InputNotFoundError, InputError : no such file; not a gray TIFF.
+        PsfError : a kernel that breaks the rules.
+        """
+        import tifffile
+
+        path = Path(path)
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages.first
+                kernel = page.asarray()
+                note = page.description
+        except FileNotFoundError as error:
+            raise InputNotFoundError(f"PSF file {path} does not exist") from error
+        except Exception as error:  # a damaged file makes tifffile raise whatever comes first
+            raise InputError(f"{path} is not a readable PSF (a gray TIFF is expected): {error}") from error
+        if np.issubdtype(kernel.dtype, np.integer):
+            kernel = kernel / max(1, int(kernel.sum()))
+        try:
+            made_by = dict(json.loads(note))
+        except (ValueError, TypeError):
+            made_by = {}
+        made_by.pop("tilepipe", None)
+        try:
+            return cls(kernel, made_by)
+        except PsfError as error:
+            raise PsfError(f"{path}: {error}") from error
+
+
+def _checked(kernel: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise PsfError(f"PSF has shape {kernel.shape}; it must be square, (k, k): pad it with zeros")
+    size = kernel.shape[0]
+    if size % 2 == 0:
+        raise PsfError(f"PSF is {size} x {size}; its size must be odd, so that it has a middle: pad it by one")
+    if size > LARGEST_PSF:
+        raise PsfError(
+            f"PSF is {size} x {size}; the limit is {LARGEST_PSF}: crop its empty rim or scale the image down"
+        )
+    values = kernel.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PsfError("PSF holds NaN or infinite values; every value must be finite")
+    if values.min() < 0:
+        raise PsfError(f"PSF has negative values (smallest {values.min():.3g}); clip them at 0 and normalise")
+    total = values.sum()
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise PsfError(f"PSF sums to {total:.6g}; it must sum to 1 within {SUM_TOLERANCE:g}: divide it by its sum")
+    return np.ascontiguousarray(values / total, np.float32)
