@@ -1,0 +1,1 @@
+"""Image files: reading in bands, writing as a stream, light and metadata."""

@@ -1,0 +1,39 @@
+"""Compiled search for code values: the one per-pixel loop of the export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilepipe.compiled import kernel
+
+__all__ = ["search_codes"]
+
+Array = Any
+"""Inside compiled code a numpy array; numba takes the types from the call."""
+
+
+@kernel
+def search_codes(values: Array, bits: Array, thresholds: Array, first: Array, out: Array) -> None:
+    """Write for each value the number of thresholds at or below it: its nearest code.
+
+    values float32 (n,), `bits` the same memory as uint32; thresholds float32, increasing; first int32 (2^15 + 1,):
+    how many thresholds lie at or below the float whose upper half is the index.  Values at or below 0 and NaN
+    give 0.
+    """
+    for i in range(values.size):
+        value = values[i]
+        if not value > np.float32(0):
+            out[i] = 0
+            continue
+        index = bits[i] >> np.uint32(16)
+        low = first[index]
+        high = first[index + 1]
+        while low < high:
+            middle = (low + high) >> 1
+            if thresholds[middle] <= value:
+                low = middle + 1
+            else:
+                high = middle
+        out[i] = low

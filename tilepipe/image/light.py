@@ -1,0 +1,187 @@
+"""Transfer curves: from code values to linear light and back.
+
+Blur adds up light, so everything is computed in linear light, 1.0 = white.  Each colour channel has a
+curve, monotone on [0, 1]; integer codes go through a table of it, so that decoding and encoding again
+gives every code back exactly.
+
+Domain and range: encoded values 0..1 (codes / largest code) <-> linear light 0..1; floats may lie outside
+and are carried through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError
+
+__all__ = ["LINEAR", "SRGB", "Curve", "Light"]
+
+FloatArray = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One channel's transfer curve.
+
+    Parameters
+    ----------
+    name : what a person calls it.
+    parameters : (g, a, b, c, d, e, f) of ``(a u + b)^g + e`` for u >= d, ``c u + f`` below
+        (ICC.1:2022, 10.18, function type 4); None when `samples` are given.
+    samples : linear values at equally spaced u in [0, 1], strictly increasing.
+    """
+
+    name: str
+    parameters: tuple[float, ...] | None = None
+    samples: tuple[float, ...] | None = None
+
+    def decode(self, encoded: Doubles) -> Doubles:
+        """Return linear light; below 0 mirrored (power laws) and beyond 1 continued."""
+        if self.samples is not None:
+            return _interpolate(encoded, np.linspace(0, 1, len(self.samples)), np.array(self.samples))
+        assert self.parameters is not None
+        g, a, b, c, d, e, f = self.parameters
+        size = np.abs(encoded)
+        with np.errstate(invalid="ignore"):
+            linear = np.where(size >= d, np.maximum(a * size + b, 0) ** g + e, c * size + f)
+        return np.copysign(linear, encoded) if self.is_power_law else linear
+
+    def encode(self, linear: Doubles) -> Doubles:
+        """Return the encoded value; the inverse of :meth:`decode`."""
+        if self.samples is not None:
+            return _interpolate(linear, np.array(self.samples), np.linspace(0, 1, len(self.samples)))
+        assert self.parameters is not None
+        g, a, b, c, d, e, f = self.parameters
+        size = np.abs(linear)
+        threshold = max(a * d + b, 0) ** g + e
+        with np.errstate(invalid="ignore", divide="ignore"):
+            power = (np.maximum(size - e, 0) ** (1 / g) - b) / a
+            encoded = np.where(size >= threshold, power, (size - f) / c if c else 0.0)
+        return np.copysign(encoded, linear) if self.is_power_law else encoded
+
+    @property
+    def is_power_law(self) -> bool:
+        """Whether decode(0) = 0 and the curve may be mirrored for values below it."""
+        return self.parameters is not None and self.parameters[5:] == (0.0, 0.0)
+
+
+def _interpolate(at: Doubles, x: Doubles, y: Doubles) -> Doubles:
+    """Piecewise linear through (x, y), continued in a straight line at both ends."""
+    inside = np.interp(at, x, y)
+    low = y[0] + (at - x[0]) * (y[1] - y[0]) / (x[1] - x[0])
+    high = y[-1] + (at - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2])
+    return np.where(at < x[0], low, np.where(at > x[-1], high, inside))
+
+
+SRGB = Curve("sRGB", (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, 0.0, 0.0))
+"""IEC 61966-2-1."""
+
+LINEAR = Curve("linear", (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class Light:
+    """The curves of all colour channels of one dtype.
+
+    Parameters
+    ----------
+    curves : one a colour channel.
+    dtype : numpy name of the file's samples: uint8, uint16, float16 or float32.
+    """
+
+    curves: tuple[Curve, ...]
+    dtype: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the curves do, for the recipe."""
+        text = repr([(curve.parameters, curve.samples) for curve in self.curves]) + self.dtype
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The curves' name, for people."""
+        return self.curves[0].name
+
+    def linear(self, channel: int, samples: npt.NDArray[Any]) -> FloatArray:
+        """Decode `samples` (any shape, the file's dtype) of one channel to linear light, float32."""
+        curve = self.curves[channel]
+        if np.issubdtype(self.dtype, np.integer):
+            decoded: FloatArray = _decoding_table(curve, self.dtype)[samples]
+            return decoded
+        if curve == LINEAR:
+            return samples.astype(np.float32)
+        return curve.decode(samples.astype(np.float64)).astype(np.float32)
+
+    def encoded(self, channel: int, linear: FloatArray, dtype: str) -> npt.NDArray[Any]:
+        """Encode `linear` (any shape) of one channel as `dtype`.
+
+        Integers: the nearest code in encoded space, clipped.  Floats: the curve's value, unclipped.
+        """
+        curve = self.curves[channel]
+        if np.issubdtype(dtype, np.integer):
+            return _nearest_codes(curve, dtype, linear)
+        if curve == LINEAR:
+            return linear.astype(dtype)
+        return curve.encode(linear.astype(np.float64)).astype(dtype)
+
+
+@lru_cache(maxsize=16)
+def _decoding_table(curve: Curve, dtype: str) -> FloatArray:
+    """Linear light of every code, float32, strictly increasing."""
+    top = int(np.iinfo(dtype).max)
+    table = curve.decode(np.arange(top + 1) / top).astype(np.float32)
+    table.flags.writeable = False
+    return table
+
+
+@lru_cache(maxsize=16)
+def _encoding_tables(curve: Curve, dtype: str) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """Thresholds between neighbouring codes, and for every upper half of a float32 the first candidate code.
+
+    The upper 16 bits of a float (sign, exponent, 7 bits of mantissa) grow with its value, so they index a
+    table of where to begin; the search then has a few dozen codes left instead of 65,536.
+    """
+    top = int(np.iinfo(dtype).max)
+    thresholds = curve.decode((np.arange(top) + 0.5) / top).astype(np.float32)
+    starts = (np.arange(2**15 + 1, dtype=np.uint32) << 16).view(np.float32)
+    starts = np.where(np.isnan(starts), np.float32(np.inf), starts)
+    first = np.searchsorted(thresholds, starts, side="right").astype(np.int32)
+    return thresholds, first
+
+
+def _nearest_codes(curve: Curve, dtype: str, linear: FloatArray) -> npt.NDArray[Any]:
+    from tilepipe.image.encode import search_codes
+
+    thresholds, first = _encoding_tables(curve, dtype)
+    flat = np.ascontiguousarray(linear, np.float32).reshape(-1)
+    out = np.empty(flat.size, dtype)
+    search_codes(flat, flat.view(np.uint32), thresholds, first, out)
+    return out.reshape(linear.shape)
+
+
+def check_monotone(curve: Curve) -> Curve:
+    """Return `curve` if it can be undone.
+
+    Raises
+    ------
+    InputError : it falls somewhere, or is flat over more than rounding can explain.
+    """
+    values = curve.decode(np.linspace(0, 1, 4096))
+    if not (np.isfinite(values).all() and (np.diff(values) >= 0).all() and values[-1] > values[0]):
+        raise InputError(f"the colour profile's curve {curve.name!r} is not increasing and cannot be undone")
+    return curve
+
+
+def strictly_increasing(samples: Sequence[float]) -> tuple[float, ...]:
+    """Lift flat stretches of a sampled curve by a millionth, so that no two codes decode alike."""
+    lifted = np.maximum.accumulate(np.asarray(samples, np.float64)) + np.linspace(0, 1e-6, len(samples))
+    return tuple(float(value) for value in lifted / lifted[-1])

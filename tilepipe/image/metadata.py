@@ -1,0 +1,119 @@
+"""What a picture carries besides pixels, in one form for all file types."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory, Reader, read_directory
+
+__all__ = ["Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
+
+KEPT_TAGS = {
+    270: "ImageDescription",
+    271: "Make",
+    272: "Model",
+    274: "Orientation",
+    305: "Software",
+    306: "DateTime",
+    315: "Artist",
+    316: "HostComputer",
+    33432: "Copyright",
+}
+"""Tags of the first directory that are carried over as they are."""
+
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """ICC profile, resolution, EXIF, XMP and the like.
+
+    Parameters
+    ----------
+    icc, xmp, iptc, photoshop : blocks as they stand in the file, or None.
+    resolution : (x, y, unit); each a (numerator, denominator), unit as in TIFF (1 none, 2 inch, 3 cm).
+    tags : entries of the first directory worth keeping.
+    directories : EXIF and GPS, by pointer tag.
+    """
+
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    photoshop: bytes | None = None
+    resolution: tuple[tuple[int, int], tuple[int, int], int] | None = None
+    tags: Directory = field(default_factory=lambda: Directory(()))
+    directories: dict[int, Directory] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> list[str]:
+        """What cannot be carried over, by name."""
+        codes = {code for directory in self.directories.values() for code in directory.dropped}
+        return ["MakerNote"] if MAKER_NOTE in codes else []
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is there, for people: sizes of blocks, the resolution, the number of EXIF tags."""
+        return {
+            "icc": len(self.icc or b""),
+            "exif": len(self.directories[EXIF_POINTER].entries) if EXIF_POINTER in self.directories else 0,
+            "gps": len(self.directories[GPS_POINTER].entries) if GPS_POINTER in self.directories else 0,
+            "xmp": len(self.xmp or b""),
+            "iptc": len(self.iptc or b"") + len(self.photoshop or b""),
+            "resolution": None
+            if self.resolution is None
+            else [round(self.resolution[0][0] / self.resolution[0][1], 3), self.resolution[2]],
+        }
+
+
+def from_tiff_directory(read: Reader, offset: int, order: str, *, big: bool) -> Metadata:
+    """Collect the metadata of the TIFF page whose directory is at `offset`."""
+    directory = read_directory(read, offset, order, big=big)
+    return Metadata(
+        icc=_block(directory, ICC),
+        xmp=_block(directory, XMP),
+        iptc=_block(directory, IPTC),
+        photoshop=_block(directory, PHOTOSHOP),
+        resolution=_resolution(directory),
+        tags=Directory(tuple(entry for entry in directory.entries if entry.code in KEPT_TAGS)),
+        directories={code: child for code, child in directory.children.items() if child.entries},
+    )
+
+
+def from_exif_block(exif: bytes) -> Metadata:
+    """Collect tags, EXIF and GPS from an Exif block (a small TIFF, with or without the ``Exif`` header)."""
+    if exif[:6] == b"Exif\0\0":
+        exif = exif[6:]
+    if len(exif) < 8 or exif[:2] not in (b"II", b"MM"):
+        return Metadata()
+    order = "<" if exif[:2] == b"II" else ">"
+    first = struct.unpack(order + "I", exif[4:8])[0]
+    return from_tiff_directory(lambda at, size: exif[at : at + size], first, order, big=False)
+
+
+def _block(directory: Directory, code: int) -> bytes | None:
+    entry = directory.get(code)
+    return entry.data if entry else None
+
+
+def _resolution(directory: Directory) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    x, y, unit = (directory.get(code) for code in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT))
+    if x is None or y is None or x.kind != 5 or y.kind != 5:
+        return None
+    horizontal, vertical = struct.unpack("<II", x.data[:8]), struct.unpack("<II", y.data[:8])
+    if not (horizontal[1] and vertical[1]):
+        return None
+    number = struct.unpack("<H", unit.data[:2])[0] if unit and unit.kind == 3 else 2
+    return (horizontal[0], horizontal[1]), (vertical[0], vertical[1]), number if number in (1, 2, 3) else 2
+
+
+def srgb_profile() -> bytes:
+    """Return a small sRGB profile, the same bytes every time (its creation date is blanked)."""
+    from PIL import ImageCms
+
+    buffer = io.BytesIO(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile = bytearray(buffer.getvalue())
+    profile[24:36] = bytes(12)
+    return bytes(profile)

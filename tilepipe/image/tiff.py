@@ -1,0 +1,237 @@
+"""TIFF in bands: tifffile parses the directory and decodes segments, the bytes are read here.
+
+Positioned reads, no memory map: mapped pages would count as the process's memory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from tilepipe.errors import InputError
+from tilepipe.image.metadata import Metadata, from_tiff_directory
+from tilepipe.image.read import SUPPORTED_DTYPES, ImageInfo, choose_light
+
+__all__ = ["TiffReader"]
+
+UNCOMPRESSED = 1
+REDUCED_IMAGE = 1
+"""Bit of NewSubfileType that marks a thumbnail."""
+
+
+class TiffReader:
+    """The first full-size page of a TIFF."""
+
+    def __init__(self, path: Path) -> None:
+        """Parse the directory; raises InputError when damaged, truncated or not supported."""
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._tiff: tifffile.TiffFile | None = None
+        try:
+            self._tiff = tifffile.TiffFile(path)
+            self._page = _only_page(path, self._tiff)
+            self.info = self._describe(path)
+        except InputError:
+            self.close()
+            raise
+        except Exception as error:  # tifffile raises whatever comes first on damaged files
+            self.close()
+            raise InputError(f"{path} is a damaged TIFF: {_reason(error)}") from error
+        self._last: tuple[int, npt.NDArray[Any], tuple[int, ...]] | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._tiff is not None:
+            self._tiff.close()
+        os.close(self._descriptor)
+
+    def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1, (rows, width, channels)."""
+        info = self.info
+        out = np.zeros((y1 - y0, info.width, info.channels), info.dtype)
+        try:
+            if self._is_plain():
+                self._copy_plain_rows(out, y0)
+            else:
+                for index in self._segments_touching(y0, y1):
+                    self._copy_segment(out, y0, index)
+        except InputError:
+            raise
+        except Exception as error:  # a damaged segment makes the decoders raise whatever comes first
+            raise InputError(f"{info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
+        return out
+
+    def _describe(self, path: Path) -> ImageInfo:
+        page = self._page
+        dtype = "" if page.dtype is None else page.dtype.name
+        samples = int(page.samplesperpixel)
+        photometric = int(page.photometric)
+        colours = {1: 1, 2: 3}.get(photometric, 0)
+        if photometric == 6 and int(page.compression) == 7:
+            colours = 3  # YCbCr in JPEG, which the decoder turns into RGB
+        if not colours or samples < colours or page.imagedepth > 1:
+            raise InputError(
+                f"{path} is {_name(page.photometric)} with {samples} samples a pixel; "
+                "supported are gray and RGB, with or without alpha: convert it first"
+            )
+        if dtype not in SUPPORTED_DTYPES or int(page.bitspersample) != 8 * np.dtype(dtype).itemsize:
+            raise InputError(
+                f"{path} has {page.bitspersample}-bit {dtype or 'unknown'} samples; "
+                f"supported are {', '.join(SUPPORTED_DTYPES)}: convert it first"
+            )
+        self._check_extent(path, page)
+        metadata = self._metadata()
+        light, note = choose_light(path, metadata, colours, dtype)
+        kinds = tuple(int(kind) for kind in page.extrasamples)[: samples - colours]
+        return ImageInfo(
+            path=path,
+            kind="BigTIFF" if page.parent.is_bigtiff else "TIFF",
+            height=int(page.imagelength),
+            width=int(page.imagewidth),
+            colours=colours,
+            extras=samples - colours,
+            dtype=dtype,
+            layout=_layout(page),
+            compression=_name(page.compression).lower(),
+            decoded_bytes=self._segment_memory(),
+            metadata=metadata,
+            light=light,
+            curve_note=note,
+            extra_kinds=kinds + (0,) * (samples - colours - len(kinds)),
+        )
+
+    def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
+        size = os.fstat(self._descriptor).st_size
+        needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c), default=0)
+        if needed > size:
+            raise InputError(f"{path} is truncated: its pixels end at byte {needed}, the file at {size}")
+        if len(page.dataoffsets) < self._segments_expected() or not needed:
+            raise InputError(f"{path} is damaged: {len(page.dataoffsets)} of {self._segments_expected()} segments")
+
+    def _segments_expected(self) -> int:
+        page = self._page
+        planes = page.samplesperpixel if int(page.planarconfig) == 2 else 1
+        if page.is_tiled:
+            return int(-(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth) * planes)
+        return int(-(-page.imagelength // self._strip_rows()) * planes)
+
+    def _metadata(self) -> Metadata:
+        page, tiff = self._page, self._page.parent
+        return from_tiff_directory(
+            lambda offset, size: os.pread(self._descriptor, size, offset),
+            int(page.offset),
+            tiff.byteorder,
+            big=bool(tiff.is_bigtiff),
+        )
+
+    def _strip_rows(self) -> int:
+        return max(1, min(int(self._page.rowsperstrip or self._page.imagelength), int(self._page.imagelength)))
+
+    def _is_plain(self) -> bool:
+        page = self._page
+        return int(page.compression) == UNCOMPRESSED and not page.is_tiled and int(page.fillorder) == 1
+
+    def _segment_memory(self) -> int:
+        """Bytes that decoding one segment holds: its file bytes and its pixels, and one kept for the next band."""
+        page = self._page
+        if self._is_plain():
+            return 0
+        rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (self._strip_rows(), page.imagewidth)
+        samples = 1 if int(page.planarconfig) == 2 else page.samplesperpixel
+        assert page.dtype is not None
+        return 2 * int(rows * columns * samples * page.dtype.itemsize) + int(max(page.databytecounts))
+
+    def _copy_plain_rows(self, out: npt.NDArray[Any], y0: int) -> None:
+        """Read uncompressed strips row range by row range, however large a strip is."""
+        page, strip = self._page, self._strip_rows()
+        planar = int(page.planarconfig) == 2
+        assert page.dtype is not None
+        dtype = page.dtype.newbyteorder(page.parent.byteorder)
+        row_bytes = self.info.width * dtype.itemsize * (1 if planar else self.info.channels)
+        strips = -(-self.info.height // strip)
+        for plane in range(self.info.channels if planar else 1):
+            y = y0
+            while y < y0 + len(out):
+                index = y // strip
+                stop = min((index + 1) * strip, y0 + len(out))
+                offset = page.dataoffsets[plane * strips + index] + (y % strip) * row_bytes
+                raw = os.pread(self._descriptor, (stop - y) * row_bytes, offset)
+                if len(raw) < (stop - y) * row_bytes:
+                    raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are not all there")
+                pixels = np.frombuffer(raw, dtype).reshape(stop - y, self.info.width, -1)
+                if planar:
+                    out[y - y0 : stop - y0, :, plane] = pixels[:, :, 0]
+                else:
+                    out[y - y0 : stop - y0] = pixels
+                y = stop
+
+    def _segments_touching(self, y0: int, y1: int) -> list[int]:
+        page = self._page
+        rows = int(page.tilelength) if page.is_tiled else self._strip_rows()
+        across = -(-int(page.imagewidth) // int(page.tilewidth)) if page.is_tiled else 1
+        down = -(-int(page.imagelength) // rows)
+        planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
+        return [
+            (plane * down + row) * across + column
+            for row in range(y0 // rows, -(-y1 // rows))
+            for plane in range(planes)
+            for column in range(across)
+        ]
+
+    def _copy_segment(self, out: npt.NDArray[Any], y0: int, index: int) -> None:
+        decoded = self._decode(index)
+        if decoded is None:
+            return  # a hole in a sparse file: zeros
+        pixels, (plane, _, top, left, _) = decoded
+        height, width = pixels.shape[0], min(pixels.shape[1], self.info.width - left)
+        low, high = max(y0, top), min(y0 + len(out), top + height)
+        target = out[low - y0 : high - y0, left : left + width]
+        source = pixels[low - top : high - top, :width]
+        if int(self._page.planarconfig) == 2:
+            target[:, :, plane] = source[:, :, 0]
+        else:
+            target[...] = source
+
+    def _decode(self, index: int) -> tuple[npt.NDArray[Any], tuple[int, ...]] | None:
+        """Decode one segment to (rows, columns, samples) and its position; the last one is kept."""
+        if self._last is not None and self._last[0] == index:
+            return self._last[1:]
+        page = self._page
+        size = int(page.databytecounts[index])
+        raw = os.pread(self._descriptor, size, int(page.dataoffsets[index])) if size else None
+        pixels, position, _ = page.decode(raw, index, jpegtables=page.jpegtables)
+        if pixels is None:
+            return None
+        if pixels.ndim != 4:
+            raise InputError(f"{self.info.path} is damaged: segment {index} decodes to shape {pixels.shape}")
+        self._last = (index, pixels[0], position)
+        return pixels[0], position
+
+
+def _only_page(path: Path, tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & REDUCED_IMAGE]
+    if len(full) != 1:
+        raise InputError(f"{path} has {len(full)} full-size pages; tilepipe takes one picture a file: split it first")
+    return full[0].aspage()
+
+
+def _reason(error: Exception) -> str:
+    """Return a decoder's own words when they are meant for people, not the Python slip that damage led to."""
+    if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not str(error):
+        return "its directory or data make no sense"
+    return str(error)
+
+
+def _layout(page: tifffile.TiffPage) -> str:
+    planar = ", planar" if int(page.planarconfig) == 2 and page.samplesperpixel > 1 else ""
+    if page.is_tiled:
+        return f"tiles of {page.tilewidth} x {page.tilelength}{planar}"
+    return f"{len(page.dataoffsets)} strips{planar}"
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "name", value))

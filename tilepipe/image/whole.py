@@ -1,0 +1,141 @@
+"""JPEG and PNG: recognised by Pillow, decoded whole by imagecodecs (which keeps 16 bits)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError
+from tilepipe.image.metadata import Metadata, from_exif_block
+from tilepipe.image.read import ImageInfo, choose_light
+
+__all__ = ["WholeReader"]
+
+PNG_CHANNELS = {0: (1, 0), 2: (3, 0), 4: (1, 1), 6: (3, 1)}
+"""PNG colour type -> colours, extras (PNG 3rd edition, 11.2.1)."""
+
+JPEG_MODES = {"L": 1, "RGB": 3, "YCbCr": 3}
+UNASSOCIATED_ALPHA = 2
+PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
+
+
+class WholeReader:
+    """A JPEG or PNG; decoded at the first row asked for, released by :meth:`close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header only; raises InputError when damaged or not supported."""
+        self.info = _describe(path)
+        self._pixels: npt.NDArray[Any] | None = None
+
+    def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1, (rows, width, channels)."""
+        if self._pixels is None:
+            self._pixels = self._decode()
+        return self._pixels[y0:y1]
+
+    def close(self) -> None:
+        """Release the decoded picture."""
+        self._pixels = None
+
+    def _decode(self) -> npt.NDArray[Any]:
+        import imagecodecs
+
+        info = self.info
+        decode = imagecodecs.jpeg_decode if info.kind == "JPEG" else imagecodecs.png_decode
+        try:
+            pixels = np.asarray(decode(info.path.read_bytes()))
+        except Exception as error:  # imagecodecs has an error class per codec
+            raise InputError(f"{info.path} is a damaged {info.kind}: {error}") from error
+        pixels = pixels.reshape(pixels.shape[0], pixels.shape[1], -1)
+        expected = (info.height, info.width, info.channels)
+        if pixels.shape != expected or pixels.dtype.name != info.dtype:
+            raise InputError(
+                f"{info.path} decodes to {pixels.shape} {pixels.dtype}, its header says {expected} {info.dtype}"
+            )
+        return pixels
+
+
+def _describe(path: Path) -> ImageInfo:
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # large pictures are what this tool is for; nothing is decoded here
+    try:
+        with Image.open(path) as image:
+            kind, mode, (width, height), facts = (
+                image.format or "",
+                image.mode,
+                image.size,
+                {str(key): value for key, value in image.info.items()},
+            )
+            blocks = dict(getattr(image, "applist", ()) and _app_blocks(image))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is a damaged picture: {error}") from error
+    colours, extras, dtype = _png_layout(path) if kind == "PNG" else _jpeg_layout(path, mode)
+    metadata = _metadata(facts, blocks)
+    light, note = choose_light(path, metadata, colours, dtype)
+    pixel = (colours + extras) * np.dtype(dtype).itemsize
+    return ImageInfo(
+        path=path,
+        kind="PNG" if kind == "PNG" else "JPEG",
+        height=height,
+        width=width,
+        colours=colours,
+        extras=extras,
+        dtype=dtype,
+        layout="decoded whole",
+        compression=kind.lower(),
+        decoded_bytes=height * width * pixel + path.stat().st_size,
+        metadata=metadata,
+        light=light,
+        curve_note=note,
+        extra_kinds=(UNASSOCIATED_ALPHA,) * extras,
+    )
+
+
+def _png_layout(path: Path) -> tuple[int, int, str]:
+    with path.open("rb") as file:
+        depth, colour = struct.unpack(">BB", file.read(26)[24:26])
+    if colour not in PNG_CHANNELS or depth not in (8, 16):
+        raise InputError(
+            f"{path} is a {depth}-bit PNG of colour type {colour}; supported are gray and RGB, 8 or 16 bit"
+        )
+    colours, extras = PNG_CHANNELS[colour]
+    return colours, extras, f"uint{depth}"
+
+
+def _jpeg_layout(path: Path, mode: str) -> tuple[int, int, str]:
+    if mode not in JPEG_MODES:
+        raise InputError(f"{path} is a {mode} JPEG; supported are gray and RGB: convert it first")
+    return JPEG_MODES[mode], 0, "uint8"
+
+
+def _app_blocks(image: Any) -> list[tuple[str, bytes]]:
+    return [(name, data) for name, data in image.applist if name == "APP13" and data.startswith(PHOTOSHOP_HEADER)]
+
+
+def _metadata(facts: dict[str, Any], blocks: dict[str, bytes]) -> Metadata:
+    exif = from_exif_block(facts.get("exif") or b"")
+    xmp = facts.get("xmp") or facts.get("XML:com.adobe.xmp")
+    photoshop = blocks.get("APP13")
+    return replace(
+        exif,
+        icc=facts.get("icc_profile") or None,
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        photoshop=photoshop[len(PHOTOSHOP_HEADER) :] if photoshop else None,
+        resolution=exif.resolution or _density(facts),
+    )
+
+
+def _density(facts: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    if facts.get("jfif_unit") in (1, 2) and all(facts.get("jfif_density", (0, 0))):
+        x, y = facts["jfif_density"]
+        return (int(x), 1), (int(y), 1), int(facts["jfif_unit"]) + 1
+    if "dpi" in facts and all(facts["dpi"]):
+        x, y = facts["dpi"]
+        return (round(x * 1000), 1000), (round(y * 1000), 1000), 2
+    return None

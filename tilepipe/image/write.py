@@ -1,0 +1,123 @@
+"""The output: a tiled TIFF, streamed a row of tiles at a time, with everything the input carried."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from tilepipe.errors import OutputError
+from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
+from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
+from tilepipe.image.read import ImageInfo
+
+__all__ = ["TILE", "output_bytes", "write_tiff"]
+
+TILE = 256
+"""Edge of the output's tiles, px (TIFF wants multiples of 16)."""
+
+CLASSIC_LIMIT = 2**32 - 2**25
+"""Largest pixel data in a classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
+
+LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw": "lzw", "zstd": "zstd"}
+"""Compressions of an input TIFF that the output keeps; from anything else it is uncompressed."""
+
+Rows = Callable[[int, int], npt.NDArray[Any]]
+"""(y0, y1) -> the picture's rows, (rows, width, channels), in the output's dtype."""
+
+
+def output_bytes(info: ImageInfo, dtype: str) -> int:
+    """Return the size of the uncompressed pixels of the output, whole tiles."""
+    padded = -(-info.height // TILE) * TILE * -(-info.width // TILE) * TILE
+    return padded * info.channels * np.dtype(dtype).itemsize
+
+
+def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
+    """Write the picture to ``PATH.partial``, flush it to disk, and rename it to `path`.
+
+    Parameters
+    ----------
+    path : where the picture goes; an existing file is replaced (the caller has asked).
+    info : the input, whose metadata is carried over.
+    dtype : samples of the output.
+    rows : called for bands of ``TILE`` rows, top to bottom.
+
+    Raises
+    ------
+    OutputError : the file cannot be written; nothing stands at `path` that did not stand there before.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _write(partial, info, dtype, rows)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
+    metadata = info.metadata
+    big = output_bytes(info, dtype) > CLASSIC_LIMIT
+    shape = (info.height, info.width, info.channels)
+    directories = {
+        code: metadata.directories[code] for code in (EXIF_POINTER, GPS_POINTER) if code in metadata.directories
+    }
+    pointer_kind = 16 if big else 4
+    placeholders = [(PLACEHOLDERS[code], pointer_kind, 1, 0, True) for code in directories]
+    resolution: dict[str, Any] = {}
+    if metadata.resolution is not None:
+        x, y, unit = metadata.resolution
+        resolution = {"resolution": (x, y), "resolutionunit": unit}
+    compression = LOSSLESS.get(info.compression)
+    with tifffile.TiffWriter(path, bigtiff=big, byteorder="<") as tiff:
+        tiff.write(
+            _tiles(info, dtype, rows),
+            shape=shape if info.channels > 1 else shape[:2],
+            dtype=dtype,
+            tile=(TILE, TILE),
+            photometric="rgb" if info.colours == 3 else "minisblack",
+            planarconfig="contig" if info.channels > 1 else None,
+            extrasamples=info.extra_kinds or None,
+            compression=compression,
+            predictor=bool(compression),
+            iccprofile=_profile(info, dtype),
+            metadata=None,
+            software=False,
+            maxworkers=1,
+            extratags=_extra_tags(metadata) + placeholders,
+            **resolution,
+        )
+    if directories:
+        graft(path, directories)
+
+
+def _profile(info: ImageInfo, dtype: str) -> bytes | None:
+    """Keep the input's profile; floats that carry a curve must say so, as plain floats read as linear."""
+    if info.metadata.icc is None and np.dtype(dtype).kind == "f" and not info.is_float and info.colours == 3:
+        return srgb_profile()
+    return info.metadata.icc
+
+
+def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
+    tags = [(entry.code, entry.kind, entry.count, entry.data, True) for entry in metadata.tags.entries]
+    for code, kind, block in ((XMP, 1, metadata.xmp), (IPTC, 7, metadata.iptc), (PHOTOSHOP, 7, metadata.photoshop)):
+        if block:
+            tags.append((code, kind, len(block), block, True))
+    return tags
+
+
+def _tiles(info: ImageInfo, dtype: str, rows: Rows) -> Iterator[npt.NDArray[Any]]:
+    for top in range(0, info.height, TILE):
+        band = rows(top, min(top + TILE, info.height))
+        for left in range(0, info.width, TILE):
+            tile = np.zeros((TILE, TILE, info.channels), dtype)
+            piece = band[:, left : left + TILE]
+            tile[: piece.shape[0], : piece.shape[1]] = piece
+            yield tile if info.channels > 1 else tile[:, :, 0]
