@@ -1,0 +1,1 @@
+"""What lies on disk between input and output: arrays, the ledger, the folders."""

@@ -1,0 +1,99 @@
+"""The recipe: everything that the result follows from, frozen before the first tile.
+
+A tile is a pure function of (source, recipe, index).  The fingerprint is the SHA-256 of the recipe's
+canonical JSON; jobs, memory, scheduler and paths are not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from tilepipe.deconv.tv import TvParameters
+from tilepipe.image.light import Curve, Light
+from tilepipe.tiling.grid import Grid
+
+__all__ = ["Recipe", "differences"]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Frozen numbers; every field changes the result.
+
+    Parameters
+    ----------
+    algorithm : version of the solver's arithmetic.
+    libraries : what the transforms come from, with version.
+    source : SHA-256 of the input file.
+    height, width, colours, extras, dtype : the source array.
+    curves : transfer curves, (name, parameters, samples) a colour channel.
+    psf : SHA-256 of the kernel; the kernel itself lies beside the recipe.
+    solver : "tv", or "identity" for a PSF that changes nothing.
+    noise : standard deviation, linear light 0..1, three digits.
+    priority : -1 (cleaner) .. 1 (sharper).
+    lam, r1, r2, growth, steps : see :class:`tilepipe.deconv.tv.TvParameters`.
+    core, halo : geometry, px.
+    """
+
+    algorithm: int
+    libraries: str
+    source: str
+    height: int
+    width: int
+    colours: int
+    extras: int
+    dtype: str
+    curves: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...]
+    psf: str
+    solver: str
+    noise: float
+    priority: float
+    lam: float
+    r1: float
+    r2: float
+    growth: float
+    steps: int
+    core: int
+    halo: int
+
+    @property
+    def parameters(self) -> TvParameters:
+        """The solver's numbers."""
+        return TvParameters(self.lam, self.r1, self.r2, self.growth, self.steps)
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return Grid(self.height, self.width, self.core, self.halo)
+
+    @property
+    def light(self) -> Light:
+        """The transfer curves."""
+        return Light(tuple(Curve(*curve) for curve in self.curves), self.dtype)
+
+    def to_json(self) -> bytes:
+        """Return canonical JSON: keys sorted, the shortest digits that read back exactly."""
+        return msgspec.json.encode(self, order="sorted")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Recipe:
+        """Read what :meth:`to_json` wrote; msgspec.ValidationError when it is something else."""
+        return msgspec.json.decode(data, type=cls)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, hexadecimal."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Return what changed from `old` to `new`, a phrase a field: ``noise 0.005 -> 0.02``."""
+    before: dict[str, Any] = msgspec.structs.asdict(old)
+    after: dict[str, Any] = msgspec.structs.asdict(new)
+    phrases = []
+    for name, value in after.items():
+        if before[name] != value:
+            long = isinstance(value, (tuple, list)) or name in ("psf", "source")
+            phrases.append(f"{name} changed" if long else f"{name} {before[name]} -> {value}")
+    return phrases

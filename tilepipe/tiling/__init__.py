@@ -1,0 +1,1 @@
+"""Where tiles lie, how their seams are weighted, how many fit into memory."""

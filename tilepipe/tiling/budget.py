@@ -1,0 +1,137 @@
+"""Memory: what each stage holds, summed; how many tiles may be in flight.
+
+Three words, never mixed: *allowed* is the user's budget, *projected* what this model says the run will
+need at most, *peak* what was measured afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilepipe.errors import DoesNotFitError
+from tilepipe.tiling.grid import SMALLEST_CORE, Grid
+
+__all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memory"]
+
+SLACK = 1.03
+"""What allocators and page tables add to the sum, measured at 1..2 %."""
+
+CODEC_COPIES = 2
+"""Copies of a chunk alive while it is encoded or decoded: the array and its compressed bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageModel:
+    """Sizes from which the stages' memory follows; bytes unless said otherwise.
+
+    Parameters
+    ----------
+    process : the interpreter with everything imported and compiled, measured.
+    decoded : what decoding the input holds at once (whole picture for JPEG and PNG, segments for TIFF).
+    pixel : one pixel of the source, all channels, in the file's own dtype.
+    channels : channels that are restored.
+    planes : float32 planes that one restoration holds per frame; 0 when nothing is solved.
+    band : picture rows that are ingested and exported at a time, px.
+    chunk : pixels of one chunk of the result.
+    """
+
+    process: int
+    decoded: int
+    pixel: int
+    channels: int
+    planes: int
+    band: int
+    chunk: int
+
+    def ingest(self, grid: Grid) -> int:
+        """Return what decoding and storing one band holds."""
+        return self.process + self.decoded + CODEC_COPIES * self.band * grid.width * self.pixel
+
+    def shared(self, grid: Grid) -> int:
+        """Return what all tiles share: the PSF's transfer function."""
+        return 4 * _area(grid.frame_shape) if self.planes else 0
+
+    def per_job(self, grid: Grid) -> int:
+        """Return what one tile in flight holds: its workspace, and source or tile chunks on their way."""
+        frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
+        plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
+        workspace = 4 * self.planes * frame if self.planes else plain
+        reading = self.pixel * frame
+        writing = CODEC_COPIES * 4 * self.channels * stored
+        blending = CODEC_COPIES * 4 * self.channels * (stored + self.chunk)
+        return workspace + max(reading, writing, blending)
+
+    def restore(self, grid: Grid, jobs: int) -> int:
+        """Return what restoring and blending with `jobs` tiles in flight hold."""
+        return self.process + self.shared(grid) + jobs * self.per_job(grid)
+
+    def export(self, grid: Grid) -> int:
+        """Return what one row of result chunks holds on its way into the file."""
+        return self.process + self.band * grid.width * (3 * 4 * self.channels + 2 * self.pixel)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """The decision: jobs, and the stages it was summed from (bytes)."""
+
+    allowed: int
+    projected: int
+    jobs: int
+    stages: dict[str, int]
+
+
+def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> MemoryPlan:
+    """Choose how many tiles may be in flight, up to `jobs`.
+
+    Never raises: a plan that does not fit has ``projected > allowed`` and one job, so that it can be read.
+    """
+    free = allowed / SLACK - model.process - model.shared(grid)
+    fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
+    stages = {
+        "ingest": int(SLACK * model.ingest(grid)),
+        "restore": int(SLACK * model.restore(grid, fitting)),
+        "export": int(SLACK * model.export(grid)),
+    }
+    return MemoryPlan(allowed, max(stages.values()), fitting, stages)
+
+
+def check_memory(plan: MemoryPlan, model: StageModel, grid: Grid) -> None:
+    """Raise when not even one tile fits.
+
+    Raises
+    ------
+    DoesNotFitError : with the stage, the figures, and the ``--tile`` or ``--memory`` that would do.
+    """
+    if plan.projected <= plan.allowed:
+        return
+    stage = max(plan.stages, key=lambda name: plan.stages[name])
+    ways = [f"--memory {-(-plan.projected // 10**6)}MB"]
+    smaller = _fitting_core(model, grid, plan.allowed)
+    if smaller is not None:
+        ways.insert(0, f"--tile {smaller} (other seams, still within 1/255 of the untiled result)")
+    raise DoesNotFitError(
+        f"needs {human_bytes(plan.projected)} for {stage} with one tile of {max(grid.frame_shape)} px in flight, "
+        f"allowed are {human_bytes(plan.allowed)}; fits with {' or '.join(ways)}"
+    )
+
+
+def _fitting_core(model: StageModel, grid: Grid, allowed: int) -> int | None:
+    """Return the largest multiple of 16 px below the grid's core that fits with one job, if any does."""
+    for core in range(grid.core - grid.core % 16, SMALLEST_CORE - 1, -16):
+        smaller = Grid(grid.height, grid.width, core, grid.halo)
+        if plan_memory(model, smaller, allowed, 1).projected <= allowed:
+            return core
+    return None
+
+
+def _area(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]
+
+
+def human_bytes(count: float) -> str:
+    """Return `count` bytes in decimal units, as disks and budgets are sold: ``512 MB``, ``1.9 GB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            value = count / size
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,43 @@
+"""One tile through the solver: fill the frame, restore, cut out what is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace, restore
+from tilepipe.tiling.grid import Box, Tile
+
+__all__ = ["restore_in_frame"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def restore_in_frame(
+    work: Workspace,
+    tile: Tile,
+    inside: Box,
+    start: FloatArray,
+    known: FloatArray,
+    spectrum: Spectrum,
+    parameters: TvParameters,
+) -> FloatArray:
+    """Restore `tile` and return its stored box, float32 (c, h, w), linear light.
+
+    Parameters
+    ----------
+    work : workspace of the frame's shape; overwritten.
+    inside : the part of the frame that lies in the picture.
+    start, known : linear light in `inside`, (c, h, w); `known` has NaN where nothing is known.
+
+    Beyond the picture's border nothing is known, and the start repeats the edge.
+    """
+    frame = tile.frame
+    work.y[...] = np.float32(np.nan)
+    work.y[(slice(None), *inside.within(frame))] = known
+    rows = np.clip(np.arange(frame.y0, frame.y1), inside.y0, inside.y1 - 1) - inside.y0
+    columns = np.clip(np.arange(frame.x0, frame.x1), inside.x0, inside.x1 - 1) - inside.x0
+    for channel in range(work.channels):
+        np.take(start[channel][rows], columns, axis=1, out=work.x[channel], mode="clip")
+    restore(work, spectrum, parameters)
+    return work.x[(slice(None), *tile.stored.within(frame))].copy()
