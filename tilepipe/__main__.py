@@ -1,0 +1,6 @@
+"""``python -m tilepipe``."""
+
+from tilepipe.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Deconvolution of an array in memory: the tiles of the file path, without files."""
+
+from __future__ import annotations
+
+import os
+import queue
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.locality import WINDOW
+from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace
+from tilepipe.errors import SettingsError
+from tilepipe.image.light import LINEAR, Light
+from tilepipe.image.linearise import fill
+from tilepipe.image.sample import Sample
+from tilepipe.psf.model import PSF
+from tilepipe.settings import parse_priority
+from tilepipe.tiling.blend import blend
+from tilepipe.tiling.frame import restore_in_frame
+from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile
+from tilepipe.tuning import check_size, tune
+
+__all__ = ["deconvolve", "restore_planes"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def deconvolve(
+    image: npt.ArrayLike,
+    psf: PSF | str | Path | npt.ArrayLike,
+    priority: float | str = 0.0,
+    *,
+    tile: int | None = None,
+    jobs: int | None = None,
+) -> FloatArray:
+    """Take the blur `psf` out of `image`.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white.  NaN and Inf count as unknown and
+        are filled in from around.
+    psf : a PSF, its file, or a kernel (k, k).
+    priority : -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
+    tile : largest core edge, px, at least 64; by default 768.
+    jobs : threads; by default one a core.
+
+    Returns
+    -------
+    float32, the shape of `image`.  Memory: the picture three times, and a workspace a thread.
+
+    Raises
+    ------
+    SettingsError : `image` is not a picture, or a setting is out of range.
+    PsfError : the PSF cannot be used, or is larger than the picture.
+    """
+    pixels = np.asarray(image, np.float32)
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
+    if tile is not None and tile < SMALLEST_CORE:
+        raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
+    blur = _as_psf(psf)
+    planes = np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))
+    height, width = planes.shape[1:]
+    check_size(blur, height, width)
+    known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
+    start = fill(planes)
+    windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
+    sample = Sample(windows, Light((LINEAR,) * len(planes), "float32"))
+    tuning = tune(sample, blur, parse_priority(priority), None)
+    if blur.is_delta:
+        restored = start
+    else:
+        grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
+        restored = restore_planes(start, known, blur, tuning.parameters, grid, jobs or os.cpu_count() or 1)
+    return np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
+
+
+def restore_planes(
+    start: FloatArray, known: FloatArray, psf: PSF, parameters: TvParameters, grid: Grid, jobs: int = 1
+) -> FloatArray:
+    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown."""
+    spectrum = Spectrum.of(np.asarray(psf.kernel), grid.frame_shape)
+    idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+    for _ in range(min(jobs, grid.tiles)):
+        idle.put(Workspace(len(start), grid.frame_shape))
+    picture = Box(0, grid.height, 0, grid.width)
+
+    def one(tile: Tile) -> tuple[Tile, FloatArray]:
+        inside = tile.frame.intersection(picture)
+        place = (slice(None), *inside.within(picture))
+        work = idle.get()
+        try:
+            return tile, restore_in_frame(work, tile, inside, start[place], known[place], spectrum, parameters)
+        finally:
+            idle.put(work)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return blend(grid, picture, len(start), pool.map(one, grid.touching(picture)))
+
+
+def _as_psf(psf: Any) -> PSF:
+    if isinstance(psf, PSF):
+        return psf
+    return PSF.load(psf) if isinstance(psf, (str, Path)) else PSF(np.asarray(psf))
+
+
+def _windows(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Return windows along the diagonal of the picture, up to ``WINDOW`` px an edge; equal ones once."""
+    places = {
+        (round((height - min(WINDOW, height)) * share), round((width - min(WINDOW, width)) * share))
+        for share in (0.2, 0.5, 0.8)
+    }
+    return [(slice(y, y + WINDOW), slice(x, x + WINDOW)) for y, x in sorted(places)]

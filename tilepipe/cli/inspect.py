@@ -1,0 +1,67 @@
+"""``tilepipe inspect FILE``."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["inspect_verb"]
+
+
+@click.command("inspect")
+@click.argument("file", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
+    """Show what FILE is: size, type, layout, colours, metadata, noise; for a PSF file the PSF's facts."""
+    import json
+
+    facts = _facts(file)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        click.echo(f"{name:{width}s}  {shown}")
+
+
+def _facts(file: str) -> dict[str, object]:
+    from tilepipe.deconv.locality import WINDOW
+    from tilepipe.image.read import open_image
+    from tilepipe.image.sample import read_sample
+
+    reader = open_image(file)
+    try:
+        info = reader.info
+        noise = read_sample(reader, WINDOW).noise()
+    finally:
+        reader.close()
+    facts: dict[str, object] = {
+        "file": file,
+        "kind": info.kind,
+        "width": info.width,
+        "height": info.height,
+        "megapixels": round(info.width * info.height / 1e6, 2),
+        "channels": info.channels,
+        "alpha": info.extras,
+        "dtype": info.dtype,
+        "layout": info.layout,
+        "compression": info.compression,
+        "curve": info.curve_note,
+        "noise": float(f"{noise:.3g}"),
+        "decoding_bytes": info.decoded_bytes,
+        "metadata": info.metadata.facts(),
+        "not_carried_over": info.metadata.dropped,
+    }
+    psf = _psf_facts(file) if info.width == info.height <= 255 and info.is_float else None
+    return facts | ({"psf": psf} if psf else {})
+
+
+def _psf_facts(file: str) -> dict[str, object] | None:
+    from tilepipe.errors import TilepipeError
+    from tilepipe.psf.model import PSF
+
+    try:
+        return PSF.load(file).facts()
+    except TilepipeError:
+        return None  # a small float picture that is no PSF

@@ -1,0 +1,63 @@
+"""Flags that several verbs share, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["FLAGS", "pipeline_flags", "settings_from"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (tilepipe psf make ... makes one)."},
+    "--priority": {"metavar": "P", "help": "denoise | balanced | deblur, or -1 (cleaner) .. 1 (sharper)."},
+    "--memory": {
+        "metavar": "SIZE",
+        "help": "Budget of the whole process, 512MB or 2GiB (default: half of what is free).",
+    },
+    "--jobs": {
+        "short": "-j",
+        "type": int,
+        "metavar": "N",
+        "help": "Tiles in flight (default: what cores and memory allow).",
+    },
+    "--cache": {"metavar": "DIR", "help": "Cache folder (default: the user's cache folder)."},
+    "--scheduler": {"metavar": "WHERE", "help": "threads, tcp://HOST:PORT or file:PATH of a dask scheduler."},
+    "--dtype": {
+        "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
+        "help": "Samples of the output (default: the input's).",
+    },
+    "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
+    "--halo": {
+        "type": int,
+        "metavar": "N",
+        "help": "Context round a tile, px (default: what PSF, noise and picture need).",
+    },
+    "--solver": {"type": click.Choice(["tv"]), "help": "Restoration method."},
+    "--verify": {
+        "type": click.Choice(["full", "quick"]),
+        "help": "How reused pieces are checked: contents or size only.",
+    },
+}
+"""Flag -> click's arguments; the flag's name is the setting's name."""
+
+
+def pipeline_flags(function: F) -> F:
+    """Add all flags that decide how a picture is worked on."""
+    for flag, arguments in reversed(FLAGS.items()):
+        details = dict(arguments)
+        names = [flag, details.pop("short")] if "short" in details else [flag]
+        function = click.option(*names, default=None, **details)(function)
+    function = click.option("--config", metavar="FILE", help="Settings file (TOML).")(function)
+    return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")(
+        function
+    )
+
+
+def settings_from(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings among a verb's `values`, by setting name."""
+    names = {flag.lstrip("-") for flag in FLAGS}
+    return {name: value for name, value in values.items() if name in names}

@@ -1,0 +1,33 @@
+"""``tilepipe plan IMAGE``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tilepipe.cli.options import pipeline_flags, settings_from
+
+__all__ = ["plan_verb"]
+
+
+@click.command("plan")
+@click.argument("image", metavar="IMAGE")
+@click.option("-o", "--output", metavar="OUT", help="The TIFF that run would write.")
+@pipeline_flags
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> int:
+    """Show what run would do with IMAGE; write nothing.
+
+    A plan that does not fit is shown all the same, then exit 5 and the ways out.
+    """
+    import json
+
+    from tilepipe.planning import make_plan
+    from tilepipe.report.summary import plan_lines
+
+    plan = make_plan(image, output, config=values["config"], sets=values["sets"], **settings_from(values))
+    click.echo(json.dumps(plan.to_dict()) if as_json else "\n".join(plan_lines(plan)))
+    plan.check()
+    return 0

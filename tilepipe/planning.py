@@ -1,0 +1,320 @@
+"""The plan: everything that a run will do, to be read before anything is done, even when it does not fit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+
+from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
+from tilepipe.cache.store import CHUNK
+from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
+from tilepipe.deconv.tv import ALGORITHM_VERSION, workspace_planes
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
+from tilepipe.image.read import ImageInfo, open_image
+from tilepipe.image.sample import read_sample
+from tilepipe.image.write import output_bytes
+from tilepipe.psf.model import PSF
+from tilepipe.recipe import Recipe
+from tilepipe.runtime.events import Event, silent
+from tilepipe.runtime.memory import available, return_memory_at_once, used_memory
+from tilepipe.settings import Settings, resolve
+from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
+from tilepipe.tiling.grid import DEFAULT_CORE, Grid
+from tilepipe.tuning import Tuning, check_size, tune
+
+if TYPE_CHECKING:
+    from tilepipe.pipeline import RunReport
+
+__all__ = ["DiskPlan", "Plan", "make_plan"]
+
+IO_NANOSECONDS = 90.0
+"""Decoding, storing, blending and writing, per pixel and channel, one thread (measured at 24 Mpx)."""
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """Bytes that the cache and the output will take at most (lz4 takes some off), and what is free there."""
+
+    cache: int
+    output: int
+    cached_already: int
+    cache_free: int
+    output_free: int
+    same_disk: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Parameters
+    ----------
+    info : the input.
+    output : where the result goes; None for a plan without one.
+    psf, recipe, tuning, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input
+        is hashed, when the run begins.
+    root : the cache.
+    """
+
+    info: ImageInfo
+    output: Path | None
+    dtype: str
+    psf: PSF
+    recipe: Recipe
+    tuning: Tuning
+    model: StageModel
+    memory: MemoryPlan
+    disk: DiskPlan
+    settings: Settings
+    root: Path
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return self.recipe.grid
+
+    @cached_property
+    def seconds(self) -> float:
+        """Expected time on this machine, from the solver's speed during planning."""
+        pixels = self.info.height * self.info.width * self.info.colours
+        solver = pixels * self.grid.amplification * self.recipe.steps * self.tuning.nanoseconds
+        return (solver / self.memory.jobs + pixels * IO_NANOSECONDS) * 1e-9
+
+    def check(self) -> None:
+        """Raise what would stop the run: DoesNotFitError for memory or disk."""
+        check_memory(self.memory, self.model, self.grid)
+        disk = self.disk
+        cache_needs = max(0, disk.cache - disk.cached_already) + (disk.output if disk.same_disk else 0)
+        if cache_needs > disk.cache_free:
+            raise DoesNotFitError(
+                f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free "
+                "there; free some space or give another place with --cache"
+            )
+        if self.output is not None and disk.output > disk.output_free:
+            raise DoesNotFitError(
+                f"the output {self.output} needs {human_bytes(disk.output)}, {human_bytes(disk.output_free)} are free "
+                "there; free some space or write elsewhere"
+            )
+
+    def run(
+        self, on_event: Callable[[Event], None] = silent, *, overwrite: bool = False, fresh: bool = False
+    ) -> RunReport:
+        """Do it: ingest, restore, blend, export; see :func:`tilepipe.pipeline.run`."""
+        from tilepipe.pipeline import run
+
+        return run(self, on_event, overwrite=overwrite, fresh=fresh)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        height, width = self.grid.frame_shape
+        return {
+            "image": str(self.info.path),
+            "width": self.info.width,
+            "height": self.info.height,
+            "channels": self.info.channels,
+            "dtype": self.info.dtype,
+            "curve": self.info.curve_note,
+            "psf": {"size": self.psf.size, "delta": self.psf.is_delta},
+            "recipe": recipe_facts(self.recipe),
+            "halo": self.recipe.halo,
+            "tile": self.recipe.core,
+            "tiles": self.grid.tiles,
+            "frame": [width, height],
+            "amplification": round(self.grid.amplification, 3),
+            "seam": {
+                "predicted": round(self.tuning.seam, 6),
+                "limit": round(SEAM_LIMIT, 6),
+                "price_db": self.tuning.price,
+            },
+            "memory": {
+                "allowed": self.memory.allowed,
+                "projected": self.memory.projected,
+                "jobs": self.memory.jobs,
+                "stages": self.memory.stages,
+            },
+            "disk": {"cache": self.disk.cache, "output": self.disk.output, "free": self.disk.cache_free},
+            "seconds": round(self.seconds, 1),
+            "cache": str(self.root),
+        }
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's numbers under their public names."""
+    return {
+        "solver": recipe.solver,
+        "lambda": recipe.lam,
+        "steps": recipe.steps,
+        "noise": recipe.noise,
+        "priority": recipe.priority,
+        "r1": recipe.r1,
+        "r2": recipe.r2,
+        "growth": recipe.growth,
+    }
+
+
+def make_plan(
+    image: str | Path,
+    output: str | Path | None = None,
+    *,
+    psf: PSF | str | Path | None = None,
+    config: str | Path | None = None,
+    sets: tuple[str, ...] = (),
+    **flags: Any,
+) -> Plan:
+    """Plan the restoration of `image`; writes nothing.
+
+    Parameters
+    ----------
+    image : TIFF, JPEG or PNG.
+    output : TIFF to write.
+    psf : the blur, or its file; by default the setting ``psf``.
+    config, sets : further settings, as on the command line.
+    **flags : any field of :class:`tilepipe.settings.Settings`.
+
+    Raises
+    ------
+    InputError, SettingsError, PsfError, OutputError : as their names say.  A plan that does not fit is
+        returned all the same; its :meth:`Plan.check` raises.
+    """
+    return_memory_at_once()
+    if isinstance(psf, (str, Path)):
+        flags["psf"] = str(psf)
+    settings = resolve(flags, sets, config).settings
+    info, blur, tuning = _look_at(Path(image), psf if isinstance(psf, PSF) else None, settings)
+    recipe = _recipe(info, blur, tuning, settings)
+    model = _stage_model(info, recipe)
+    allowed = settings.memory_bytes or available() // 2
+    jobs = settings.jobs or _cores()
+    target = None if output is None else Path(output)
+    root = Path(settings.cache).expanduser() if settings.cache else default_root()
+    return Plan(
+        info=info,
+        output=target,
+        dtype=settings.dtype or info.dtype,
+        psf=blur,
+        recipe=recipe,
+        tuning=tuning,
+        model=model,
+        memory=plan_memory(model, recipe.grid, allowed, jobs),
+        disk=_disk(info, recipe, root, target, settings.dtype or info.dtype),
+        settings=settings,
+        root=root,
+    )
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raise OutputError or OutputExistsError when `output` cannot be written; creates nothing."""
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise SettingsError(f"output {output} must end in .tif or .tiff: tilepipe writes TIFF")
+    if output.is_dir():
+        raise OutputError(f"output {output} is a folder; give a file name ending in .tif")
+    if output.exists() and not overwrite:
+        raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
+    if not output.parent.is_dir():
+        raise OutputError(f"output {output}: the folder {output.parent} does not exist; make it first")
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"output {output}: the folder {output.parent} is not writable")
+
+
+def _look_at(image: Path, psf: PSF | None, settings: Settings) -> tuple[ImageInfo, PSF, Tuning]:
+    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes."""
+    reader = open_image(image)
+    try:
+        if psf is None:
+            if settings.psf is None:
+                raise SettingsError(
+                    "no PSF given, and estimating one is not built yet; give --psf FILE (tilepipe psf make makes one)"
+                )
+            psf = PSF.load(settings.psf)
+        check_size(psf, reader.info.height, reader.info.width)
+        sample = read_sample(reader, WINDOW)
+    finally:
+        reader.close()
+    return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
+
+
+def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Recipe:
+    core = settings.tile or DEFAULT_CORE
+    parameters = tuning.parameters
+    return Recipe(
+        algorithm=ALGORITHM_VERSION,
+        libraries=f"scipy {scipy.__version__}, numpy {np.__version__}",
+        source="",
+        height=info.height,
+        width=info.width,
+        colours=info.colours,
+        extras=info.extras,
+        dtype=info.dtype,
+        curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
+        psf=psf.digest,
+        solver="identity" if psf.is_delta else settings.solver,
+        noise=tuning.noise,
+        priority=settings.priority_value,
+        lam=parameters.lam,
+        r1=parameters.r1,
+        r2=parameters.r2,
+        growth=parameters.growth,
+        steps=parameters.steps,
+        core=min(core, max(info.height, info.width, 64)),
+        halo=tuning.halo,
+    )
+
+
+def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
+    import tilepipe.pipeline  # noqa: F401  # everything a run imports counts as the process
+
+    return StageModel(
+        process=used_memory(),
+        decoded=info.decoded_bytes,
+        pixel=info.pixel_bytes,
+        channels=info.colours,
+        planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
+        band=CHUNK[0],
+        chunk=CHUNK[0] * CHUNK[1],
+    )
+
+
+def _disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str) -> DiskPlan:
+    pixels, grid = info.height * info.width, recipe.grid
+    stored_height, stored_width = grid.stored_shape
+    tiles = 4 * info.colours * grid.tiles * stored_height * stored_width
+    cache = pixels * info.pixel_bytes + tiles + 4 * info.colours * pixels
+    content = remembered_hash(root, info.path)
+    already = size_of(run_folders(root, _with_source(recipe, content))[0]) if content else 0
+    cache_place, output_place = _existing(root), _existing(output.parent if output else root)
+    return DiskPlan(
+        cache=cache,
+        output=output_bytes(info, dtype) if output else 0,
+        cached_already=already,
+        cache_free=shutil.disk_usage(cache_place).free,
+        output_free=shutil.disk_usage(output_place).free,
+        same_disk=cache_place.stat().st_dev == output_place.stat().st_dev,
+    )
+
+
+def _with_source(recipe: Recipe, content: str) -> Recipe:
+    import msgspec
+
+    return msgspec.structs.replace(recipe, source=content)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

@@ -1,0 +1,140 @@
+"""Progress on stderr: a bar in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+from tilepipe.report.summary import duration
+from tilepipe.runtime.events import Event, Note, Receipt, StageEnd, StageStart
+
+__all__ = ["Progress", "make_progress"]
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between plain lines of one stage."""
+
+
+def make_progress(*, quiet: bool, stream: TextIO | None = None) -> Progress:
+    """Return the listener that fits `stream` (stderr): silent, bar or lines."""
+    stream = stream or sys.stderr
+    if quiet:
+        return Progress()
+    return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+class Progress:
+    """Listens and says nothing; a context manager, as bars must be closed."""
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what was opened."""
+
+
+class _Stage:
+    """Counts of one stage, from which speed and time left follow."""
+
+    def __init__(self, start: StageStart) -> None:
+        self.start = start
+        self.done = start.reused
+        self.failed = 0
+        self.began = time.monotonic()
+        self.told = 0.0
+
+    def speed(self) -> str:
+        """Return Mpx/s and the time left, once there is something to go by."""
+        fresh, elapsed = self.done - self.start.reused, time.monotonic() - self.began
+        if fresh < 1 or elapsed <= 0:
+            return ""
+        left = duration((self.start.total - self.done) * elapsed / fresh)
+        if not self.start.megapixels:
+            return f"{left} left"
+        rate = self.start.megapixels * fresh / self.start.total / elapsed
+        return f"{rate:.2f} Mpx/s, {left} left"
+
+
+class Lines(Progress):
+    """Plain lines: one as a stage begins, one every few seconds, one as it ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stages: dict[str, _Stage] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event calls for."""
+        if isinstance(event, Note):
+            self._say(event.text)
+        elif isinstance(event, StageStart):
+            self._stages[event.stage] = _Stage(event)
+        elif isinstance(event, Receipt):
+            self._receipt(event)
+        elif isinstance(event, StageEnd) and event.stage in self._stages:
+            stage = self._stages[event.stage]
+            self._say(
+                f"{event.stage:8s} {stage.done}/{stage.start.total} in {duration(time.monotonic() - stage.began)}"
+            )
+
+    def _receipt(self, receipt: Receipt) -> None:
+        stage = self._stages[receipt.stage]
+        if receipt.status == "failed":
+            self._say(f"{receipt.stage:8s} {receipt.index} failed: {receipt.error}")
+        stage.done += receipt.status == "done"
+        now = time.monotonic()
+        if now - max(stage.told, stage.began) >= PLAIN_INTERVAL:
+            stage.told = now
+            self._say(f"{receipt.stage:8s} {stage.done}/{stage.start.total}  {stage.speed()}")
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bar(Progress):
+    """A rich progress bar per stage; remarks appear above it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            TextColumn("{task.description:8s}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=Console(file=stream),
+        )
+        self._stages: dict[str, tuple[Any, _Stage]] = {}
+
+    def __enter__(self) -> Bar:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bars as they stand."""
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Move the bar that the event is about."""
+        if isinstance(event, Note):
+            self._bars.console.print(event.text, markup=False, highlight=False)
+        elif isinstance(event, StageStart):
+            bar = self._bars.add_task(event.stage, total=event.total, completed=event.reused, speed="")
+            self._stages[event.stage] = (bar, _Stage(event))
+        elif isinstance(event, Receipt):
+            bar, stage = self._stages[event.stage]
+            stage.done += event.status == "done"
+            if event.status == "failed":
+                self._bars.console.print(f"{event.stage} {event.index} failed: {event.error}", markup=False)
+            self._bars.update(bar, completed=stage.done, speed=stage.speed())
+        elif isinstance(event, StageEnd) and event.stage in self._stages:
+            self._bars.update(self._stages[event.stage][0], speed="")

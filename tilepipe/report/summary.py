@@ -1,0 +1,96 @@
+"""Plans and results as lines for people."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from tilepipe.deconv.locality import SEAM_LIMIT
+from tilepipe.pipeline import RunReport
+from tilepipe.planning import Plan
+from tilepipe.tiling.budget import human_bytes
+
+__all__ = ["duration", "plan_lines", "report_lines"]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the plan in a handful of lines."""
+    info, recipe, grid, memory, disk = plan.info, plan.recipe, plan.grid, plan.memory, plan.disk
+    height, width = grid.frame_shape
+    fits = "fits" if memory.projected <= memory.allowed else "DOES NOT FIT"
+    stages = ", ".join(f"{name} {human_bytes(size)}" for name, size in memory.stages.items())
+    return [
+        f"image    {info.path.name}  {info.width} x {info.height} x {info.channels}  {info.dtype}  "
+        f"{info.kind}, {info.layout}, {info.compression};  {info.curve_note}",
+        _psf_line(plan),
+        f"recipe   {_recipe_text(plan)}",
+        f"tiles    {grid.tiles} cores of up to {max(_core_shape(plan))} px, halo {recipe.halo} px, "
+        f"frames {width} x {height}, read amplification {grid.amplification:.2f}",
+        f"seams    {_seam_text(plan)}",
+        f"memory   {human_bytes(memory.projected)} projected of {human_bytes(memory.allowed)} allowed, "
+        f"{memory.jobs} {'tile' if memory.jobs == 1 else 'tiles'} in flight ({stages}): {fits}",
+        f"disk     cache up to {human_bytes(disk.cache)} in {plan.root} ({human_bytes(disk.cache_free)} free)"
+        + (f", output {human_bytes(disk.output)}" if disk.output else ""),
+        f"time     about {duration(plan.seconds)}",
+    ]
+
+
+def _psf_line(plan: Plan) -> str:
+    if plan.psf.is_delta:
+        return "psf      delta: there is nothing to deconvolve, pixels pass through"
+    shape = plan.psf.made_by.get("shape")
+    return f"psf      {plan.psf.size} x {plan.psf.size}" + (f"  {shape}" if shape else "")
+
+
+def _recipe_text(plan: Plan) -> str:
+    recipe = plan.recipe
+    if recipe.solver == "identity":
+        return f"identity;  noise {100 * recipe.noise:.2g} %"
+    return (
+        f"{recipe.solver}, {recipe.steps} steps, lambda {recipe.lam:.3g}, r1 {recipe.r1:.3g};  "
+        f"noise {100 * recipe.noise:.2g} %, priority {recipe.priority:+g}"
+    )
+
+
+def _seam_text(plan: Plan) -> str:
+    tuning = plan.tuning
+    if plan.recipe.solver == "identity":
+        return "none"
+    text = f"at most {tuning.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
+    if tuning.price:
+        text += f"; softer data term, so that the halo suffices: about {tuning.price:.1f} dB given up"
+    if tuning.seam > SEAM_LIMIT:
+        text += "; above the limit: seams may show, leave --halo out to have it chosen"
+    return text
+
+
+def _core_shape(plan: Plan) -> tuple[int, int]:
+    rows, columns = plan.grid.row_edges, plan.grid.column_edges
+    return (
+        max(b - a for a, b in pairwise(rows)),
+        max(b - a for a, b in pairwise(columns)),
+    )
+
+
+def report_lines(report: RunReport) -> list[str]:
+    """Return what a run did, in two lines."""
+    tiles, memory = report.tiles, report.memory
+    lines = [
+        f"done     {tiles['total']} tiles ({tiles['reused']} reused, {tiles['computed']} computed, "
+        f"{tiles['repaired']} repaired) in {duration(report.seconds)}; "
+        f"peak {human_bytes(memory['peak'])} of {human_bytes(memory['projected'])} projected"
+    ]
+    if report.not_finite:
+        lines.append(f"note     {report.not_finite} samples were NaN or infinite; they were masked and filled in")
+    if report.plan.settings.keep_cache:
+        lines.append(f"cache    kept in {report.folder} (tilepipe cache rm removes it)")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Return `seconds` for people: ``4.2 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

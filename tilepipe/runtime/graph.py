@@ -1,0 +1,91 @@
+"""The dask graph: a task per tile, a task per chunk of the result, in bands.
+
+A band is a run of tile rows with the chunks that they complete, at most ``BAND_TASKS`` tasks unless a
+single row holds more; graphs stay small however large the picture, and only indices and receipts travel.
+A chunk waits for those of its tiles that are made in its band; the others are done already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask.delayed import delayed
+
+from tilepipe.runtime.job import Job, chunk_boxes
+from tilepipe.runtime.tasks import blend_chunk, chunk_files, restore_tile, tile_files
+
+__all__ = ["BAND_TASKS", "Todo", "bands", "find_todo"]
+
+BAND_TASKS = 48
+"""Tasks of a band: enough to keep many workers busy, few enough that a graph stays below 64 KiB."""
+
+Index = tuple[int, int]
+
+
+@dataclass
+class Todo:
+    """What is left of a job, and why.
+
+    `repaired` counts pieces whose record is there but whose chunk does not agree with it.
+    """
+
+    tiles: list[Index] = field(default_factory=list)
+    chunks: list[Index] = field(default_factory=list)
+    tiles_total: int = 0
+    chunks_total: int = 0
+    tiles_repaired: int = 0
+    chunks_repaired: int = 0
+
+
+def find_todo(job: Job, *, full: bool = True) -> Todo:
+    """Ask the ledgers which tiles and chunks are not done.
+
+    A chunk of the result that is done needs its tiles no more; a chunk that is not needs all of them.
+    """
+    todo = Todo(tiles_total=job.grid.tiles)
+    needed: set[Index] = set()
+    for row, boxes in enumerate(chunk_boxes(job.grid.height, job.grid.width)):
+        for column, box in enumerate(boxes):
+            todo.chunks_total += 1
+            index = f"{row}-{column}"
+            if not job.result_ledger.accepts(index, chunk_files(job, row, column), full=full):
+                todo.chunks.append((row, column))
+                todo.chunks_repaired += job.result_ledger.get(index) is not None
+                needed.update((tile.row, tile.column) for tile in job.grid.touching(box))
+    for row, column in sorted(needed):
+        index = f"{row}-{column}"
+        if not job.tile_ledger.accepts(index, tile_files(job, row, column), full=full):
+            todo.tiles.append((row, column))
+            todo.tiles_repaired += job.tile_ledger.get(index) is not None
+    return todo
+
+
+def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
+    """Yield the graph of each band as a list of delayed tasks; each returns a receipt."""
+    folder = str(job.folder)
+    boxes = chunk_boxes(job.grid.height, job.grid.width)
+    touching = {
+        index: [(t.row, t.column) for t in job.grid.touching(boxes[index[0]][index[1]])] for index in todo.chunks
+    }
+    waiting = sorted(todo.chunks, key=lambda index: (touching[index][-1], index))
+    tiles = list(todo.tiles)
+    while tiles or waiting:
+        made: dict[Index, Any] = {}
+        while tiles and len(made) < BAND_TASKS // 2:
+            row, column = tiles.pop(0)
+            made[row, column] = delayed(restore_tile, pure=False)(
+                folder, row, column, dask_key_name=f"restore-{row}-{column}"
+            )
+        left = set(tiles)
+        ready = [index for index in waiting if left.isdisjoint(touching[index])][:BAND_TASKS]
+        tasks = list(made.values())
+        for index in ready:
+            before = [made[tile] for tile in touching[index] if tile in made]
+            tasks.append(
+                delayed(blend_chunk, pure=False)(folder, *index, before, dask_key_name=f"blend-{index[0]}-{index[1]}")
+            )
+        blended = set(ready)
+        waiting = [index for index in waiting if index not in blended]
+        yield tasks

@@ -1,0 +1,204 @@
+"""Settings: one frozen value, parsed from defaults, files, environment, ``--set`` and flags.
+
+Later layers win: defaults < ``tilepipe.toml`` < ``--config`` < environment (``TILEPIPE_MEMORY`` ...) <
+``--set key=value`` < flags and keywords.  Unknown keys are errors and name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tilepipe.errors import InputNotFoundError, SettingsError
+
+__all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_bytes", "parse_priority", "resolve"]
+
+PROJECT_FILE = "tilepipe.toml"
+ENVIRONMENT_PREFIX = "TILEPIPE_"
+
+PRIORITIES = {"denoise": -1.0, "balanced": 0.0, "deblur": 1.0}
+"""Names for the ends and the middle of the priority, -1 (cleaner) .. 1 (sharper)."""
+
+UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may set.
+
+    Parameters
+    ----------
+    psf : PSF file.
+    priority : -1..1, or "denoise", "balanced", "deblur".
+    solver : "tv".
+    tile : largest core edge, px, at least 64; None chooses.
+    halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
+    dtype : samples of the output; None keeps the input's.
+    memory : budget of the whole process (of each worker on a cluster), "512MB"; None: half of what is free.
+    jobs : tiles in flight; None: as many as cores and memory allow.
+    scheduler : "threads", "tcp://host:port" or "file:PATH".
+    cache : cache folder; None: the user's.
+    keep_cache : keep the cache after a complete run.
+    verify : "full" hashes what is reused, "quick" trusts its size.
+    """
+
+    psf: str | None = None
+    priority: float | str = "balanced"
+    solver: Literal["tv"] = "tv"
+    tile: int | None = None
+    halo: int | None = None
+    dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
+    memory: str | int | None = None
+    jobs: int | None = None
+    scheduler: str = "threads"
+    cache: str | None = None
+    keep_cache: bool = True
+    verify: Literal["full", "quick"] = "full"
+
+    def __post_init__(self) -> None:
+        """Check ranges; SettingsError gives the value, the limit and the way out."""
+        parse_priority(self.priority)
+        if self.tile is not None and self.tile < 64:
+            raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
+        if self.halo is not None and not 0 <= self.halo <= 1024:
+            raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: leave it out to have it chosen")
+        if self.jobs is not None and self.jobs < 1:
+            raise SettingsError(f"jobs is {self.jobs}; at least 1 tile must be in flight")
+        if self.memory is not None:
+            parse_bytes(self.memory)
+        if not re.fullmatch(r"threads|(tcp|tls)://.+|file:.+", self.scheduler):
+            raise SettingsError(f"scheduler is {self.scheduler!r}; it must be threads, tcp://HOST:PORT or file:PATH")
+
+    @property
+    def priority_value(self) -> float:
+        """The priority as a number."""
+        return parse_priority(self.priority)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The budget in bytes."""
+        return None if self.memory is None else parse_bytes(self.memory)
+
+
+@dataclass(frozen=True)
+class EffectiveSettings:
+    """Settings and, for each key, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None, sets: Iterable[str] = (), config: str | Path | None = None
+) -> EffectiveSettings:
+    """Merge all layers.
+
+    Parameters
+    ----------
+    flags : values given by flag or keyword; None means not given.
+    sets : "key=value" strings.
+    config : a TOML file.
+
+    Raises
+    ------
+    SettingsError : an unknown key, a value of the wrong kind or out of range.
+    InputNotFoundError : `config` does not exist.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if Path(PROJECT_FILE).is_file():
+        layers.append((PROJECT_FILE, _read_toml(Path(PROJECT_FILE))))
+    if config is not None:
+        layers.append((str(config), _read_toml(Path(config))))
+    layers.append(("environment", _from_environment()))
+    layers.append(("--set", dict(_split(item) for item in sets)))
+    layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.__struct_fields__, "default")
+    for origin, values in layers:
+        for key, value in values.items():
+            _check_known(key, origin)
+            _convert({key: value}, origin)
+            merged[key] = value
+            origins[key] = origin
+    return EffectiveSettings(_convert(merged, "settings"), origins)
+
+
+def _convert(values: dict[str, Any], origin: str) -> Settings:
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, SettingsError):
+            raise SettingsError(f"{origin}: {error.__cause__}") from None
+        key, value = next(iter(values.items()), ("", ""))
+        raise SettingsError(f"{origin}: {key} = {value!r}: {error}") from None
+
+
+def _check_known(key: str, origin: str) -> None:
+    known = Settings.__struct_fields__
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise SettingsError(f"{origin}: unknown setting {key!r}; {hint}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"configuration {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _from_environment() -> dict[str, Any]:
+    names = ((name, f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in Settings.__struct_fields__)
+    return {name: os.environ[variable] for name, variable in names if os.environ.get(variable)}
+
+
+def _split(item: str) -> tuple[str, str]:
+    key, sign, value = item.partition("=")
+    if not sign:
+        raise SettingsError(f"--set {item!r} has no '='; write key=value, as in --set tile=512")
+    return key.strip().replace("-", "_"), value.strip()
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return a size in bytes: "512MB" is 512e6, "512MiB" 512 * 2^20; SettingsError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
+    if not match or match[2].upper() not in UNITS:
+        raise SettingsError(f"memory is {text!r}; write a size such as 512MB, 2GB or 512MiB")
+    size = int(float(match[1]) * UNITS[match[2].upper()])
+    if size < 10**6:
+        raise SettingsError(f"memory is {text!r} ({size} bytes); did you mean {match[1]}MB?")
+    return size
+
+
+def parse_priority(value: float | str) -> float:
+    """Return the priority as a number in -1..1; SettingsError for anything else."""
+    if isinstance(value, str) and value in PRIORITIES:
+        return PRIORITIES[value]
+    try:
+        number = float(value)
+    except ValueError:
+        raise SettingsError(f"priority is {value!r}; it must be {', '.join(PRIORITIES)} or a number in -1..1") from None
+    if not -1 <= number <= 1:
+        raise SettingsError(f"priority is {number:g}; it must lie in -1 (denoise) .. 1 (deblur)")
+    return number

@@ -1,0 +1,176 @@
+"""Scenes with a known truth, of any size, made band by band so that memory stays flat.
+
+A scene is dead leaves (Lee, Mumford & Huang 2001): thousands of occluding disks and bars of all sizes,
+each with a colour and a texture of its own, under a layer of fine lines.  Everything follows from
+(width, height, seed).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.signal
+import tifffile
+
+from tilepipe.image.light import SRGB, Light
+from tilepipe.image.metadata import srgb_profile
+from tilepipe.psf.model import PSF
+
+__all__ = ["BlurredScene", "Scene", "blur", "degrade", "psnr", "write_scene"]
+
+FloatArray = npt.NDArray[np.float32]
+
+LEAVES_PER_MEGAPIXEL = 700
+LINES_PER_MEGAPIXEL = 40
+BAND = 256
+"""Rows made at a time, px; the noise is seeded per band."""
+
+
+class Scene:
+    """A sharp scene, RGB, linear light 0..1.
+
+    Parameters
+    ----------
+    width, height : px.
+    seed : another seed, another scene.
+    """
+
+    def __init__(self, width: int, height: int, seed: int = 1) -> None:
+        self.width, self.height = width, height
+        generator = np.random.default_rng(seed)
+        count = max(60, round(LEAVES_PER_MEGAPIXEL * width * height / 1e6))
+        radius = 3.0 / generator.uniform(0.02, 1.0, count)
+        self._leaves = np.column_stack(
+            [
+                generator.uniform(-20, height + 20, count),
+                generator.uniform(-20, width + 20, count),
+                radius,
+                np.where(generator.random(count) < 0.5, 1.0, generator.uniform(0.05, 0.5, count)),
+                generator.uniform(0, np.pi, count),
+                generator.uniform(0.15, 1.2, count),
+                generator.uniform(0, 0.35, count),
+            ]
+        )
+        self._colours = (generator.uniform(0.2, 1, (count, 1)) ** 2.2 * generator.uniform(0.55, 1, (count, 3))).astype(
+            np.float32
+        )
+        lines = max(8, round(LINES_PER_MEGAPIXEL * width * height / 1e6))
+        self._lines = np.column_stack(
+            [
+                generator.uniform(0, height, lines),
+                generator.uniform(0, width, lines),
+                generator.uniform(0, np.pi, lines),
+                generator.uniform(20, 260, lines),
+                generator.uniform(0.5, 1.3, lines),
+                generator.uniform(0, 1, lines) ** 3,
+            ]
+        )
+
+    def rows(self, y0: int, y1: int) -> FloatArray:
+        """Return rows y0..y1, (y1 - y0, width, 3); rows outside the scene are made as well."""
+        out = np.full((y1 - y0, self.width, 3), 0.18, np.float32)
+        for leaf, colour in zip(self._leaves, self._colours, strict=True):
+            self._draw(out, y0, leaf, colour)
+        for line in self._lines:
+            self._draw_line(out, y0, line)
+        return out
+
+    def _box(self, y: float, x: float, reach: float, y0: int, rows: int) -> tuple[slice, slice] | None:
+        top, bottom = max(int(y - reach) - 1, y0), min(int(y + reach) + 2, y0 + rows)
+        left, right = max(int(x - reach) - 1, 0), min(int(x + reach) + 2, self.width)
+        if top >= bottom or left >= right:
+            return None
+        return slice(top, bottom), slice(left, right)
+
+    def _draw(self, out: FloatArray, y0: int, leaf: npt.NDArray[Any], colour: FloatArray) -> None:
+        y, x, radius, aspect, angle, frequency, depth = leaf
+        box = self._box(y, x, radius, y0, len(out))
+        if box is None:
+            return
+        rows = np.arange(box[0].start, box[0].stop, dtype=np.float32)[:, None] - np.float32(y)
+        columns = np.arange(box[1].start, box[1].stop, dtype=np.float32)[None] - np.float32(x)
+        along = columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
+        if aspect == 1.0:
+            inside = rows * rows + columns * columns < radius * radius
+        else:
+            across = rows * np.float32(np.cos(angle)) - columns * np.float32(np.sin(angle))
+            inside = (np.abs(along) < radius * 0.9) & (np.abs(across) < radius * aspect)
+        shade = 1 - np.float32(depth) * (np.float32(0.5) + np.float32(0.5) * np.sin(along * np.float32(frequency)))
+        region = out[box[0].start - y0 : box[0].stop - y0, box[1]]
+        region[inside] = shade[inside][:, None] * colour
+
+    def _draw_line(self, out: FloatArray, y0: int, line: npt.NDArray[Any]) -> None:
+        y, x, angle, length, width, gray = line
+        box = self._box(y, x, length, y0, len(out))
+        if box is None:
+            return
+        rows = np.arange(box[0].start, box[0].stop)[:, None] - y
+        columns = np.arange(box[1].start, box[1].stop)[None] - x
+        along = columns * np.cos(angle) + rows * np.sin(angle)
+        across = rows * np.cos(angle) - columns * np.sin(angle)
+        inside = (np.abs(along) < length) & (np.abs(across) < width)
+        out[box[0].start - y0 : box[0].stop - y0, box[1]][inside] = np.float32(gray)
+
+
+def blur(linear: FloatArray, psf: PSF) -> FloatArray:
+    """Convolve (H, W, C) with the PSF, true convolution, and cut off what the border spoils: the result is
+    smaller by ``psf.size - 1`` rows and columns.
+    """
+    kernel = np.asarray(psf.kernel)[:, :, None]
+    blurred: FloatArray = scipy.signal.oaconvolve(linear, kernel, mode="valid", axes=(0, 1)).astype(np.float32)
+    return blurred
+
+
+def degrade(linear: FloatArray, psf: PSF, noise: float, seed: int = 0) -> FloatArray:
+    """Blur as :func:`blur` and add white noise of standard deviation `noise`; clipped to 0..1."""
+    blurred = blur(linear, psf)
+    noisy = blurred + np.random.default_rng(seed).normal(0, noise, blurred.shape)
+    return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+class BlurredScene:
+    """A scene seen through a PSF and noise; its rows come as the scene's do."""
+
+    def __init__(self, scene: Scene, psf: PSF, noise: float) -> None:
+        self.scene, self.psf, self.noise = scene, psf, noise
+        self.width, self.height = scene.width, scene.height
+
+    def rows(self, y0: int, y1: int) -> FloatArray:
+        """Return rows y0..y1, (y1 - y0, width, 3), clipped to 0..1."""
+        reach = self.psf.size // 2
+        sharp = self.scene.rows(y0 - reach, y1 + reach)
+        return degrade(np.pad(sharp, ((0, 0), (reach, reach), (0, 0)), "reflect"), self.psf, self.noise, seed=y0)
+
+
+def write_scene(path: Path, scene: Scene | BlurredScene, dtype: str = "uint16") -> None:
+    """Write a scene as a striped sRGB TIFF, band by band."""
+    light = Light((SRGB,) * 3, dtype)
+
+    def strips() -> Any:
+        for y0 in range(0, scene.height, BAND):
+            linear = scene.rows(y0, min(y0 + BAND, scene.height))
+            encoded = np.stack([light.encoded(c, linear[:, :, c], dtype) for c in range(3)], -1)
+            yield np.ascontiguousarray(encoded)
+
+    tifffile.imwrite(
+        path,
+        strips(),
+        shape=(scene.height, scene.width, 3),
+        dtype=dtype,
+        rowsperstrip=BAND,
+        photometric="rgb",
+        iccprofile=srgb_profile(),
+        metadata=None,
+        software=False,
+        resolution=((300, 1), (300, 1)),
+        resolutionunit=2,
+    )
+
+
+def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float = 1.0) -> float:
+    """Return the peak signal-to-noise ratio of `a` against `b`, dB."""
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
+    return float("inf") if error == 0 else float(10 * np.log10(peak**2 / error))

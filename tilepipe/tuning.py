@@ -1,0 +1,136 @@
+"""Numbers that find themselves: penalties from the noise, the halo from a measurement, frozen for all tiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.locality import MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
+from tilepipe.deconv.tv import TvParameters
+from tilepipe.errors import PsfError
+from tilepipe.image.sample import Sample
+from tilepipe.psf.model import PSF
+
+__all__ = ["Tuning", "check_size", "tune"]
+
+FloatArray = npt.NDArray[np.float32]
+
+LAMBDA_FACTOR = 8.0
+"""lam = 8 sigma^2 at priority 0: inside the good band 5..12 for total variation."""
+
+R2_FACTOR = 10.0
+"""r2 = 10 lam at the first step."""
+
+NOISE_FLOOR = 0.001
+"""Noise below this is taken as this: rounding and model error are never smaller, and lam must not vanish."""
+
+LADDER = (
+    (30.0, 10, 1.5),
+    *((factor, 16, 1.28) for factor in (14.0, 10.0, 7.0, 5.0, 3.5, 2.5, 1.75, 1.2, 0.85, 0.6, 0.4)),
+)
+"""(r1 / sigma, steps, growth of r2), best picture first, most local last.
+
+The first is best for small PSFs.  A wide PSF at low noise rings further than a halo may reach; then the
+data term is made softer, with more steps to make up for it, which costs decibels (the plan says how many).
+"""
+
+PROBES = 2
+"""Windows of the picture in which the seam error is measured."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The outcome.
+
+    Parameters
+    ----------
+    noise : estimated standard deviation, linear light 0..1.
+    parameters : the solver's numbers.
+    halo : px.
+    seam : predicted largest difference to the untiled result, encoded 0..1.
+    price : decibels given up, on a synthetic scene, so that the halo suffices; 0 when nothing was.
+    nanoseconds : measured time per pixel, channel and step, one thread.
+    """
+
+    noise: float
+    parameters: TvParameters
+    halo: int
+    seam: float
+    price: float
+    nanoseconds: float
+
+
+def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
+    """Derive all numbers from windows of the picture.
+
+    Parameters
+    ----------
+    sample : windows of the picture, up to ``locality.WINDOW`` px an edge.
+    psf : the blur; a delta needs no solver and no halo.
+    priority : -1..1; lam falls tenfold per unit.
+    halo : px when the user fixed it: penalties stay what they would be, only the prediction changes.
+    """
+    noise = float(f"{sample.noise():.3g}")
+    if psf.is_delta:
+        return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, 0.0, 0.0, 0.0)
+    level = max(noise, NOISE_FLOOR)
+    kernel = np.asarray(psf.kernel)
+    scene = SyntheticScene(kernel, level)
+    probes = sample.liveliest(PROBES)
+    best = scene.decibels(_parameters(level, priority, 0))  # compiles, too: what follows can be timed
+    started = time.perf_counter()
+    profiles = {0: measure_profile(kernel, _parameters(level, priority, 0), probes, scene)}
+    nanoseconds = (time.perf_counter() - started) / _pixels(probes, scene) / LADDER[0][1] * 1e9
+
+    def reaches(rung: int) -> bool:
+        if rung not in profiles:
+            profiles[rung] = measure_profile(kernel, _parameters(level, priority, rung), probes, scene)
+        return profiles[rung].halo() is not None
+
+    rung = 0 if reaches(0) else _first(reaches, 1, len(LADDER) - 1)
+    parameters, profile = _parameters(level, priority, rung), profiles[rung]
+    price = best - scene.decibels(parameters) if rung else 0.0
+    chosen = _halo(profile, psf) if halo is None else halo
+    return Tuning(noise, parameters, chosen, profile.predict(chosen), round(max(0.0, price), 1), nanoseconds)
+
+
+def _halo(profile: Profile, psf: PSF) -> int:
+    """Return the profile's halo, at least what the kernel itself touches."""
+    return max(profile.halo(SEAM_LIMIT) or MAX_HALO, -(-psf.size // 32) * 16)
+
+
+def _parameters(noise: float, priority: float, rung: int) -> TvParameters:
+    """Return rung `rung` of the ladder at `noise`, every number rounded to what a recipe shows."""
+    factor, steps, growth = LADDER[rung]
+    lam = float(f"{LAMBDA_FACTOR * noise**2 * 10**-priority:.4g}")
+    return TvParameters(lam, float(f"{factor * noise:.4g}"), float(f"{R2_FACTOR * lam:.4g}"), growth, steps)
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """Return the smallest index in low..high for which the monotone `holds` is true, else `high`."""
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    holds(low)
+    return low
+
+
+def _pixels(probes: Sequence[FloatArray], scene: SyntheticScene) -> int:
+    """Return how many pixels, channels counted, one profile restores (a window and its cut)."""
+    return int(sum(1.6 * window.size for window in [*probes, scene.blurred]))
+
+
+def check_size(psf: PSF, height: int, width: int) -> None:
+    """Raise PsfError when the PSF is wider than the picture."""
+    if psf.size > min(height, width):
+        raise PsfError(
+            f"PSF is {psf.size} x {psf.size}, the picture {width} x {height}: it must be at least as large; "
+            "crop the PSF or give the whole picture"
+        )
