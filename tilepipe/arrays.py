@@ -94,7 +94,8 @@ def restore_planes(
         place = (slice(None), *inside.within(picture))
         work = idle.get()
         try:
-            return tile, restore_in_frame(work, tile, inside, start[place], known[place], spectrum, parameters)
+            planes = zip(start[place], known[place], strict=True)
+            return tile, restore_in_frame(work, tile, inside, planes, spectrum, parameters)
         finally:
             idle.put(work)
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
-from tilepipe.cache.store import CHUNK
+from tilepipe.cache.store import CHUNK, RESULT_CHUNK
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
 from tilepipe.deconv.tv import ALGORITHM_VERSION, workspace_planes
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
@@ -278,7 +278,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
         channels=info.colours,
         planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
         band=CHUNK[0],
-        chunk=CHUNK[0] * CHUNK[1],
+        chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )
 
 

@@ -14,6 +14,7 @@ from tilepipe.deconv.tv import TvParameters
 from tilepipe.errors import PsfError
 from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
+from tilepipe.tiling.grid import OVERLAP
 
 __all__ = ["Tuning", "check_size", "tune"]
 
@@ -38,7 +39,7 @@ The first is best for small PSFs.  A wide PSF at low noise rings further than a 
 data term is made softer, with more steps to make up for it, which costs decibels (the plan says how many).
 """
 
-PROBES = 2
+PROBES = 3
 """Windows of the picture in which the seam error is measured."""
 
 
@@ -83,12 +84,12 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
     probes = sample.liveliest(PROBES)
     best = scene.decibels(_parameters(level, priority, 0))  # compiles, too: what follows can be timed
     started = time.perf_counter()
-    profiles = {0: measure_profile(kernel, _parameters(level, priority, 0), probes, scene)}
+    profiles = {0: measure_profile(kernel, _parameters(level, priority, 0), probes, scene, OVERLAP)}
     nanoseconds = (time.perf_counter() - started) / _pixels(probes, scene) / LADDER[0][1] * 1e9
 
     def reaches(rung: int) -> bool:
         if rung not in profiles:
-            profiles[rung] = measure_profile(kernel, _parameters(level, priority, rung), probes, scene)
+            profiles[rung] = measure_profile(kernel, _parameters(level, priority, rung), probes, scene, OVERLAP)
         return profiles[rung].halo() is not None
 
     rung = 0 if reaches(0) else _first(reaches, 1, len(LADDER) - 1)

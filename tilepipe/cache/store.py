@@ -33,10 +33,13 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from tilepipe.errors import CacheError
 
-__all__ = ["CHUNK", "ChunkArray", "open_array", "reader_threads"]
+__all__ = ["CHUNK", "RESULT_CHUNK", "ChunkArray", "open_array", "reader_threads"]
 
 CHUNK = (256, 512)
-"""Rows and columns of a chunk of source and result, px: about 1 MB, and a band of rows stays small."""
+"""Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
+
+RESULT_CHUNK = (512, 512)
+"""Rows and columns of a chunk of the result, px: 3 MB, so that a tile is read for few chunks."""
 
 
 @dataclass(frozen=True)

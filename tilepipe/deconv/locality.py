@@ -6,7 +6,7 @@ of its spectrum ring on), on the noise (it sets the penalties), on the number of
 (repeated straight edges ring in step); no formula in PSF widths holds: a Gaussian needs 32 px where a line
 of the same width needs 170.  So it is measured, with the solver itself, on windows of the picture and on
 a synthetic scene: the middle is cut out of a window, both are restored, and the largest difference
-at each depth below the cut is the *profile*.
+that remains inside halos of 16, 32 ... px is the *profile*.
 
 The profile is taken on encoded values (what is written), where dark parts count most.  ``SAFETY`` covers
 what a picture of many megapixels holds beyond its windows; ``benchmarks/seams.py`` measures both sides.
@@ -36,8 +36,8 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 4.0
-"""Predicted error over the error in the picture's own windows: two windows see 1 Mpx, a picture much more."""
+SAFETY = 5.0
+"""Predicted error over the error in the picture's own windows: three windows hold 8,000 px of seams, a picture much more."""
 
 ROUNDING = 3e-5
 """Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..1.4e-5)."""
@@ -56,8 +56,8 @@ SMALLEST_WINDOW = 2 * BEYOND + 6 * HALO_STEP
 class Profile:
     """Seam error against distance from a cut.
 
-    ``error[i]`` is the predicted largest encoded difference (0..1) at a depth of at least
-    ``i * HALO_STEP`` px; it never rises with depth.
+    ``error[i]`` is the predicted largest encoded difference (0..1) with a halo of ``i * HALO_STEP`` px; it
+    never rises.
     """
 
     error: tuple[float, ...]
@@ -75,7 +75,11 @@ class Profile:
 
 
 def measure_profile(
-    kernel: FloatArray, parameters: TvParameters, windows: Sequence[FloatArray], scene: SyntheticScene
+    kernel: FloatArray,
+    parameters: TvParameters,
+    windows: Sequence[FloatArray],
+    scene: SyntheticScene,
+    overlap: int,
 ) -> Profile:
     """Measure the seam error of `parameters` for the PSF `kernel` (k, k).
 
@@ -85,27 +89,44 @@ def measure_profile(
     windows : pieces of the blurred picture, float32 (c, h, w), linear light, each edge up to ``WINDOW`` px;
         those with an edge below ``SMALLEST_WINDOW`` px say nothing and are passed over.
     scene : the guard against windows that happen to be flat.
+    overlap : px over which a tile fades in where its halo ends.
     """
-    worst = _errors_by_depth(kernel, parameters, scene.blurred[None])
+    worst = _errors_by_halo(kernel, parameters, scene.blurred[None], overlap)
     for window in windows:
         if min(window.shape[1:]) >= SMALLEST_WINDOW:
-            worst = np.maximum(worst, SAFETY * _errors_by_depth(kernel, parameters, window))
+            worst = np.maximum(worst, SAFETY * _errors_by_halo(kernel, parameters, window, overlap))
     return Profile(tuple(float(error) + ROUNDING for error in worst))
 
 
-def _errors_by_depth(kernel: FloatArray, parameters: TvParameters, window: FloatArray) -> npt.NDArray[np.float64]:
-    """Cut the middle out of `window`; largest encoded difference at depth 0, 16 ... MAX_HALO below the cut.
+def _errors_by_halo(
+    kernel: FloatArray, parameters: TvParameters, window: FloatArray, overlap: int
+) -> npt.NDArray[np.float64]:
+    """Cut the middle out of `window`; largest encoded difference for halos of 0, 16 ... MAX_HALO px.
 
-    A depth that the window does not hold repeats the last one that it does.
+    Below the halo the difference counts as a tile does: it fades in over `overlap` px.  A halo that the
+    window does not hold repeats the last one that it does.
     """
     height, width = window.shape[1] - 2 * BEYOND, window.shape[2] - 2 * BEYOND
     middle = (slice(None), slice(BEYOND, BEYOND + height), slice(BEYOND, BEYOND + width))
     whole = _restored(window, kernel, parameters)[middle]
     cut = _restored(np.ascontiguousarray(window[middle]), kernel, parameters)
-    difference = np.abs(_encoded(whole) - _encoded(cut))
+    difference = np.abs(_encoded(whole) - _encoded(cut)).max(0)
+    depth = np.minimum(_distance_to_ends(height)[:, None], _distance_to_ends(width)[None, :])
     deepest = min(height, width) // 2 - HALO_STEP
-    depths = [min(depth, deepest) for depth in range(0, MAX_HALO + 1, HALO_STEP)]
-    return np.array([difference[:, d : height - d, d : width - d].max() for d in depths])
+    halos = np.minimum(np.arange(0, MAX_HALO + 1, HALO_STEP), deepest)
+    return np.array([(difference * _fade_in(depth - halo, overlap)).max() for halo in halos])
+
+
+def _distance_to_ends(length: int) -> npt.NDArray[np.float32]:
+    """Return how many px each of `length` pixel centres lies inside the nearer end."""
+    position = np.arange(length, dtype=np.float32) + np.float32(0.5)
+    return np.minimum(position, length - position)
+
+
+def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
+    """Return a tile's weight `distance` px inside its stored box: a raised cosine over `overlap` px."""
+    share = np.clip(distance / np.float32(max(overlap, 1)), 0, 1)
+    return np.float32(0.5) - np.float32(0.5) * np.cos(np.float32(np.pi) * share)
 
 
 def _restored(window: FloatArray, kernel: FloatArray, parameters: TvParameters) -> FloatArray:

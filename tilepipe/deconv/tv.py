@@ -142,10 +142,9 @@ class Workspace:
 def workspace_planes(channels: int) -> int:
     """Planes of h * w float32 that one restoration holds at most, transient transforms included.
 
-    y, x, d, e (two), the spectrum of x: 6 a channel.  Once: the product K X, and around a transform its
-    input, its output and the copy that the inverse transform makes.
+    y, x, d, e (two), the spectrum of x: 6 a channel.  Once: the product K X, and two transforms on their way.
     """
-    return 6 * channels + 4
+    return 6 * channels + 3
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: TvParameters) -> FloatArray:
@@ -185,14 +184,15 @@ def _step(work: Workspace, spectrum: Spectrum, lam: float, r1: float, r2: float,
     for channel in range(work.channels):
         state = work.spectra[channel]
         multiply(spectrum.otf, state, work.product)
-        source = _inverse(work.product, work.shape)
+        source = _inverse_of(work.product, work.shape)
         data_pass(work.y[channel], work.d[channel], source, f32(r1), spectrum.taper_y, spectrum.taper_x)
         data_source = _forward(source)
         del source
         prior_source = _forward(work.x[channel])
         add_step(state, data_source, prior_source, spectrum.otf, spectrum.dy, spectrum.dx, f32(r1), f32(r2))
         del data_source, prior_source
-        work.x[channel] = _inverse(state, work.shape)
+        work.product[...] = state
+        work.x[channel] = _inverse_of(work.product, work.shape)
 
 
 def _forward(plane: FloatArray) -> npt.NDArray[np.complex64]:
@@ -200,6 +200,11 @@ def _forward(plane: FloatArray) -> npt.NDArray[np.complex64]:
     return transformed  # type: ignore[no-any-return]  # scipy.fft carries no types
 
 
-def _inverse(spectrum: npt.NDArray[np.complex64], shape: tuple[int, int]) -> FloatArray:
-    plane: Any = scipy.fft.irfft2(spectrum, s=shape, workers=1)
+def _inverse_of(product: npt.NDArray[np.complex64], shape: tuple[int, int]) -> FloatArray:
+    """Invert axis by axis, the first in place: half the time of irfft2, which copies its input.
+
+    `product` is destroyed.
+    """
+    columns = scipy.fft.ifft(product, axis=0, workers=1, overwrite_x=True)
+    plane: Any = scipy.fft.irfft(columns, n=shape[1], axis=1, workers=1)
     return plane  # type: ignore[no-any-return]  # scipy.fft carries no types

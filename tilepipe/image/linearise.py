@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import scipy.ndimage
 
 from tilepipe.image.light import Light
 
-__all__ = ["CLIPPED", "fill", "known", "linearise"]
+__all__ = ["CLIPPED", "fill", "known", "linearise", "start_and_known"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -24,6 +25,13 @@ FILL_WIDTH = 15
 def linearise(samples: npt.NDArray[Any], light: Light) -> FloatArray:
     """Decode `samples` (c, h, w), the colour channels in the file's dtype, to linear light, float32."""
     return np.stack([light.linear(channel, plane) for channel, plane in enumerate(samples)])
+
+
+def start_and_known(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield for each colour channel of `samples` (c, h, w) the solver's start and what is known, (h, w)."""
+    for channel in range(len(samples)):
+        linear = light.linear(channel, samples[channel])
+        yield fill(linear[None])[0], known(linear[None], light)[0]
 
 
 def known(linear: FloatArray, light: Light) -> FloatArray:

@@ -51,7 +51,7 @@ class Cluster:
 
         futures = self._client.compute(tasks, optimize_graph=False)
         cancelled = False
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=self._client.loop):
             if future.status == "finished":
                 on_receipt(future.result())
             elif not future.cancelled():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tilepipe.cache.ledger import Ledger
-from tilepipe.cache.store import CHUNK, ChunkArray, open_array
+from tilepipe.cache.store import CHUNK, RESULT_CHUNK, ChunkArray, open_array
 from tilepipe.deconv.tv import Spectrum, Workspace
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
@@ -38,7 +38,10 @@ class Job:
             folder / "tiles.zarr", (grid.rows, grid.columns, *tile_shape), (1, 1, *tile_shape), "float32"
         )
         self.result = open_array(
-            folder / "result.zarr", (recipe.colours, recipe.height, recipe.width), (recipe.colours, *CHUNK), "float32"
+            folder / "result.zarr",
+            (recipe.colours, recipe.height, recipe.width),
+            (recipe.colours, *RESULT_CHUNK),
+            "float32",
         )
         self.tile_ledger = Ledger(folder / "tiles.ledger", recipe.fingerprint)
         self.result_ledger = Ledger(folder / "result.ledger", recipe.fingerprint)
@@ -83,8 +86,8 @@ def source_array(folder: Path, recipe: Recipe) -> ChunkArray:
 
 
 def chunk_boxes(height: int, width: int) -> list[list[Box]]:
-    """Return the boxes of all chunks of a (c, height, width) array, row by row."""
-    rows, columns = CHUNK
+    """Return the boxes of all chunks of the result, row by row."""
+    rows, columns = RESULT_CHUNK
     return [
         [Box(y, min(y + rows, height), x, min(x + columns, width)) for x in range(0, width, columns)]
         for y in range(0, height, rows)

@@ -46,7 +46,7 @@ def available() -> int:
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 """glibc's mallopt parameters (malloc.h)."""
 
-LARGE_BLOCK = 1 << 20
+LARGE_BLOCK = 1 << 17
 """Blocks from this size on get pages of their own, which go back to the system when they are freed."""
 
 

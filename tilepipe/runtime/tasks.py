@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tilepipe.errors import CacheError
-from tilepipe.image.linearise import fill, known, linearise
+from tilepipe.image.linearise import fill, linearise, start_and_known
 from tilepipe.runtime.events import Receipt, Stage
 from tilepipe.runtime.job import Job, chunk_boxes, job_in
 from tilepipe.runtime.memory import peak_memory
@@ -82,9 +82,8 @@ def _deconvolved(job: Job, tile: Tile) -> Any:
     work = job.take_workspace()
     try:
         inside = tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
-        linear = linearise(_source(job, inside), job.light)
-        certain = known(linear, job.light)
-        return restore_in_frame(work, tile, inside, fill(linear), certain, job.spectrum, job.recipe.parameters)
+        planes = start_and_known(_source(job, inside), job.light)
+        return restore_in_frame(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
     finally:
         job.give_back(work)
 

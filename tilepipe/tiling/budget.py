@@ -56,7 +56,7 @@ class StageModel:
         frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
         plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
         workspace = 4 * self.planes * frame if self.planes else plain
-        reading = self.pixel * frame
+        reading = (self.pixel + 12) * frame  # samples, and three planes of the channel being decoded
         writing = CODEC_COPIES * 4 * self.channels * stored
         blending = CODEC_COPIES * 4 * self.channels * (stored + self.chunk)
         return workspace + max(reading, writing, blending)

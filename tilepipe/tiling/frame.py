@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +19,7 @@ def restore_in_frame(
     work: Workspace,
     tile: Tile,
     inside: Box,
-    start: FloatArray,
-    known: FloatArray,
+    planes: Iterable[tuple[FloatArray, FloatArray]],
     spectrum: Spectrum,
     parameters: TvParameters,
 ) -> FloatArray:
@@ -28,16 +29,18 @@ def restore_in_frame(
     ----------
     work : workspace of the frame's shape; overwritten.
     inside : the part of the frame that lies in the picture.
-    start, known : linear light in `inside`, (c, h, w); `known` has NaN where nothing is known.
+    planes : for each channel the start and the known picture in `inside`, (h, w), linear light; the start
+        finite, the known NaN where nothing is known.  Taken one at a time, so that they can be made so.
 
     Beyond the picture's border nothing is known, and the start repeats the edge.
     """
     frame = tile.frame
     work.y[...] = np.float32(np.nan)
-    work.y[(slice(None), *inside.within(frame))] = known
+    place = inside.within(frame)
     rows = np.clip(np.arange(frame.y0, frame.y1), inside.y0, inside.y1 - 1) - inside.y0
     columns = np.clip(np.arange(frame.x0, frame.x1), inside.x0, inside.x1 - 1) - inside.x0
-    for channel in range(work.channels):
-        np.take(start[channel][rows], columns, axis=1, out=work.x[channel], mode="clip")
+    for y, x, (start, known) in zip(work.y, work.x, planes, strict=True):
+        y[place] = known
+        x[...] = start[rows[:, None], columns]
     restore(work, spectrum, parameters)
     return work.x[(slice(None), *tile.stored.within(frame))].copy()
