@@ -1,0 +1,94 @@
+"""The same bytes on one thread, on two, and on a cluster of processes that see only receipts."""
+
+import pickle
+
+import pytest
+
+from tilepipe.errors import SettingsError
+from tilepipe.planning import make_plan
+from tilepipe.runtime.events import Receipt
+from tilepipe.runtime.graph import bands, find_todo
+from tilepipe.runtime.job import _open, job_in
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, at shutdown
+
+MESSAGE_LIMIT = 64 * 1024
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """Sizes of everything that this process sends or receives over the cluster's connections."""
+    from distributed.comm import tcp
+
+    sizes = []
+    real = tcp.to_frames
+
+    async def measured(*arguments, **options):
+        frames = await real(*arguments, **options)
+        sizes.append(sum(len(memoryview(frame).cast("B")) for frame in frames))
+        return frames
+
+    monkeypatch.setattr(tcp, "to_frames", measured)
+    return sizes
+
+
+def run(moving, folder, **settings):
+    _open.clear()
+    events = []
+    plan = make_plan(
+        moving / "blurred.tif",
+        folder / "out.tif",
+        psf=moving / "psf.tif",
+        tile=200,
+        cache=str(folder / "c"),
+        **settings,
+    )
+    report = plan.run(events.append)
+    return (folder / "out.tif").read_bytes(), report, [e for e in events if isinstance(e, Receipt)]
+
+
+def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_path, cluster, messages):
+    for name in ("one", "two", "cluster"):
+        (tmp_path / name).mkdir()
+    one, _, _ = run(moving, tmp_path / "one", jobs=1)
+    two, _, _ = run(moving, tmp_path / "two", jobs=2)
+    far, report, receipts = run(moving, tmp_path / "cluster", scheduler=cluster.scheduler_address)
+    assert one == two == far
+    workers = {receipt.pid for receipt in receipts if receipt.stage == "restore"}
+    assert len(workers) == 2
+    import os
+
+    assert os.getpid() not in workers
+    assert len(report.workers) == 2
+    assert messages
+    assert max(messages) <= MESSAGE_LIMIT
+
+
+def test_graphs_and_receipts_are_small(moving, tmp_path):
+    plan = make_plan(moving / "blurred.tif", tmp_path / "out.tif", psf=moving / "psf.tif", tile=64, cache=str(tmp_path))
+    report = plan.run()
+    job = job_in(report.folder)
+    for ledger in ("tiles.ledger", "result.ledger"):
+        for record in (report.folder / ledger).glob("*.json"):
+            record.unlink()
+    todo = find_todo(job)
+    assert len(todo.tiles) == plan.grid.tiles
+    keys = []
+    for band in bands(job, todo):
+        assert len(pickle.dumps(band)) < MESSAGE_LIMIT
+        keys += [task.key for task in band]
+    assert len(keys) == len(set(keys)) == plan.grid.tiles + todo.chunks_total
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(moving, tmp_path):
+    with pytest.raises(SettingsError, match="no scheduler with workers answers"):
+        run(moving, tmp_path, scheduler="tcp://127.0.0.1:9")

@@ -1,0 +1,266 @@
+"""Nothing lost: stop it anywhere, run it again, and the bytes are those of an undisturbed run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tilepipe.cache.lifecycle import runs_in
+from tilepipe.errors import InterruptedRunError, TilesFailedError
+from tilepipe.planning import make_plan
+from tilepipe.runtime import tasks
+from tilepipe.runtime.events import Note, Receipt, silent
+from tilepipe.runtime.job import _open
+
+TILE = 200
+"""Of a 900 x 700 scene: 5 x 4 tiles."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    plan = make_plan(
+        small / "blurred.tif", folder / "out.tif", psf=small / "psf.tif", tile=TILE, cache=str(folder / "c")
+    )
+    plan.run()
+    return folder
+
+
+def planned(small, tmp_path, **settings):
+    _open.clear()
+    settings = {"psf": small / "psf.tif", "tile": TILE, "cache": str(tmp_path / "c")} | settings
+    return make_plan(small / "blurred.tif", tmp_path / "out.tif", **settings)
+
+
+def copy_cache(undisturbed, tmp_path):
+    """A finished cache, as it would stand after the run: the source is found by its content."""
+    shutil.copytree(undisturbed / "c", tmp_path / "c")
+    return next(runs_in(tmp_path / "c")).folder
+
+
+def collect(plan, **options):
+    events = []
+    report = plan.run(events.append, **options)
+    return report, events
+
+
+def same_bytes(tmp_path, undisturbed):
+    return (tmp_path / "out.tif").read_bytes() == (undisturbed / "out.tif").read_bytes()
+
+
+def test_a_finished_run_computes_nothing_again(small, tmp_path, undisturbed):
+    copy_cache(undisturbed, tmp_path)
+    report, _ = collect(planned(small, tmp_path))
+    assert report.tiles == {"total": 20, "computed": 0, "reused": 20, "repaired": 0, "failed": 0}
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_a_lost_tile_is_never_taken_for_zeros(small, tmp_path, undisturbed):
+    folder = copy_cache(undisturbed, tmp_path)
+    shutil.rmtree(folder / "result.zarr" / "c")
+    (folder / "tiles.zarr/c/1/2/0/0/0").unlink()
+    report, events = collect(planned(small, tmp_path))
+    assert (report.tiles["computed"], report.tiles["repaired"]) == (1, 1)
+    assert any(isinstance(e, Note) and "1 damaged" in e.text for e in events)
+    assert same_bytes(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["source", "tiles", "result"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_chunk_is_made_anew(small, tmp_path, undisturbed, stage, damage):
+    folder = copy_cache(undisturbed, tmp_path)
+    place = folder.parent if stage == "source" else folder
+    if stage == "source":
+        for ledger in ("tiles.ledger", "result.ledger"):  # only then are the pixels looked at again
+            shutil.rmtree(folder / ledger)
+    elif stage == "tiles":
+        shutil.rmtree(folder / "result.ledger")
+    chunks = sorted(p for p in (place / f"{stage}.zarr" / "c").rglob("*") if p.is_file())
+    chunk = chunks[len(chunks) // 2]
+    content = bytearray(chunk.read_bytes())
+    if damage == "flip":
+        content[len(content) // 3] ^= 16
+        chunk.write_bytes(content)
+    elif damage == "truncate":
+        chunk.write_bytes(content[: len(content) // 2])
+    else:
+        chunk.unlink()
+    planned(small, tmp_path).run()
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_changed_settings_say_what_changed(small, tmp_path, undisturbed):
+    copy_cache(undisturbed, tmp_path)
+    report, events = collect(planned(small, tmp_path, priority=-0.5))
+    assert report.tiles["reused"] == 0
+    notes = " ".join(e.text for e in events if isinstance(e, Note))
+    assert "priority 0.0 -> -0.5" in notes
+    assert "lam" in notes
+
+
+def test_changed_pixels_are_noticed(small, tmp_path):
+    picture = tmp_path / "picture.tif"
+    shutil.copy(small / "blurred.tif", picture)
+    settings = {"psf": small / "psf.tif", "tile": 450, "cache": str(tmp_path / "c")}
+    make_plan(picture, tmp_path / "a.tif", **settings).run()
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 1
+    picture.write_bytes(content)
+    report, events = collect(make_plan(picture, tmp_path / "b.tif", **settings))
+    assert report.tiles["reused"] == 0
+    assert any(isinstance(e, Note) and "pixels changed" in e.text for e in events)
+
+
+def test_jobs_memory_and_paths_change_nothing(small, tmp_path, undisturbed):
+    copy_cache(undisturbed, tmp_path)
+    moved = tmp_path / "elsewhere.tif"
+    shutil.copy(small / "blurred.tif", moved)
+    plan = make_plan(
+        moved, tmp_path / "out.tif", psf=small / "psf.tif", tile=TILE, cache=str(tmp_path / "c"), jobs=1, memory="3GB"
+    )
+    report, _ = collect(plan)
+    assert report.tiles["reused"] == 20
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_fresh_computes_every_tile(small, tmp_path, undisturbed):
+    copy_cache(undisturbed, tmp_path)
+    report, _ = collect(planned(small, tmp_path), fresh=True)
+    assert report.tiles["computed"] == 20
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_a_request_to_stop_keeps_what_is_done(small, tmp_path, undisturbed):
+    def stop_after_three(event, seen=[]):  # noqa: B006  # the list is the counter
+        if isinstance(event, Receipt) and event.stage == "restore" and event.status == "done":
+            seen.append(event)
+            if len(seen) == 3:
+                tasks.stop.set()
+
+    with pytest.raises(InterruptedRunError, match="run the same command"):
+        planned(small, tmp_path, jobs=1).run(stop_after_three)
+    tasks.stop.clear()
+    report, _ = collect(planned(small, tmp_path))
+    assert 3 <= report.tiles["reused"] <= 5
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_a_tile_that_fails_is_a_receipt_and_the_others_go_on(small, tmp_path, undisturbed, monkeypatch):
+    real = tasks._restore
+
+    def failing(job, row, column):
+        if (row, column) == (1, 1):
+            raise MemoryError("no room for this tile")
+        return real(job, row, column)
+
+    monkeypatch.setattr(tasks, "_restore", failing)
+    with pytest.raises(TilesFailedError, match=r"restore 1-1: MemoryError: no room"):
+        planned(small, tmp_path).run(silent)
+    monkeypatch.undo()
+    report, _ = collect(planned(small, tmp_path))
+    assert report.tiles["computed"] == 1
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_a_failed_run_leaves_the_old_output(small, tmp_path, monkeypatch):
+    output = tmp_path / "out.tif"
+    output.write_bytes(b"precious")
+    monkeypatch.setattr(tasks, "_blend", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(TilesFailedError):
+        planned(small, tmp_path).run(silent, overwrite=True)
+    assert output.read_bytes() == b"precious"
+    assert not (tmp_path / "out.tif.partial").exists()
+
+
+STAGE_MARKS = {
+    "ingest": "source.ledger",
+    "restore": "tiles.ledger",
+    "blend": "result.ledger",
+    "export": "out.tif.partial",
+}
+
+
+def start(small, tmp_path, *extra):
+    command = [sys.executable, "-m", "tilepipe", "run", small / "blurred.tif", "-o", tmp_path / "out.tif"]
+    command += ["--psf", small / "psf.tif", "--tile", TILE, "--cache", tmp_path / "c", "-j", 2, "--json", *extra]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_stage(process, tmp_path, stage):
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if stage == "export":
+            if (tmp_path / STAGE_MARKS[stage]).exists():
+                return
+        elif any((tmp_path / "c").rglob(f"{STAGE_MARKS[stage]}/*.json")):
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("stage", STAGE_MARKS)
+def test_kill_9_in_every_stage_then_the_same_bytes(small, tmp_path, undisturbed, stage):
+    process = start(small, tmp_path)
+    wait_for_stage(process, tmp_path, stage)
+    process.kill()
+    process.communicate()
+    before = len(list((tmp_path / "c").rglob("tiles.ledger/*.json")))
+    again = start(small, tmp_path, "--overwrite")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert json.loads(out)["tiles"]["computed"] <= 20 - before
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(small, tmp_path, undisturbed):
+    process = start(small, tmp_path)
+    wait_for_stage(process, tmp_path, "restore")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "run the same command to go on" in err
+    assert "Traceback" not in err
+    again = start(small, tmp_path)
+    out, err = again.communicate(timeout=120)
+    assert json.loads(out)["tiles"]["reused"] >= 1
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_sigterm_exits_143(small, tmp_path):
+    process = start(small, tmp_path)
+    wait_for_stage(process, tmp_path, "restore")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_a_second_run_on_the_same_recipe_is_refused(small, tmp_path):
+    process = start(small, tmp_path)
+    wait_for_stage(process, tmp_path, "ingest")
+    second = start(small, tmp_path)
+    _, err = second.communicate(timeout=60)
+    _, first_err = process.communicate(timeout=60)
+    assert process.returncode == 0, first_err
+    if second.returncode != 4:  # it may also have come after the first had written the output
+        assert second.returncode == 7, err
+        assert f"process {process.pid}" in err
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(small, tmp_path, undisturbed):
+    generator = random.Random(5)
+    for _ in range(20):
+        process = start(small, tmp_path, "--overwrite")
+        time.sleep(generator.uniform(1.0, 9.0))
+        process.kill()
+        process.communicate()
+    process = start(small, tmp_path, "--overwrite")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert same_bytes(tmp_path, undisturbed)
+    assert os.path.exists(tmp_path / "out.tif")

@@ -1,0 +1,28 @@
+"""Every benchmark runs, at a tiny size, so that none of them rots."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tilepipe.cli.demo import demo_verb  # noqa: F401  # the demo is measured by `make demo`
+
+BENCHMARKS = {
+    "seams": ["--width", "420", "--height", "380", "--tiles", "200", "--psfs", "gaussian 2"],
+    "endtoend": ["--sizes", "300x200", "--memory", "1GB"],
+}
+
+
+def test_every_benchmark_is_run():
+    folder = Path(__file__).parent.parent / "benchmarks"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "pictures"}
+    assert modules == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_runs(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n|") >= 3
