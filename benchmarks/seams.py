@@ -99,7 +99,7 @@ def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[in
                 noise,
                 tile,
                 tuning.halo,
-                tuning.seam,
+                tuning.seam(grid),
                 float(difference.max()),
                 float(np.sqrt((difference.astype(np.float64) ** 2).mean())),
                 edge,
@@ -136,9 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sharp, picture = sharp_picture(arguments.width, arguments.height, arguments.top, arguments.left)
     print(f"{picture}, {arguments.width} x {arguments.height}")
-    print(
-        "| psf | noise | tile | halo | largest | predicted | ratio | rms | edge / elsewhere | dB before, after | price |"
-    )
+    print("| psf | noise | tile | halo | largest | predicted | ratio | rms | edge / rest | dB | price |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in arguments.psfs:
         for noise in NOISES:

@@ -5,6 +5,7 @@ Every stage asks its ledger what is done and does the rest, so that running agai
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Iterator
@@ -21,7 +22,15 @@ from tilepipe.cache.ledger import Ledger, write_durably
 from tilepipe.cache.lifecycle import content_hash, remove, run_folders, runs_in
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import CHUNK, ChunkArray, reader_threads
-from tilepipe.errors import CacheError, InputError, InterruptedRunError, SettingsError, TilesFailedError
+from tilepipe.errors import (
+    CacheError,
+    DoesNotFitError,
+    InputError,
+    InterruptedRunError,
+    SettingsError,
+    TilepipeError,
+    TilesFailedError,
+)
 from tilepipe.image.light import Light
 from tilepipe.image.read import ImageInfo, open_image
 from tilepipe.image.write import TILE, write_tiff
@@ -135,7 +144,14 @@ def _disk_errors(root: Path) -> Iterator[None]:
     """Turn a full or failing disk under the cache into one sentence."""
     try:
         yield
+    except TilepipeError:
+        raise  # some are OSErrors as well
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DoesNotFitError(
+                f"the disk under the cache {root} is full; what is done is kept: free some space and run the same "
+                "command to go on, or give another --cache"
+            ) from error
         raise CacheError(
             f"the cache in {root} cannot be written or read: {error.strerror or error}; "
             "free some space or give another --cache, then run the same command to go on"

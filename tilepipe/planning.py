@@ -82,6 +82,11 @@ class Plan:
         return self.recipe.grid
 
     @cached_property
+    def seam(self) -> float:
+        """Predicted largest difference to the untiled result, encoded 0..1."""
+        return self.tuning.seam(self.grid)
+
+    @cached_property
     def seconds(self) -> float:
         """Expected time on this machine, from the solver's speed during planning."""
         pixels = self.info.height * self.info.width * self.info.colours
@@ -130,7 +135,7 @@ class Plan:
             "frame": [width, height],
             "amplification": round(self.grid.amplification, 3),
             "seam": {
-                "predicted": round(self.tuning.seam, 6),
+                "predicted": round(self.seam, 6),
                 "limit": round(SEAM_LIMIT, 6),
                 "price_db": self.tuning.price,
             },

@@ -14,7 +14,7 @@ from tilepipe.deconv.tv import TvParameters
 from tilepipe.errors import PsfError
 from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
-from tilepipe.tiling.grid import OVERLAP
+from tilepipe.tiling.grid import OVERLAP, Grid
 
 __all__ = ["Tuning", "check_size", "tune"]
 
@@ -52,7 +52,7 @@ class Tuning:
     noise : estimated standard deviation, linear light 0..1.
     parameters : the solver's numbers.
     halo : px.
-    seam : predicted largest difference to the untiled result, encoded 0..1.
+    profile : predicted difference to the untiled result against halo; None when nothing is solved.
     price : decibels given up, on a synthetic scene, so that the halo suffices; 0 when nothing was.
     nanoseconds : measured time per pixel, channel and step, one thread.
     """
@@ -60,9 +60,13 @@ class Tuning:
     noise: float
     parameters: TvParameters
     halo: int
-    seam: float
+    profile: Profile | None
     price: float
     nanoseconds: float
+
+    def seam(self, grid: Grid) -> float:
+        """Return the predicted largest difference to the untiled result on `grid`, encoded 0..1."""
+        return 0.0 if self.profile is None else self.profile.predict(grid.halo, grid.seam_length)
 
 
 def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
@@ -77,7 +81,7 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
     """
     noise = float(f"{sample.noise():.3g}")
     if psf.is_delta:
-        return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, 0.0, 0.0, 0.0)
+        return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, None, 0.0, 0.0)
     level = max(noise, NOISE_FLOOR)
     kernel = np.asarray(psf.kernel)
     scene = SyntheticScene(kernel, level)
@@ -96,7 +100,7 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
     parameters, profile = _parameters(level, priority, rung), profiles[rung]
     price = best - scene.decibels(parameters) if rung else 0.0
     chosen = _halo(profile, psf) if halo is None else halo
-    return Tuning(noise, parameters, chosen, profile.predict(chosen), round(max(0.0, price), 1), nanoseconds)
+    return Tuning(noise, parameters, chosen, profile, round(max(0.0, price), 1), nanoseconds)
 
 
 def _halo(profile: Profile, psf: PSF) -> int:

@@ -38,8 +38,16 @@ def test_halo_is_the_smallest_within_the_limit():
     profile = Profile((0.5, 0.1, 0.01, 0.003, 0.001))
     assert profile.halo(SEAM_LIMIT) == 48
     assert profile.halo(1e-6) is None
-    assert profile.predict(40) == 0.01
-    assert profile.predict(10_000) == 0.001
+    assert profile.predict(40, 10**6) == pytest.approx(0.01)
+    assert profile.predict(10_000, 10**6) == pytest.approx(0.001)
+
+
+def test_shorter_seams_are_predicted_to_show_less():
+    profile = Profile((0.5, 0.1, 0.01))
+    predicted = [profile.predict(32, length) for length in (0, 1000, 5000, 13_500, 10**6)]
+    assert predicted == sorted(predicted)
+    assert predicted[0] < 1e-4
+    assert predicted[-1] == predicted[-2] == pytest.approx(0.01)
 
 
 def test_the_scene_is_the_same_every_time():

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from tilepipe.errors import CacheError
 
@@ -82,7 +82,7 @@ def open_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dt
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        compressors=[BloscCodec(cname="lz4", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+        compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()],
         fill_value=0,
         zarr_format=3,
         config={"write_empty_chunks": True},

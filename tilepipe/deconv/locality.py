@@ -36,8 +36,14 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 5.0
-"""Predicted error over the error in the picture's own windows: three windows hold 8,000 px of seams, a picture much more."""
+SAFETY = 7.0
+"""Predicted error over that in the picture's windows: they hold 8,000 px of seams, a picture many more."""
+
+SEAM_REFERENCE = 13_500
+"""Length of seams, px, for which SAFETY was measured (2000 x 1500 in tiles of 384)."""
+
+SEAM_EXPONENT = 0.75
+"""How the largest error falls on shorter seams: 384 to 700 px tiles halve the length and the error (1.4..3x)."""
 
 ROUNDING = 3e-5
 """Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..1.4e-5)."""
@@ -69,9 +75,17 @@ class Profile:
                 return index * HALO_STEP
         return None
 
-    def predict(self, halo: int) -> float:
-        """Return the predicted largest encoded difference for `halo` px (its multiple of 16 below)."""
-        return self.error[min(halo // HALO_STEP, len(self.error) - 1)]
+    def predict(self, halo: int, seam_length: int) -> float:
+        """Return the predicted largest encoded difference.
+
+        Parameters
+        ----------
+        halo : px; its multiple of 16 below counts.
+        seam_length : px of seams in the picture: the largest of many errors grows with their number, up to
+            what :meth:`halo` assumes.  Without seams only rounding is left.
+        """
+        worst = self.error[min(halo // HALO_STEP, len(self.error) - 1)]
+        return ROUNDING + (worst - ROUNDING) * float(min(1.0, (seam_length / SEAM_REFERENCE) ** SEAM_EXPONENT))
 
 
 def measure_profile(
@@ -120,13 +134,15 @@ def _errors_by_halo(
 def _distance_to_ends(length: int) -> npt.NDArray[np.float32]:
     """Return how many px each of `length` pixel centres lies inside the nearer end."""
     position = np.arange(length, dtype=np.float32) + np.float32(0.5)
-    return np.minimum(position, length - position)
+    distance: FloatArray = np.minimum(position, length - position)
+    return distance
 
 
 def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
     """Return a tile's weight `distance` px inside its stored box: a raised cosine over `overlap` px."""
     share = np.clip(distance / np.float32(max(overlap, 1)), 0, 1)
-    return np.float32(0.5) - np.float32(0.5) * np.cos(np.float32(np.pi) * share)
+    weight: FloatArray = np.float32(0.5) - np.float32(0.5) * np.cos(np.float32(np.pi) * share)
+    return weight
 
 
 def _restored(window: FloatArray, kernel: FloatArray, parameters: TvParameters) -> FloatArray:

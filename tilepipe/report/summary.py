@@ -55,10 +55,10 @@ def _seam_text(plan: Plan) -> str:
     tuning = plan.tuning
     if plan.recipe.solver == "identity":
         return "none"
-    text = f"at most {tuning.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
+    text = f"at most {plan.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
     if tuning.price:
         text += f"; softer data term, so that the halo suffices: about {tuning.price:.1f} dB given up"
-    if tuning.seam > SEAM_LIMIT:
+    if plan.seam > SEAM_LIMIT:
         text += "; above the limit: seams may show, leave --halo out to have it chosen"
     return text
 

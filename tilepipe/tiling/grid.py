@@ -119,6 +119,11 @@ class Grid:
         """How many tiles there are."""
         return self.rows * self.columns
 
+    @property
+    def seam_length(self) -> int:
+        """Length of all edges between cores, px."""
+        return (self.rows - 1) * self.width + (self.columns - 1) * self.height
+
     @cached_property
     def stored_shape(self) -> tuple[int, int]:
         """Shape that holds every stored box: one chunk of the tiles array."""
