@@ -31,9 +31,8 @@ from tilepipe.errors import (
     TilepipeError,
     TilesFailedError,
 )
-from tilepipe.image.light import Light
 from tilepipe.image.read import ImageInfo, open_image
-from tilepipe.image.write import TILE, write_tiff
+from tilepipe.image.write import TILE, output_light, write_tiff
 from tilepipe.planning import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
 from tilepipe.runtime import tasks
@@ -295,7 +294,7 @@ def _stop_if_asked(plan: Plan) -> None:
 
 def _export(plan: Plan, job: Job, on_event: Listener) -> None:
     """Stream the result into the output, a band of chunks at a time."""
-    info, light = plan.info, Light(plan.info.light.curves, plan.info.dtype)
+    info, light = plan.info, output_light(plan.info, plan.dtype)
     bands_total = -(-info.height // TILE)
     on_event(StageStart("export", bands_total))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +18,16 @@ from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
 from tilepipe.deconv.tv import ALGORITHM_VERSION, workspace_planes
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
 from tilepipe.image.read import ImageInfo, open_image
-from tilepipe.image.sample import read_sample
+from tilepipe.image.sample import read_sample, sample_bytes
 from tilepipe.image.write import output_bytes
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
-from tilepipe.runtime.events import Event, silent
+from tilepipe.runtime.events import Listener, Note, silent
 from tilepipe.runtime.memory import available, return_memory_at_once, used_memory
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid
-from tilepipe.tuning import Tuning, check_size, tune
+from tilepipe.tuning import Tuning, check_size, probe_bytes, tune
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -109,9 +108,7 @@ class Plan:
                 "there; free some space or write elsewhere"
             )
 
-    def run(
-        self, on_event: Callable[[Event], None] = silent, *, overwrite: bool = False, fresh: bool = False
-    ) -> RunReport:
+    def run(self, on_event: Listener = silent, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
         """Do it: ingest, restore, blend, export; see :func:`tilepipe.pipeline.run`."""
         from tilepipe.pipeline import run
 
@@ -172,6 +169,7 @@ def make_plan(
     psf: PSF | str | Path | None = None,
     config: str | Path | None = None,
     sets: tuple[str, ...] = (),
+    on_event: Listener = silent,
     **flags: Any,
 ) -> Plan:
     """Plan the restoration of `image`; writes nothing.
@@ -182,6 +180,7 @@ def make_plan(
     output : TIFF to write.
     psf : the blur, or its file; by default the setting ``psf``.
     config, sets : further settings, as on the command line.
+    on_event : told when the halo is about to be measured, which takes some seconds.
     **flags : any field of :class:`tilepipe.settings.Settings`.
 
     Raises
@@ -193,7 +192,7 @@ def make_plan(
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
-    info, blur, tuning = _look_at(Path(image), psf if isinstance(psf, PSF) else None, settings)
+    info, blur, tuning = _look_at(Path(image), psf if isinstance(psf, PSF) else None, settings, on_event)
     recipe = _recipe(info, blur, tuning, settings)
     model = _stage_model(info, recipe)
     allowed = settings.memory_bytes or available() // 2
@@ -229,7 +228,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"output {output}: the folder {output.parent} is not writable")
 
 
-def _look_at(image: Path, psf: PSF | None, settings: Settings) -> tuple[ImageInfo, PSF, Tuning]:
+def _look_at(image: Path, psf: PSF | None, settings: Settings, on_event: Listener) -> tuple[ImageInfo, PSF, Tuning]:
     """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes."""
     reader = open_image(image)
     try:
@@ -243,6 +242,8 @@ def _look_at(image: Path, psf: PSF | None, settings: Settings) -> tuple[ImageInf
         sample = read_sample(reader, WINDOW)
     finally:
         reader.close()
+    if not psf.is_delta:
+        on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
 
 
@@ -281,6 +282,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
         decoded=info.decoded_bytes,
         pixel=info.pixel_bytes,
         channels=info.colours,
+        looking=sample_bytes(info, WINDOW) + (probe_bytes(info) if recipe.solver != "identity" else 0),
         planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
         band=CHUNK[0],
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],

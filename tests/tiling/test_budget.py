@@ -6,7 +6,7 @@ from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.budget import StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import Grid
 
-MODEL = StageModel(process=200_000_000, decoded=0, pixel=6, channels=3, planes=21, band=256, chunk=512 * 512)
+MODEL = StageModel(process=200_000_000, decoded=0, pixel=6, channels=3, looking=0, planes=21, band=256, chunk=512 * 512)
 GRID = Grid(4000, 6000, 768, 128)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -63,10 +64,15 @@ def tilepipe() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
+    if not verbose:
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds comes as one sentence from here
     try:
         result: Any = tilepipe.main(args=arguments, prog_name="tilepipe", standalone_mode=False)
     except click.exceptions.Abort:
         _end("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         usage = f" (tilepipe {context.info_name} --help)" if context is not None and context.parent else ""

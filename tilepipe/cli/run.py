@@ -51,7 +51,8 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
     quiet = bool(values["quiet"])
     check_output(Path(output), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}
-    plan = make_plan(image, output, config=values["config"], sets=values["sets"], **flags)
+    with make_progress(quiet=quiet) as progress:
+        plan = make_plan(image, output, config=values["config"], sets=values["sets"], on_event=progress, **flags)
     if not quiet:
         click.echo("\n".join(plan_lines(plan)), err=True)
     caught = _stop_on_signals()

@@ -36,7 +36,7 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 7.0
+SAFETY = 6.0
 """Predicted error over that in the picture's windows: they hold 8,000 px of seams, a picture many more."""
 
 SEAM_REFERENCE = 13_500

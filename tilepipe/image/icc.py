@@ -7,9 +7,12 @@ import struct
 import numpy as np
 
 from tilepipe.errors import InputError
-from tilepipe.image.light import Curve, check_monotone, strictly_increasing
+from tilepipe.image.light import SRGB, Curve, check_monotone, lifted
 
-__all__ = ["curves_from_icc", "describe_icc"]
+WHITE_D50 = struct.pack(">3i", 63190, 65536, 54061)
+"""The profile connection space's white, s15Fixed16."""
+
+__all__ = ["curves_from_icc", "describe_icc", "gray_srgb_profile"]
 
 PARAMETRIC_COUNTS = (1, 3, 4, 5, 7)
 """How many numbers the parametric function types 0..4 have (ICC.1:2022, table 68)."""
@@ -39,8 +42,10 @@ def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
     if any(tag not in tags for tag in wanted):
         return None
     try:
-        return tuple(check_monotone(_curve(tags[tag], name)) for tag in wanted)
-    except (struct.error, IndexError) as error:
+        return tuple(lifted(check_monotone(_curve(tags[tag], name))) for tag in wanted)
+    except (struct.error, ArithmeticError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"the colour profile {name!r} is damaged: {error}") from error
 
 
@@ -50,7 +55,7 @@ def describe_icc(profile: bytes) -> str:
         tag = _tags(profile).get(b"desc", b"")
     except InputError:
         return "damaged ICC"
-    if tag[:4] == b"desc":
+    if tag[:4] == b"desc" and len(tag) >= 12:
         length = struct.unpack(">I", tag[8:12])[0]
         return tag[12 : 12 + length].split(b"\0")[0].decode("latin-1").strip() or "ICC"
     if tag[:4] == b"mluc" and len(tag) >= 28:
@@ -82,7 +87,7 @@ def _curve(tag: bytes, name: str) -> Curve:
             return Curve(name, (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0))
         if count == 1:
             return Curve(name, (float(values[0]) / 256, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
-        return Curve(name, samples=strictly_increasing([float(value) / 65535 for value in values]))
+        return Curve(name, samples=tuple(float(value) / 65535 for value in values))
     if kind == b"para":
         function = struct.unpack(">H", tag[8:10])[0]
         count = PARAMETRIC_COUNTS[function]
@@ -103,3 +108,27 @@ def _parametric(function: int, values: list[float]) -> tuple[float, ...]:
     c, d = values[3:5]
     e, f = values[5:7] if function == 4 else (0.0, 0.0)
     return (g, a, b, c, d, e, f)
+
+
+def gray_srgb_profile() -> bytes:
+    """Return a minimal gray profile with sRGB's curve (ICC.1:2022, 8.4.3), the same bytes every time."""
+    assert SRGB.parameters is not None
+    g, a, b, c, d, _, _ = SRGB.parameters
+    name = "Gray, sRGB curve".encode("utf-16-be")
+    tags = {
+        b"desc": b"mluc" + bytes(4) + struct.pack(">II4sII", 1, 12, b"enUS", len(name), 28) + name,
+        b"cprt": b"mluc"
+        + bytes(4)
+        + struct.pack(">II4sII", 1, 12, b"enUS", 6, 28)
+        + "CC0".encode("utf-16-be")
+        + bytes(2),
+        b"wtpt": b"XYZ " + bytes(4) + WHITE_D50,
+        b"kTRC": b"para" + bytes(4) + struct.pack(">HH5i", 3, 0, *(round(value * 65536) for value in (g, a, b, c, d))),
+    }
+    offset, table, body = 132 + 12 * len(tags), b"", b""
+    for signature, tag in tags.items():
+        table += struct.pack(">4sII", signature, offset + len(body), len(tag))
+        body += tag
+    header = struct.pack(">I4sI4s4s4s", offset + len(body), bytes(4), 0x04300000, b"mntr", b"GRAY", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + WHITE_D50 + bytes(48)
+    return header + struct.pack(">I", len(tags)) + table + body

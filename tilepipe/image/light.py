@@ -11,7 +11,6 @@ and are carried through.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,10 +20,14 @@ import numpy.typing as npt
 
 from tilepipe.errors import InputError
 
-__all__ = ["LINEAR", "SRGB", "Curve", "Light"]
+__all__ = ["LINEAR", "SRGB", "Curve", "Light", "check_monotone", "lifted"]
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+
+JOINT_TOLERANCE = 1e-3
+"""How far a curve may fall where its two parts meet: profiles round their constants."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Curve:
     name : what a person calls it.
     parameters : (g, a, b, c, d, e, f) of ``(a u + b)^g + e`` for u >= d, ``c u + f`` below
         (ICC.1:2022, 10.18, function type 4); None when `samples` are given.
-    samples : linear values at equally spaced u in [0, 1], strictly increasing.
+    samples : linear values at equally spaced u in [0, 1], not falling.
     """
 
     name: str
@@ -49,10 +52,10 @@ class Curve:
             return _interpolate(encoded, np.linspace(0, 1, len(self.samples)), np.array(self.samples))
         assert self.parameters is not None
         g, a, b, c, d, e, f = self.parameters
-        size = np.abs(encoded)
-        with np.errstate(invalid="ignore"):
+        size = np.abs(encoded) if self.is_mirrored else encoded
+        with np.errstate(all="ignore"):
             linear = np.where(size >= d, np.maximum(a * size + b, 0) ** g + e, c * size + f)
-        return np.copysign(linear, encoded) if self.is_power_law else linear
+        return np.copysign(linear, encoded) if self.is_mirrored else linear
 
     def encode(self, linear: Doubles) -> Doubles:
         """Return the encoded value; the inverse of :meth:`decode`."""
@@ -60,17 +63,20 @@ class Curve:
             return _interpolate(linear, np.array(self.samples), np.linspace(0, 1, len(self.samples)))
         assert self.parameters is not None
         g, a, b, c, d, e, f = self.parameters
-        size = np.abs(linear)
+        size = np.abs(linear) if self.is_mirrored else linear
         threshold = max(a * d + b, 0) ** g + e
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             power = (np.maximum(size - e, 0) ** (1 / g) - b) / a
             encoded = np.where(size >= threshold, power, (size - f) / c if c else 0.0)
-        return np.copysign(encoded, linear) if self.is_power_law else encoded
+        return np.copysign(encoded, linear) if self.is_mirrored else encoded
 
     @property
-    def is_power_law(self) -> bool:
-        """Whether decode(0) = 0 and the curve may be mirrored for values below it."""
-        return self.parameters is not None and self.parameters[5:] == (0.0, 0.0)
+    def is_mirrored(self) -> bool:
+        """Whether decode(0) = 0, so that the curve may be mirrored for values below it."""
+        if self.parameters is None:
+            return False
+        g, _, b, _, d, e, f = self.parameters
+        return (f if d > 0 else max(b, 0.0) ** g + e) == 0.0
 
 
 def _interpolate(at: Doubles, x: Doubles, y: Doubles) -> Doubles:
@@ -136,9 +142,15 @@ class Light:
 
 @lru_cache(maxsize=16)
 def _decoding_table(curve: Curve, dtype: str) -> FloatArray:
-    """Linear light of every code, float32, strictly increasing."""
+    """Linear light of every code, float32, strictly increasing.
+
+    Where a curve is flat, or falls by rounding at a joint, codes are told apart by the last bit: floats of
+    one sign order as the integers that share their bits.
+    """
     top = int(np.iinfo(dtype).max)
-    table = curve.decode(np.arange(top + 1) / top).astype(np.float32)
+    bits = np.maximum(curve.decode(np.arange(top + 1) / top), 0).astype(np.float32).view(np.int32).astype(np.int64)
+    steps = np.arange(top + 1)
+    table = (np.maximum.accumulate(bits - steps) + steps).astype(np.int32).view(np.float32)
     table.flags.writeable = False
     return table
 
@@ -151,7 +163,9 @@ def _encoding_tables(curve: Curve, dtype: str) -> tuple[FloatArray, npt.NDArray[
     table of where to begin; the search then has a few dozen codes left instead of 65,536.
     """
     top = int(np.iinfo(dtype).max)
-    thresholds = curve.decode((np.arange(top) + 0.5) / top).astype(np.float32)
+    table = _decoding_table(curve, dtype)
+    halfway = curve.decode((np.arange(top) + 0.5) / top).astype(np.float32)
+    thresholds = np.clip(halfway, np.nextafter(table[:-1], table[1:]), table[1:])
     starts = (np.arange(2**15 + 1, dtype=np.uint32) << 16).view(np.float32)
     starts = np.where(np.isnan(starts), np.float32(np.inf), starts)
     first = np.searchsorted(thresholds, starts, side="right").astype(np.int32)
@@ -173,15 +187,18 @@ def check_monotone(curve: Curve) -> Curve:
 
     Raises
     ------
-    InputError : it falls somewhere, or is flat over more than rounding can explain.
+    InputError : it falls by more than rounding can explain, or does not rise at all.
     """
     values = curve.decode(np.linspace(0, 1, 4096))
-    if not (np.isfinite(values).all() and (np.diff(values) >= 0).all() and values[-1] > values[0]):
+    rising = np.isfinite(values).all() and (np.diff(values) >= -JOINT_TOLERANCE).all() and values[-1] > values[0]
+    if not rising:
         raise InputError(f"the colour profile's curve {curve.name!r} is not increasing and cannot be undone")
     return curve
 
 
-def strictly_increasing(samples: Sequence[float]) -> tuple[float, ...]:
-    """Lift flat stretches of a sampled curve by a millionth, so that no two codes decode alike."""
-    lifted = np.maximum.accumulate(np.asarray(samples, np.float64)) + np.linspace(0, 1e-6, len(samples))
-    return tuple(float(value) for value in lifted / lifted[-1])
+def lifted(curve: Curve) -> Curve:
+    """Return a sampled curve with flat stretches raised by a millionth, so that it has an inverse; else `curve`."""
+    if curve.samples is None:
+        return curve
+    rising = np.maximum.accumulate(np.asarray(curve.samples)) + np.linspace(0, 1e-6, len(curve.samples))
+    return Curve(curve.name, samples=tuple(float(value) for value in rising / rising[-1]))

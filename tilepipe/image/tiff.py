@@ -52,8 +52,8 @@ class TiffReader:
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1, (rows, width, channels)."""
         info = self.info
-        out = np.zeros((y1 - y0, info.width, info.channels), info.dtype)
         try:
+            out = np.zeros((y1 - y0, info.width, info.channels), info.dtype)
             if self._is_plain():
                 self._copy_plain_rows(out, y0)
             else:
@@ -96,7 +96,7 @@ class TiffReader:
             extras=samples - colours,
             dtype=dtype,
             layout=_layout(page),
-            compression=_name(page.compression).lower(),
+            compression=_name(tifffile.COMPRESSION(int(page.compression))).lower(),
             decoded_bytes=self._segment_memory(),
             metadata=metadata,
             light=light,
@@ -109,6 +109,10 @@ class TiffReader:
         needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c), default=0)
         if needed > size:
             raise InputError(f"{path} is truncated: its pixels end at byte {needed}, the file at {size}")
+        assert page.dtype is not None
+        plain = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize
+        if self._is_plain() and sum(page.databytecounts) < plain:
+            raise InputError(f"{path} is truncated: {sum(page.databytecounts)} of {plain} bytes of pixels are there")
         if len(page.dataoffsets) < self._segments_expected() or not needed:
             raise InputError(f"{path} is damaged: {len(page.dataoffsets)} of {self._segments_expected()} segments")
 

@@ -21,6 +21,9 @@ PNG_CHANNELS = {0: (1, 0), 2: (3, 0), 4: (1, 1), 6: (3, 1)}
 
 JPEG_MODES = {"L": 1, "RGB": 3, "YCbCr": 3}
 UNASSOCIATED_ALPHA = 2
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+"""JPEG markers (T.81, table B.1); neither occurs inside a scan's data, where FF is followed by 00."""
+
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 
 
@@ -47,8 +50,11 @@ class WholeReader:
 
         info = self.info
         decode = imagecodecs.jpeg_decode if info.kind == "JPEG" else imagecodecs.png_decode
+        content = info.path.read_bytes()
+        if info.kind == "JPEG" and content.rfind(END_OF_IMAGE) < content.rfind(START_OF_SCAN):
+            raise InputError(f"{info.path} is truncated: its last scan has no end")  # decoders fill in gray
         try:
-            pixels = np.asarray(decode(info.path.read_bytes()))
+            pixels = np.asarray(decode(content))
         except Exception as error:  # imagecodecs has an error class per codec
             raise InputError(f"{info.path} is a damaged {info.kind}: {error}") from error
         pixels = pixels.reshape(pixels.shape[0], pixels.shape[1], -1)
@@ -76,6 +82,8 @@ def _describe(path: Path) -> ImageInfo:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is a damaged picture: {error}") from error
     colours, extras, dtype = _png_layout(path) if kind == "PNG" else _jpeg_layout(path, mode)
+    if kind == "PNG" and "transparency" in facts:
+        extras = 1  # a transparent colour, which the decoder turns into alpha
     metadata = _metadata(facts, blocks)
     light, note = choose_light(path, metadata, colours, dtype)
     pixel = (colours + extras) * np.dtype(dtype).itemsize

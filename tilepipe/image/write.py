@@ -13,10 +13,12 @@ import tifffile
 
 from tilepipe.errors import OutputError
 from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
+from tilepipe.image.icc import gray_srgb_profile
+from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 from tilepipe.image.read import ImageInfo
 
-__all__ = ["TILE", "output_bytes", "write_tiff"]
+__all__ = ["TILE", "output_bytes", "output_light", "write_tiff"]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF wants multiples of 16)."""
@@ -26,6 +28,17 @@ CLASSIC_LIMIT = 2**32 - 2**25
 
 LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw": "lzw", "zstd": "zstd"}
 """Compressions of an input TIFF that the output keeps; from anything else it is uncompressed."""
+
+
+def output_light(info: ImageInfo, dtype: str) -> Light:
+    """Return the curves that the output is written on: the input's.
+
+    Only linear floats without a profile that become integers change theirs: plain integers read as sRGB.
+    """
+    if info.is_float and info.metadata.icc is None and np.dtype(dtype).kind == "u":
+        return Light((SRGB,) * info.colours, info.dtype)
+    return info.light
+
 
 Rows = Callable[[int, int], npt.NDArray[Any]]
 """(y0, y1) -> the picture's rows, (rows, width, channels), in the output's dtype."""
@@ -100,8 +113,8 @@ def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
 
 def _profile(info: ImageInfo, dtype: str) -> bytes | None:
     """Keep the input's profile; floats that carry a curve must say so, as plain floats read as linear."""
-    if info.metadata.icc is None and np.dtype(dtype).kind == "f" and not info.is_float and info.colours == 3:
-        return srgb_profile()
+    if info.metadata.icc is None and np.dtype(dtype).kind == "f" and not info.is_float:
+        return srgb_profile() if info.colours == 3 else gray_srgb_profile()
     return info.metadata.icc
 
 

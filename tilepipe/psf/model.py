@@ -114,11 +114,17 @@ class PSF:
         path = Path(path)
         try:
             with tifffile.TiffFile(path) as tiff:
+                if len(tiff.pages) != 1:
+                    raise InputError(
+                        f"{path} has {len(tiff.pages)} pages; a PSF file has one: save it as a single plane"
+                    )
                 page = tiff.pages.first
                 kernel = page.asarray()
                 note = page.description
         except FileNotFoundError as error:
             raise InputNotFoundError(f"PSF file {path} does not exist") from error
+        except InputError:
+            raise
         except Exception as error:  # a damaged file makes tifffile raise whatever comes first
             raise InputError(f"{path} is not a readable PSF (a gray TIFF is expected): {error}") from error
         if np.issubdtype(kernel.dtype, np.integer):

@@ -36,6 +36,8 @@ def disk(radius: float, size: int | None = None) -> PSF:
     size = _odd_size(2 * math.ceil(radius) + 1, size)
     centres = (np.arange(size * OVERSAMPLING) + 0.5) / OVERSAMPLING - size / 2
     inside = (centres[:, None] ** 2 + centres[None, :] ** 2 <= radius**2).astype(np.float64)
+    if not inside.any():
+        raise PsfError(f"radius is {radius} px; below {0.75 / OVERSAMPLING:.2f} px a disk is no blur: no PSF is needed")
     kernel = inside.reshape(size, OVERSAMPLING, size, OVERSAMPLING).sum((1, 3))
     return _made(kernel, {"shape": "disk", "radius": radius})
 

@@ -30,6 +30,7 @@ class StageModel:
     decoded : what decoding the input holds at once (whole picture for JPEG and PNG, segments for TIFF).
     pixel : one pixel of the source, all channels, in the file's own dtype.
     channels : channels that are restored.
+    looking : what deriving the recipe holds: the sample, and a probe in the solver.
     planes : float32 planes that one restoration holds per frame; 0 when nothing is solved.
     band : picture rows that are ingested and exported at a time, px.
     chunk : pixels of one chunk of the result.
@@ -39,9 +40,14 @@ class StageModel:
     decoded: int
     pixel: int
     channels: int
+    looking: int
     planes: int
     band: int
     chunk: int
+
+    def plan(self) -> int:
+        """Return what deriving the recipe holds; decoding comes first and is over by then."""
+        return self.process + max(self.decoded, self.looking)
 
     def ingest(self, grid: Grid) -> int:
         """Return what decoding and storing one band holds."""
@@ -88,6 +94,7 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
     free = allowed / SLACK - model.process - model.shared(grid)
     fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
     stages = {
+        "plan": int(SLACK * model.plan()),
         "ingest": int(SLACK * model.ingest(grid)),
         "restore": int(SLACK * model.restore(grid, fitting)),
         "export": int(SLACK * model.export(grid)),
