@@ -31,7 +31,8 @@ from tilepipe.errors import (
     TilepipeError,
     TilesFailedError,
 )
-from tilepipe.image.read import ImageInfo, open_image
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.read import open_image
 from tilepipe.image.write import TILE, output_light, write_tiff
 from tilepipe.planning import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences

@@ -17,7 +17,8 @@ from tilepipe.cache.store import CHUNK, RESULT_CHUNK
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
 from tilepipe.deconv.tv import ALGORITHM_VERSION, workspace_planes
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
-from tilepipe.image.read import ImageInfo, open_image
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.read import open_image
 from tilepipe.image.sample import read_sample, sample_bytes
 from tilepipe.image.write import output_bytes
 from tilepipe.psf.model import PSF

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tilepipe.deconv.locality import MAX_HALO, SEAM_LIMIT, WINDOW, Profile, SyntheticScene, measure_profile
 from tilepipe.deconv.tv import TvParameters, workspace_planes
 from tilepipe.errors import PsfError
-from tilepipe.image.read import ImageInfo
+from tilepipe.image.info import ImageInfo
 from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import OVERLAP, Grid

@@ -22,8 +22,9 @@ from PIL import Image, PngImagePlugin
 
 import tilepipe.image.write
 from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
+from tilepipe.image.info import ImageInfo
 from tilepipe.image.metadata import Metadata, from_exif_block, srgb_profile
-from tilepipe.image.read import ImageInfo, open_image
+from tilepipe.image.read import open_image
 from tilepipe.image.write import write_tiff
 
 DATA = os.environ.get("TILEPIPE_DATA")

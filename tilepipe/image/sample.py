@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
+from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import fill, known, linearise
-from tilepipe.image.read import ImageInfo, ImageReader
 
 __all__ = ["Sample", "read_sample", "sample_bytes"]
 

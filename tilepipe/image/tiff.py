@@ -14,8 +14,8 @@ import numpy.typing as npt
 import tifffile
 
 from tilepipe.errors import InputError
+from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
 from tilepipe.image.metadata import Metadata, from_tiff_directory
-from tilepipe.image.read import SUPPORTED_DTYPES, ImageInfo, choose_light
 
 __all__ = ["TiffReader"]
 

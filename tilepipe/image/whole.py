@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError
+from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.metadata import Metadata, from_exif_block
-from tilepipe.image.read import ImageInfo, choose_light
 
 __all__ = ["WholeReader"]
 

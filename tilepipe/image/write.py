@@ -14,9 +14,9 @@ import tifffile
 from tilepipe.errors import OutputError
 from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
 from tilepipe.image.icc import gray_srgb_profile
+from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
-from tilepipe.image.read import ImageInfo
 
 __all__ = ["TILE", "output_bytes", "output_light", "write_tiff"]
 
