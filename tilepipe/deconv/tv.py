@@ -34,7 +34,16 @@ import scipy.fft
 
 from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
 
-__all__ = ["ALGORITHM_VERSION", "TAPER", "Spectrum", "TvParameters", "Workspace", "restore", "workspace_planes"]
+__all__ = [
+    "ALGORITHM_VERSION",
+    "TAPER",
+    "TRANSIENT_PLANES",
+    "Spectrum",
+    "TvParameters",
+    "Workspace",
+    "restore",
+    "workspace_planes",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -49,6 +58,10 @@ TAPER_COSINE = 16
 
 TAPER = TAPER_ZEROS + TAPER_COSINE
 """Width of the outermost band of a frame in which nothing is restored, px."""
+
+
+TRANSIENT_PLANES = 2
+"""Planes of h * w float32 that come and go while a frame is restored: transforms on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +153,10 @@ class Workspace:
 
 
 def workspace_planes(channels: int) -> int:
-    """Planes of h * w float32 that one restoration holds at most, transient transforms included.
-
-    y, x, d, e (two), the spectrum of x: 6 a channel.  Once: the product K X, and two transforms on their way.
+    """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
+    and the product K X.
     """
-    return 6 * channels + 3
+    return 6 * channels + 1
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: TvParameters) -> FloatArray:

@@ -121,7 +121,10 @@ class Light:
         """Decode `samples` (any shape, the file's dtype) of one channel to linear light, float32."""
         curve = self.curves[channel]
         if np.issubdtype(self.dtype, np.integer):
-            decoded: FloatArray = _decoding_table(curve, self.dtype)[samples]
+            from tilepipe.image.codes import look_up
+
+            decoded = np.empty(samples.shape, np.float32)
+            look_up(_decoding_table(curve, self.dtype), np.ascontiguousarray(samples).reshape(-1), decoded.reshape(-1))
             return decoded
         if curve == LINEAR:
             return samples.astype(np.float32)
@@ -173,7 +176,7 @@ def _encoding_tables(curve: Curve, dtype: str) -> tuple[FloatArray, npt.NDArray[
 
 
 def _nearest_codes(curve: Curve, dtype: str, linear: FloatArray) -> npt.NDArray[Any]:
-    from tilepipe.image.encode import search_codes
+    from tilepipe.image.codes import search_codes
 
     thresholds, first = _encoding_tables(curve, dtype)
     flat = np.ascontiguousarray(linear, np.float32).reshape(-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tilepipe.deconv.tv import TRANSIENT_PLANES
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 
@@ -15,6 +16,9 @@ __all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memo
 
 SLACK = 1.03
 """What allocators and page tables add to the sum, measured at 1..2 %."""
+
+RUNTIME = 16_000_000
+"""Bytes by which the process grows when graph, event loop and codecs first run: measured 13..16 MB."""
 
 CODEC_COPIES = 2
 """Copies of a chunk alive while it is encoded or decoded: the array and its compressed bytes."""
@@ -31,7 +35,7 @@ class StageModel:
     pixel : one pixel of the source, all channels, in the file's own dtype.
     channels : channels that are restored.
     looking : what deriving the recipe holds: the sample, and a probe in the solver.
-    planes : float32 planes that one restoration holds per frame; 0 when nothing is solved.
+    planes : float32 planes of a workspace; 0 when nothing is solved.
     band : picture rows that are ingested and exported at a time, px.
     chunk : pixels of one chunk of the result.
     """
@@ -62,18 +66,19 @@ class StageModel:
         frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
         plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
         workspace = 4 * self.planes * frame if self.planes else plain
+        solving = 4 * TRANSIENT_PLANES * frame
         reading = (self.pixel + 12) * frame  # samples, and three planes of the channel being decoded
         writing = CODEC_COPIES * 4 * self.channels * stored
         blending = CODEC_COPIES * 4 * self.channels * (stored + self.chunk)
-        return workspace + max(reading, writing, blending)
+        return workspace + max(solving, reading, writing, blending)
 
     def restore(self, grid: Grid, jobs: int) -> int:
         """Return what restoring and blending with `jobs` tiles in flight hold."""
-        return self.process + self.shared(grid) + jobs * self.per_job(grid)
+        return self.process + RUNTIME + self.shared(grid) + jobs * self.per_job(grid)
 
     def export(self, grid: Grid) -> int:
         """Return what one row of result chunks holds on its way into the file."""
-        return self.process + self.band * grid.width * (3 * 4 * self.channels + 2 * self.pixel)
+        return self.process + RUNTIME + self.band * grid.width * (3 * 4 * self.channels + 2 * self.pixel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
 
     Never raises: a plan that does not fit has ``projected > allowed`` and one job, so that it can be read.
     """
-    free = allowed / SLACK - model.process - model.shared(grid)
+    free = allowed / SLACK - model.process - RUNTIME - model.shared(grid)
     fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
     stages = {
         "plan": int(SLACK * model.plan()),

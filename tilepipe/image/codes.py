@@ -1,4 +1,4 @@
-"""Compiled search for code values: the one per-pixel loop of the export."""
+"""Compiled loops between code values and light: numpy would make 8-byte indices of every sample first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import numpy as np
 
 from tilepipe.compiled import kernel
 
-__all__ = ["search_codes"]
+__all__ = ["look_up", "search_codes"]
 
 Array = Any
 """Inside compiled code a numpy array; numba takes the types from the call."""
+
+
+@kernel
+def look_up(table: Array, codes: Array, out: Array) -> None:
+    """``out = table[codes]``; table float32 (2^bits,), codes unsigned (n,), out float32 (n,)."""
+    for i in range(codes.size):
+        out[i] = table[codes[i]]
 
 
 @kernel
