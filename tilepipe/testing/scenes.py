@@ -25,8 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 
 LEAVES_PER_MEGAPIXEL = 700
 LINES_PER_MEGAPIXEL = 40
-BAND = 256
-"""Rows made at a time, px; the noise is seeded per band."""
+BAND = 64
+"""Rows made at a time, px: making a scene takes less memory than restoring it.  The noise is seeded per band."""
 
 
 class Scene:
@@ -72,9 +72,11 @@ class Scene:
     def rows(self, y0: int, y1: int) -> FloatArray:
         """Return rows y0..y1, (y1 - y0, width, 3); rows outside the scene are made as well."""
         out = np.full((y1 - y0, self.width, 3), 0.18, np.float32)
-        for leaf, colour in zip(self._leaves, self._colours, strict=True):
+        near = np.abs(self._leaves[:, 0] - (y0 + y1) / 2) <= (y1 - y0) / 2 + self._leaves[:, 2] + 2
+        for leaf, colour in zip(self._leaves[near], self._colours[near], strict=True):
             self._draw(out, y0, leaf, colour)
-        for line in self._lines:
+        near = np.abs(self._lines[:, 0] - (y0 + y1) / 2) <= (y1 - y0) / 2 + self._lines[:, 3] + 2
+        for line in self._lines[near]:
             self._draw_line(out, y0, line)
         return out
 
@@ -127,8 +129,8 @@ def blur(linear: FloatArray, psf: PSF) -> FloatArray:
 def degrade(linear: FloatArray, psf: PSF, noise: float, seed: int = 0) -> FloatArray:
     """Blur as :func:`blur` and add white noise of standard deviation `noise`; clipped to 0..1."""
     blurred = blur(linear, psf)
-    noisy = blurred + np.random.default_rng(seed).normal(0, noise, blurred.shape)
-    return np.clip(noisy, 0, 1).astype(np.float32)
+    blurred += np.float32(noise) * np.random.default_rng(seed).standard_normal(blurred.shape, np.float32)
+    return np.clip(blurred, 0, 1, out=blurred)
 
 
 class BlurredScene:
