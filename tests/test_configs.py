@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tilepipe.planning import make_plan
 from tilepipe.settings import resolve
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
@@ -15,10 +14,11 @@ def test_there_are_presets():
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_preset_loads_and_runs(config, small, tmp_path):
+def test_preset_loads_and_runs(config, small, tmp_path, tilepipe_command):
     effective = resolve(config=config)
     assert str(config) in effective.origins.values()
     output = tmp_path / "out.tif"
-    plan = make_plan(small / "blurred.tif", output, psf=small / "psf.tif", config=config, cache=str(tmp_path / "c"))
-    plan.run()
+    arguments = ["--psf", small / "psf.tif", "--config", config, "--cache", tmp_path / "c"]
+    done = tilepipe_command("run", small / "blurred.tif", "-o", output, *arguments, check=False)
+    assert done.returncode == 0, done.stderr
     assert output.is_file()

@@ -105,8 +105,12 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
 
 
 def _halo(profile: Profile, psf: PSF) -> int:
-    """Return the profile's halo, at least what the kernel itself touches."""
-    return max(profile.halo(SEAM_LIMIT) or MAX_HALO, -(-psf.size // 32) * 16)
+    """Return the profile's halo, at least what the kernel itself touches.
+
+    Half the limit is aimed at: the largest of many errors is a matter of luck, and a step more costs little.
+    """
+    halo = profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
+    return max(halo, -(-psf.size // 32) * 16)
 
 
 def _parameters(noise: float, priority: float, rung: int) -> TvParameters:
