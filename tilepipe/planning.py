@@ -15,16 +15,16 @@ import scipy
 from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
-from tilepipe.deconv.tv import ALGORITHM_VERSION, workspace_planes
+from tilepipe.deconv.tv import ALGORITHM_VERSION, TAPER, Spectrum, TvParameters, Workspace, restore, workspace_planes
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import read_sample, sample_bytes
-from tilepipe.image.write import output_bytes
+from tilepipe.image.write import output_bytes, output_light
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.runtime.events import Listener, Note, silent
-from tilepipe.runtime.memory import available, return_memory_at_once, used_memory
+from tilepipe.runtime.memory import available, let_go_of_code, return_memory_at_once, used_memory
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid
@@ -190,6 +190,7 @@ def make_plan(
         returned all the same; its :meth:`Plan.check` raises.
     """
     return_memory_at_once()
+    let_go_of_code()
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
@@ -243,9 +244,19 @@ def _look_at(image: Path, psf: PSF | None, settings: Settings, on_event: Listene
         sample = read_sample(reader, WINDOW)
     finally:
         reader.close()
+    _compile(reader.info, settings.dtype or reader.info.dtype)
     if not psf.is_delta:
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
+
+
+def _compile(info: ImageInfo, dtype: str) -> None:
+    """Compile (or load) every kernel that the run will call, on a few pixels, and let go of the compiler."""
+    light = output_light(info, dtype)
+    light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
+    frame = (2 * TAPER, 2 * TAPER)
+    restore(Workspace(1, frame), Spectrum.of(np.ones((1, 1), np.float32), frame), TvParameters(1.0, 1.0, 1.0, 1.0, 1))
+    let_go_of_code()
 
 
 def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Recipe:

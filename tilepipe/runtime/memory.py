@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available", "peak_memory", "return_memory_at_once", "used_memory"]
+__all__ = ["available", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -60,3 +60,26 @@ def return_memory_at_once() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
         libc.mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK)
+
+
+MADV_DONTNEED = 4
+"""Linux's madvise advice (mman-common.h)."""
+
+LARGE_LIBRARY = 8 << 20
+"""Code segments from this size on are let go of; in practice LLVM's, of which compiling touches 60..120 MB."""
+
+
+def let_go_of_code() -> None:
+    """Unmap the pages of large libraries' code; what is still needed comes back from the page cache at a touch.
+
+    The system counts mapped pages of a library as the process's memory, however many that were (a fresh
+    install maps twice as many as an old one), and LLVM is needed only while kernels are compiled.  Code
+    segments are read-only and hold no relocations, so nothing can be lost.  Elsewhere nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        libc = ctypes.CDLL("libc.so.6")
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, permissions, *rest = line.split()
+            start, stop = (int(address, 16) for address in span.split("-"))
+            if permissions == "r-xp" and ".so" in rest[-1] and stop - start >= LARGE_LIBRARY:
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), MADV_DONTNEED)
