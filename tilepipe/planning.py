@@ -19,16 +19,23 @@ from tilepipe.deconv.tv import ALGORITHM_VERSION, TAPER, Spectrum, TvParameters,
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.read import open_image
-from tilepipe.image.sample import read_sample, sample_bytes
+from tilepipe.image.sample import read_sample
 from tilepipe.image.write import output_bytes, output_light
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.runtime.events import Listener, Note, silent
-from tilepipe.runtime.memory import available, let_go_of_code, return_memory_at_once, used_memory
+from tilepipe.runtime.memory import (
+    available,
+    forget_peak,
+    let_go_of_code,
+    peak_memory,
+    return_memory_at_once,
+    used_memory,
+)
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid
-from tilepipe.tuning import Tuning, check_size, probe_bytes, tune
+from tilepipe.tuning import Tuning, check_size, tune
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -191,6 +198,7 @@ def make_plan(
     """
     return_memory_at_once()
     let_go_of_code()
+    forget_peak()
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
@@ -294,7 +302,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
         decoded=info.decoded_bytes,
         pixel=info.pixel_bytes,
         channels=info.colours,
-        looking=sample_bytes(info, WINDOW) + (probe_bytes(info) if recipe.solver != "identity" else 0),
+        planning=peak_memory(),
         planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
         band=CHUNK[0],
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],

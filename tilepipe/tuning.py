@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.locality import MAX_HALO, SEAM_LIMIT, WINDOW, Profile, SyntheticScene, measure_profile
-from tilepipe.deconv.tv import TRANSIENT_PLANES, TvParameters, workspace_planes
+from tilepipe.deconv.locality import MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
+from tilepipe.deconv.tv import TvParameters
 from tilepipe.errors import PsfError
-from tilepipe.image.info import ImageInfo
 from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import OVERLAP, Grid
 
-__all__ = ["Tuning", "check_size", "probe_bytes", "tune"]
+__all__ = ["Tuning", "check_size", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -130,14 +129,6 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
             low = middle + 1
     holds(low)
     return low
-
-
-def probe_bytes(info: ImageInfo) -> int:
-    """Return what measuring the halo holds: the probes in linear light, one in the solver, its transfer function."""
-    height, width = min(WINDOW, info.height), min(WINDOW, info.width)
-    probe = height * width * (PROBES * info.colours + workspace_planes(info.colours) + TRANSIENT_PLANES + 2)
-    scene = WINDOW**2 * (workspace_planes(1) + TRANSIENT_PLANES + 5)
-    return 4 * max(probe, scene)
 
 
 def _pixels(probes: Sequence[FloatArray], scene: SyntheticScene) -> int:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import fill, known, linearise
 
-__all__ = ["Sample", "read_sample", "sample_bytes"]
+__all__ = ["Sample", "read_sample"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -73,13 +73,6 @@ def read_sample(reader: ImageReader, size: int) -> Sample:
                 window[:, low:high] = band[:, :, left : left + width]
         windows.extend(row)
     return Sample(tuple(windows), info.light)
-
-
-def sample_bytes(info: ImageInfo, size: int) -> int:
-    """Return what a sample of windows of `size` px holds."""
-    height, width = min(size, info.height), min(size, info.width)
-    windows = len(_starts(info.height, height)) * len(_starts(info.width, width))
-    return windows * height * width * info.colours * np.dtype(info.dtype).itemsize
 
 
 def _starts(length: int, size: int) -> list[int]:

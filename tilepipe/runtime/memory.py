@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
+__all__ = ["available", "forget_peak", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -21,7 +21,7 @@ def used_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, as the kernel kept it.
+    """Return the largest resident memory of this process, as the kernel kept it since :func:`forget_peak`.
 
     Linux's VmHWM belongs to the program alone; getrusage would include what forked it.
     """
@@ -31,6 +31,12 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(usage if sys.platform == "darwin" else usage * 1024)
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_memory` count from here (Linux; proc(5), clear_refs): what came before was not this run."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def available() -> int:

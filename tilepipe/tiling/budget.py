@@ -34,7 +34,7 @@ class StageModel:
     decoded : what decoding the input holds at once (whole picture for JPEG and PNG, segments for TIFF).
     pixel : one pixel of the source, all channels, in the file's own dtype.
     channels : channels that are restored.
-    looking : what deriving the recipe holds: the sample, and a probe in the solver.
+    planning : what planning held at its peak (sample, probes, compiler, a decoded JPEG): measured, it is over.
     planes : float32 planes of a workspace; 0 when nothing is solved.
     band : picture rows that are ingested and exported at a time, px.
     chunk : pixels of one chunk of the result.
@@ -44,14 +44,10 @@ class StageModel:
     decoded: int
     pixel: int
     channels: int
-    looking: int
+    planning: int
     planes: int
     band: int
     chunk: int
-
-    def plan(self) -> int:
-        """Return what deriving the recipe holds; decoding comes first and is over by then."""
-        return self.process + max(self.decoded, self.looking)
 
     def ingest(self, grid: Grid) -> int:
         """Return what decoding and storing one band holds."""
@@ -99,7 +95,7 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
     free = allowed / SLACK - model.process - RUNTIME - model.shared(grid)
     fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
     stages = {
-        "plan": int(SLACK * model.plan()),
+        "plan": model.planning,
         "ingest": int(SLACK * model.ingest(grid)),
         "restore": int(SLACK * model.restore(grid, fitting)),
         "export": int(SLACK * model.export(grid)),
