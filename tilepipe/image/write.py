@@ -120,7 +120,7 @@ def _profile(info: ImageInfo, dtype: str) -> bytes | None:
 
 def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
     tags = [(entry.code, entry.kind, entry.count, entry.data, True) for entry in metadata.tags.entries]
-    for code, kind, block in ((XMP, 1, metadata.xmp), (IPTC, 7, metadata.iptc), (PHOTOSHOP, 7, metadata.photoshop)):
+    for code, kind, block in ((XMP, 1, metadata.xmp), (IPTC, 7, metadata.iptc), (PHOTOSHOP, 1, metadata.photoshop)):
         if block:
             tags.append((code, kind, len(block), block, True))
     return tags
