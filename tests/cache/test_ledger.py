@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tilepipe.cache.ledger import Ledger, write_durably
@@ -55,8 +55,9 @@ def test_every_changed_byte_is_found(tmp_path_factory, position, flip):
     assert not ledger.accepts("0-0", [file])
 
 
-@settings(max_examples=40, deadline=None)
-@given(length=st.integers(0, 200), garbage=st.binary(max_size=8))
+@settings(max_examples=100, deadline=None)
+@given(length=st.integers(0, 400), garbage=st.binary(max_size=8))
+@example(length=21, garbage=b'\x80"')
 def test_a_torn_record_is_ignored(tmp_path_factory, length, garbage):
     folder = tmp_path_factory.mktemp("piece")
     file = folder / "chunk"

@@ -92,7 +92,7 @@ class Ledger:
         """Return the record of `index`; None when absent, torn, of another format or fingerprint."""
         try:
             record = msgspec.json.decode(self._file(index).read_bytes(), type=Record)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         right = (record.format, record.index, record.fingerprint) == (FORMAT, index, self.fingerprint)
         return record if right else None

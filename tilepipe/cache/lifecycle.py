@@ -102,7 +102,7 @@ def runs_in(root: Path) -> Iterator[CachedRun]:
     for file in sorted([*root.glob("*/*/recipe.json"), *root.glob("*/recipe.json"), *root.glob("recipe.json")]):
         try:
             recipe = Recipe.from_json(file.read_bytes())
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue
         try:
             image = str(json.loads((file.parent.parent / "image.json").read_text()).get("path", "?"))
