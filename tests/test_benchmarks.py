@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tilepipe.cli.demo import demo_verb  # noqa: F401  # the demo is measured by `make demo`
-
 BENCHMARKS = {
     "seams": ["--width", "420", "--height", "380", "--tiles", "200", "--psfs", "gaussian 2"],
     "endtoend": ["--sizes", "300x200", "--memory", "1GB"],
