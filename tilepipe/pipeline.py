@@ -126,7 +126,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
             _export(plan, job, on_event)
     if not plan.settings.keep_cache:
         remove(folder)
-    peak = max(peak_memory(), 0)
+    peak = peak_memory()
     return RunReport(
         output=plan.output,
         seconds=time.perf_counter() - started,
