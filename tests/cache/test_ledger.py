@@ -56,7 +56,7 @@ def test_every_changed_byte_is_found(tmp_path_factory, position, flip):
 
 
 @settings(max_examples=100, deadline=None)
-@given(length=st.integers(0, 400), garbage=st.binary(max_size=8))
+@given(length=st.integers(0, 400), garbage=st.binary(max_size=8).filter(lambda tail: b"}" not in tail))
 @example(length=21, garbage=b'\x80"')
 def test_a_torn_record_is_ignored(tmp_path_factory, length, garbage):
     folder = tmp_path_factory.mktemp("piece")
@@ -66,6 +66,7 @@ def test_a_torn_record_is_ignored(tmp_path_factory, length, garbage):
     ledger.put("0-0", [file], seconds=0, peak=0)
     record = folder / "ledger" / "0-0.json"
     whole = record.read_bytes()
+    # Without a closing brace: a tail that happens to complete the record again does not tear it.
     record.write_bytes(whole[: min(length, len(whole) - 1)] + garbage)
     assert not ledger.accepts("0-0", [file])
     assert ledger.records() == {}
