@@ -235,6 +235,16 @@ def test_an_existing_psf_is_left_alone(refused_here, tmp_path):
     assert (tmp_path / "psf.tif").read_bytes() == b"precious"
 
 
+def test_an_existing_picture_of_a_psf_is_left_alone(refused_here, psf, tmp_path):
+    (tmp_path / "psf.png").write_bytes(b"precious")
+    assert "--overwrite" in refused_here(4, "psf", "show", psf, "--png", "psf.png")
+    assert (tmp_path / "psf.png").read_bytes() == b"precious"
+    assert "cannot write picture no/psf.png" in refused_here(4, "psf", "show", psf, "--png", "no/psf.png")
+    shutil.copy(psf, tmp_path / "psf.tif")
+    assert ".png" in refused_here(2, "psf", "show", "psf.tif", "--png", "psf.tif", "--overwrite")
+    assert (tmp_path / "psf.tif").read_bytes() == psf.read_bytes()
+
+
 def test_the_input_is_not_taken_for_the_output(refused_here, photo, psf, tmp_path):
     shutil.copy(photo, tmp_path / "a.tif")
     refused_here(4, "run", "a.tif", "-o", "a.tif", "--psf", psf)

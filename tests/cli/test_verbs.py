@@ -13,6 +13,7 @@ import tifffile
 from click.testing import CliRunner
 
 from tilepipe.psf.model import PSF
+from tilepipe.psf.nearest import nearest_shape
 from tilepipe.psf.shapes import gaussian, motion
 
 
@@ -63,10 +64,11 @@ def test_psf_make_overwrites_when_asked(tilepipe, tmp_path):
 def test_psf_show_draws_it(tilepipe, psf):
     done = tilepipe("psf", "show", psf)
     assert (done.returncode, done.stderr) == (0, "")
-    first, facts, *drawing = done.stdout.splitlines()
+    first, facts, nearest, *drawing = done.stdout.splitlines()
     assert "5 x 5" in first
     assert "angle 30" in first
     assert "centroid +0.00, +0.00 px" in facts
+    assert nearest == f"nearest {nearest_shape(PSF.load(psf).kernel)}"
     assert len(drawing) == 5
     # 30 degrees, counter-clockwise: ink at the upper right and the lower left, none opposite
     ink = [row.ljust(10) for row in drawing]
@@ -77,7 +79,28 @@ def test_psf_show_draws_it(tilepipe, psf):
 
 def test_psf_show_as_json(tilepipe, psf):
     facts = answer(tilepipe("psf", "show", psf, "--json"))
-    assert facts == {"file": str(psf), **PSF.load(psf).facts()}
+    loaded = PSF.load(psf)
+    assert facts == {"file": str(psf), **loaded.facts(), "nearest": nearest_shape(loaded.kernel).facts()}
+
+
+def test_psf_show_names_the_shape_that_was_made(tmp_path):
+    motion(11, 34).save(tmp_path / "psf.tif")
+    assert "\nnearest motion, 11.0 px, 34 degrees; fit 1.00\n" in here("psf", "show", tmp_path / "psf.tif").stdout
+    nearest = json.loads(here("psf", "show", tmp_path / "psf.tif", "--json").stdout)["nearest"]
+    assert set(nearest) == {"shape", "parameters", "fit"}
+    assert nearest["parameters"] == pytest.approx({"length": 11, "angle": 34}, rel=0.01)
+
+
+def test_psf_show_writes_a_picture_and_prints_its_path_last(psf, tmp_path):
+    png = tmp_path / "psf.png"
+    plain, pictured = here("psf", "show", psf), here("psf", "show", psf, "--png", png)
+    assert pictured.stdout == f"{plain.stdout}{png}\n"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    png.write_bytes(b"old")
+    as_json = here("psf", "show", psf, "--json", "--png", png, "--overwrite")
+    assert json.loads(as_json.stdout)["png"] == str(png)
+    assert as_json.stdout.count("\n") == 1
+    assert png.read_bytes().startswith(b"\x89PNG")
 
 
 # --- inspect

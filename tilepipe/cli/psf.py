@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from tilepipe.psf.model import PSF
 
 __all__ = ["psf_verb"]
 
@@ -60,18 +65,28 @@ def make(
 @psf_verb.command("show")
 @click.argument("file", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(file: str, as_json: bool) -> None:
-    """Check the PSF in FILE and draw it; exit 2 when it breaks a rule."""
+@click.option("--png", metavar="OUT", help="Write an enlarged picture of it, too.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing picture.")
+def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
+    """Check the PSF in FILE, name the nearest simple shape, draw it; exit 2 when it breaks a rule.
+
+    The fit is 1 for the very shape, 0 for nothing in common with it.
+    """
     import json
 
-    import numpy as np
-
     from tilepipe.psf.model import PSF
+    from tilepipe.psf.nearest import nearest_shape
 
     psf = PSF.load(file)
     facts = psf.facts()
+    nearest = nearest_shape(psf.kernel)
+    if png is not None:  # before anything is printed: a refusal leaves stdout empty
+        from tilepipe.report.psf_picture import write_psf_picture
+
+        write_psf_picture(psf, png, nearest=nearest, overwrite=overwrite)
     if as_json:
-        click.echo(json.dumps({"file": file, **facts}))
+        picture = {} if png is None else {"png": png}
+        click.echo(json.dumps({"file": file, **facts, "nearest": nearest.facts(), **picture}))
         return
     made = ", ".join(f"{key} {value}" for key, value in facts["made_by"].items()) or "unknown origin"
     click.echo(f"{file}  {psf.size} x {psf.size}  {made}")
@@ -79,7 +94,17 @@ def show(file: str, as_json: bool) -> None:
         f"centroid {facts['centroid'][0]:+.2f}, {facts['centroid'][1]:+.2f} px   spread {facts['spread'][0]:.2f} x "
         f"{facts['spread'][1]:.2f} px   peak {facts['peak']:.4f}   {facts['taps']} taps"
     )
+    click.echo(f"nearest {nearest}")
+    click.echo(_drawing(psf))
+    if png is not None:
+        click.echo(png)
+
+
+def _drawing(psf: PSF) -> str:
+    """Return the taps as two characters each, of wide kernels those in the middle."""
+    import numpy as np
+
     margin = max(0, (psf.size - SHOWN) // 2)
     shown = np.asarray(psf.kernel)[margin : psf.size - margin, margin : psf.size - margin]
     levels = np.ceil(shown / shown.max() * (len(SHADES) - 1)).astype(int)
-    click.echo("\n".join("".join(SHADES[level] * 2 for level in row).rstrip() for row in levels))
+    return "\n".join("".join(SHADES[level] * 2 for level in row).rstrip() for row in levels)
