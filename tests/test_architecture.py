@@ -20,6 +20,7 @@ FLOORS = {
     "settings": 3,
     "recipe": 4,
     "tuning": 4,
+    "blind": 4,
     "cache": 5,
     "arrays": 5,
     "runtime": 6,

@@ -12,6 +12,7 @@ The tree::
     ├── DoesNotFitError           5                        memory or disk
     ├── TilesFailedError          6                        some tiles failed; the rest is kept
     ├── CacheError                7                        cache in use, or not what was asked for
+    ├── UncertainPsfError         8                        the blur cannot be told from the picture
     └── InterruptedRunError     130                        stopped by the user, resumable (143 for SIGTERM)
 
 A message gives the value, the limit and the way out, in one line.
@@ -31,6 +32,7 @@ __all__ = [
     "SettingsError",
     "TilepipeError",
     "TilesFailedError",
+    "UncertainPsfError",
 ]
 
 
@@ -86,6 +88,12 @@ class CacheError(TilepipeError):
     """The cache is used by another run, damaged, or not a cache."""
 
     exit_code = 7
+
+
+class UncertainPsfError(TilepipeError):
+    """The blur was not found, or not surely enough: give a PSF, another window, or --force."""
+
+    exit_code = 8
 
 
 class InterruptedRunError(TilepipeError):

@@ -56,6 +56,12 @@ class PSF:
         return int(np.count_nonzero(self.kernel)) == 1 and float(self.kernel[self.size // 2, self.size // 2]) > 0
 
     @property
+    def confidence(self) -> float | None:
+        """How sure an estimate is, 0..1; None for a PSF that was not estimated."""
+        value = self.made_by.get("confidence")
+        return float(value) if isinstance(value, (int, float)) else None
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the kernel's bytes: what a recipe knows it by."""
         return hashlib.sha256(np.ascontiguousarray(self.kernel, "<f4").tobytes()).hexdigest()

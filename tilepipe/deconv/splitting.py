@@ -1,0 +1,206 @@
+"""Half-quadratic splitting on one periodic window: sharp-edged and total-variation restorations.
+
+Fast (a pair of real transforms a step) and good enough to judge and to estimate a PSF with; not local, so not
+for tiles (:mod:`tilepipe.deconv.tv` is).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from tilepipe.compiled import kernel
+from tilepipe.deconv.wrap import wrap_smoothly
+
+__all__ = ["Window"]
+
+FloatArray = npt.NDArray[np.float32]
+ComplexArray = npt.NDArray[np.complex64]
+Array = Any
+
+
+class Window:
+    """A blurred window, wrapped smoothly into a torus, ready to be restored with kernel after kernel.
+
+    Parameters
+    ----------
+    blurred : float32 (h, w).
+    widest : edge of the widest kernel that will be used, px: what the wrap has room for.
+    """
+
+    def __init__(self, blurred: FloatArray, widest: int) -> None:
+        self.blurred = blurred
+        self.height, self.width = blurred.shape
+        self.frame = (_fast(self.height + widest), _fast(self.width + widest))
+        self._spectrum = _forward(wrap_smoothly(blurred, self.frame))
+        self._laplacian = _laplacian(self.frame)
+
+    def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3) -> FloatArray:
+        """Return the window restored with few gradients: min ||k*S - y||^2 + mu ||grad S||_0.
+
+        Xu, Zheng & Jia (CVPR 2013), eq. 7..10: gradients with |g|^2 < mu/beta go to 0, beta doubles from 2 mu to
+        `last`.
+
+        Parameters
+        ----------
+        kernel : (k, k), k odd.
+        mu : weight of a gradient.
+
+        Returns
+        -------
+        float32 (h, w).
+        """
+        data, power = self._data_term(kernel)
+        image = _backward(self._spectrum, self.frame)
+        beta = 2 * mu
+        divergence = np.empty(self.frame, np.float32)
+        while beta < last:
+            _hard(image, np.float32(mu / beta), divergence)
+            image = self._solve(data, power, divergence, beta)
+            beta *= 2
+        return self._cut(image)
+
+    def total_variation(
+        self, kernel: npt.NDArray[Any], lam: float, first: float = 1.0, last: float = 256.0, ratio: float = 2.8284271
+    ) -> FloatArray:
+        """Return min 1/2 ||k*x - y||^2 + lam sum |grad x| by seven steps of splitting (Krishnan & Fergus 2009, p = 1).
+
+        Parameters
+        ----------
+        kernel : (k, k), k odd.
+        lam : weight of the total variation.
+
+        Returns
+        -------
+        float32 (h, w).
+        """
+        data, power = self._data_term(kernel)
+        image = wrap_smoothly(self.blurred, self.frame)
+        b = first
+        divergence = np.empty(self.frame, np.float32)
+        while b <= last * 1.0001:
+            _soft(image, np.float32(1 / b), divergence)
+            image = self._solve(data, power, divergence, lam * b)
+            b *= ratio
+        return self._cut(image)
+
+    def blur(self, image: FloatArray, kernel: npt.NDArray[Any]) -> FloatArray:
+        """Return k*x of an (h, w) image, its borders joined like the window's."""
+        wrapped = _forward(wrap_smoothly(image, self.frame))
+        return self._cut(_backward(wrapped * self._transfer(kernel), self.frame))
+
+    def _transfer(self, kernel: npt.NDArray[Any]) -> ComplexArray:
+        size = kernel.shape[0]
+        plane = np.zeros(self.frame, np.float32)
+        plane[:size, :size] = kernel
+        return _forward(np.roll(plane, (-(size // 2), -(size // 2)), (0, 1)))
+
+    def _data_term(self, kernel: npt.NDArray[Any]) -> tuple[ComplexArray, FloatArray]:
+        transfer = self._transfer(kernel)
+        return np.conj(transfer) * self._spectrum, (transfer.real**2 + transfer.imag**2)
+
+    def _solve(self, data: ComplexArray, power: FloatArray, divergence: FloatArray, weight: float) -> FloatArray:
+        """F^-1[(conj(K) F(y) + weight F(D^T g)) / (|K|^2 + weight |D|^2)]."""
+        sources = _forward(divergence)
+        _combine(sources, data, power, self._laplacian, np.float32(weight))
+        return _backward(sources, self.frame)
+
+    def _cut(self, image: FloatArray) -> FloatArray:
+        return np.ascontiguousarray(image[: self.height, : self.width])
+
+
+def _fast(length: int) -> int:
+    return int(scipy.fft.next_fast_len(length, real=True))
+
+
+def _forward(image: FloatArray) -> ComplexArray:
+    spectrum: ComplexArray = scipy.fft.rfft2(image)
+    return spectrum
+
+
+def _backward(spectrum: ComplexArray, shape: tuple[int, int]) -> FloatArray:
+    image: FloatArray = scipy.fft.irfft2(spectrum, shape)
+    return image
+
+
+def _laplacian(shape: tuple[int, int]) -> FloatArray:
+    """Return |D|^2 = |Dx|^2 + |Dy|^2 of periodic forward differences, on the half spectrum."""
+    rows = 2 - 2 * np.cos(2 * np.pi * np.arange(shape[0]) / shape[0])
+    columns = 2 - 2 * np.cos(2 * np.pi * np.arange(shape[1] // 2 + 1) / shape[1])
+    laplacian: FloatArray = (rows[:, None] + columns[None, :]).astype(np.float32)
+    return laplacian
+
+
+@kernel
+def _combine(sources: Array, data: Array, power: Array, laplacian: Array, weight: Array) -> None:
+    """Sources <- (data + weight sources) / (power + weight laplacian)."""
+    height, width = power.shape
+    for i in range(height):
+        for j in range(width):
+            scale = np.float32(1) / (power[i, j] + weight * laplacian[i, j])
+            sources[i, j] = (data[i, j] + weight * sources[i, j]) * scale
+
+
+@kernel
+def _hard(image: Array, threshold: Array, divergence: Array) -> None:
+    """Divergence <- D^T g, g = forward differences where |g|^2 >= threshold, else 0; periodic."""
+    height, width = image.shape
+    flow_x = np.empty(width + 1, np.float32)
+    flow_y = np.empty((2, width), np.float32)
+    _hard_row(image[height - 1], image[0], threshold, flow_x, flow_y[1])
+    for i in range(height):
+        above, here = flow_y[(i + 1) % 2], flow_y[i % 2]
+        _hard_row(image[i], image[(i + 1) % height], threshold, flow_x, here)
+        for j in range(width):
+            divergence[i, j] = flow_x[j] - flow_x[j + 1] + above[j] - here[j]
+
+
+@kernel
+def _hard_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y: Array) -> None:
+    """flow_x[j + 1], flow_y[j] <- the kept differences at pixel j; flow_x[0] is that of the last pixel."""
+    width = row.shape[0]
+    for j in range(width - 1):
+        across = row[j + 1] - row[j]
+        down = below[j] - row[j]
+        keep = across * across + down * down >= threshold
+        flow_x[j + 1] = across if keep else np.float32(0)
+        flow_y[j] = down if keep else np.float32(0)
+    across = row[0] - row[width - 1]
+    down = below[width - 1] - row[width - 1]
+    keep = across * across + down * down >= threshold
+    flow_x[width] = across if keep else np.float32(0)
+    flow_y[width - 1] = down if keep else np.float32(0)
+    flow_x[0] = flow_x[width]
+
+
+@kernel
+def _soft(image: Array, threshold: Array, divergence: Array) -> None:
+    """Divergence <- D^T w, w = forward differences with their length shortened by threshold; periodic."""
+    height, width = image.shape
+    flow_x = np.empty(width + 1, np.float32)
+    flow_y = np.empty((2, width), np.float32)
+    _soft_row(image[height - 1], image[0], threshold, flow_x, flow_y[1])
+    for i in range(height):
+        above, here = flow_y[(i + 1) % 2], flow_y[i % 2]
+        _soft_row(image[i], image[(i + 1) % height], threshold, flow_x, here)
+        for j in range(width):
+            divergence[i, j] = flow_x[j] - flow_x[j + 1] + above[j] - here[j]
+
+
+@kernel
+def _soft_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y: Array) -> None:
+    """As `_hard_row`, but every difference is shortened."""
+    width = row.shape[0]
+    for j in range(width):
+        across = row[(j + 1) % width] - row[j]
+        down = below[j] - row[j]
+        length = np.sqrt(across * across + down * down)
+        scale = np.float32(0)
+        if length > threshold:
+            scale = np.float32(1) - threshold / length
+        flow_x[j + 1] = across * scale
+        flow_y[j] = down * scale
+    flow_x[0] = flow_x[width]

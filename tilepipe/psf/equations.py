@@ -1,0 +1,108 @@
+"""The linear equations that a kernel satisfies, given where the sharp edges are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from tilepipe.psf.edges import gradients
+
+__all__ = ["BlurredEdges", "KernelEquations"]
+
+FloatArray = npt.NDArray[np.float32]
+Edges = tuple[FloatArray, FloatArray]
+
+
+class BlurredEdges:
+    """The gradients of a blurred window, ready to be correlated with sharp edges.
+
+    Parameters
+    ----------
+    blurred : float32 (h, w).
+    size : edge of the kernel, px, odd.
+    """
+
+    def __init__(self, blurred: FloatArray, size: int) -> None:
+        self.size = size
+        self.frame = tuple(int(scipy.fft.next_fast_len(length + 2 * size, real=True)) for length in blurred.shape)
+        self._spectra = scipy.fft.rfft2(np.stack(gradients(blurred)), self.frame)
+
+    def correlate(self, edges: Edges) -> tuple[npt.NDArray[Any], FloatArray]:
+        """Return the autocorrelation of `edges` on (2k-1)^2 lags and their correlation with the blurred ones on k^2.
+
+        Both are linear (zero-padded), summed over the two gradient directions.
+        """
+        spectra = scipy.fft.rfft2(np.stack(edges), self.frame)
+        lags = np.arange(1 - self.size, self.size)
+        taps = np.arange(self.size) - self.size // 2
+        itself = scipy.fft.irfft2((spectra.real**2 + spectra.imag**2).sum(0), self.frame)
+        blurred = scipy.fft.irfft2((spectra.conj() * self._spectra).sum(0), self.frame)
+        return itself[np.ix_(lags, lags)], blurred[np.ix_(taps, taps)]
+
+
+class KernelEquations:
+    """(A + gamma I) k = b of min ||k * g - grad y||^2 + gamma ||k||^2 over one or several windows.
+
+    A is a convolution with the autocorrelation of the edges g, so a product is two transforms of about
+    (2k)^2 whatever the windows' size (Cho & Lee 2009, eq. 9, with correlations that do not wrap).
+
+    Parameters
+    ----------
+    windows : the blurred windows, all for one kernel size.
+    edges : the sharp edges of each, as :func:`tilepipe.psf.edges.select_edges` returns them.
+    gamma : weight of the kernel's energy.
+    """
+
+    def __init__(self, windows: Sequence[BlurredEdges], edges: Sequence[Edges], gamma: float) -> None:
+        self.size = windows[0].size
+        self._edge = int(scipy.fft.next_fast_len(2 * self.size - 1, real=True))
+        lags = np.arange(1 - self.size, self.size) % self._edge
+        itself = np.zeros((self._edge, self._edge), np.float32)
+        self._right = np.zeros((self.size, self.size), np.float32)
+        for window, sharp in zip(windows, edges, strict=True):
+            autocorrelation, right = window.correlate(sharp)
+            itself[np.ix_(lags, lags)] += autocorrelation
+            self._right += right
+        self._transfer = scipy.fft.rfft2(itself) + np.float32(gamma)
+
+    def _times(self, kernel: FloatArray) -> FloatArray:
+        shape = (self._edge, self._edge)
+        product: FloatArray = scipy.fft.irfft2(self._transfer * scipy.fft.rfft2(kernel, shape), shape)
+        return product[: self.size, : self.size]
+
+    def _flat(self) -> FloatArray:
+        return np.full((self.size, self.size), 1 / self.size**2, np.float32)
+
+    def conjugate_gradients(self, steps: int) -> FloatArray:
+        """Return the kernel after `steps` from a flat start, negative taps cut; stopping early regularises."""
+        kernel = self._flat()
+        residual = self._right - self._times(kernel)
+        direction = residual
+        energy = float(np.vdot(residual, residual))
+        for _ in range(steps):
+            if energy == 0:
+                break
+            image = self._times(direction)
+            length = np.float32(energy / float(np.vdot(direction, image)))
+            kernel = kernel + length * direction
+            residual = residual - length * image
+            before, energy = energy, float(np.vdot(residual, residual))
+            direction = residual + np.float32(energy / before) * direction
+        return np.maximum(kernel, 0)
+
+    def nonnegative(self, steps: int) -> FloatArray:
+        """Return the kernel with k >= 0 after `steps` of accelerated projected gradients (Beck & Teboulle 2009)."""
+        kernel = momentum = self._flat()
+        rate = np.float32(1 / float(np.abs(self._transfer).max()))
+        t = 1.0
+        for _ in range(steps):
+            moved = np.maximum(momentum - rate * (self._times(momentum) - self._right), 0)
+            t_next = (1 + math.sqrt(1 + 4 * t * t)) / 2
+            momentum = moved + np.float32((t - 1) / t_next) * (moved - kernel)
+            kernel, t = moved, t_next
+        return kernel

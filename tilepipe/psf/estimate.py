@@ -1,0 +1,208 @@
+"""The blur of a picture from windows of it, blind: width, several ways to the kernel, the best one judged and polished.
+
+Sharp edges are predicted by a restoration with few gradients (Xu, Zheng & Jia, CVPR 2013), the kernel follows from
+them by least squares (Cho & Lee 2009), in turn, from a 5 px kernel on a small picture up to the full size (Pan et
+al., CVPR 2014): :mod:`tilepipe.psf.ways`.  No single set of numbers is right for every picture, so a few ways are
+gone to the end and judged by what they restore (:mod:`tilepipe.psf.judge`); the winner is polished by steps that
+the same judge accepts or refuses.  Arrays only: no files, no dask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import scipy.ndimage
+
+from tilepipe.deconv.splitting import Window
+from tilepipe.psf.judge import Judge, Verdict
+from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
+from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine
+
+__all__ = ["WIDEST", "Estimate", "estimate_kernel"]
+
+FloatArray = npt.NDArray[np.float32]
+
+CONTRAST = 0.18
+"""Standard deviation that windows are scaled to: the weights below are for pictures of ordinary contrast."""
+
+CANDIDATES = (
+    Way(nonnegative=True, margin=1.0, sparsity=2e-2),
+    Way(nonnegative=False, margin=1.0),
+    Way(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, wider=4),
+    Way(nonnegative=False, margin=0.25, mass=0.1, sparsity=5e-3),
+)
+"""Complementary: wide margins for windows with much at their border, narrow ones keep edges; projected gradients
+are clean in noise, conjugate gradients keep faint tails."""
+
+SCOUT = CANDIDATES[2]
+"""The way that finds the width, and what a single window says."""
+
+WIDTHS = (7, 15, 35)
+"""Tried when the width is not known, px."""
+
+WIDEST = 65
+"""Tried as well when the kernel fills more than ROOMY of the last of them."""
+
+ROOMY = 0.75
+
+NEARLY = 1.04
+"""Density up to which a wider kernel is taken for as good: too wide is mended later, too narrow is not."""
+
+SHARP_SIZE = 7
+"""Kernel width at which a picture is asked whether it is blurred at all, px."""
+
+SHARP_MASS = 0.85
+"""Mass within 3 x 3 px from which on it is not."""
+
+POLISH_FROM = 1.1
+"""Misfit over noise from which on polishing pays: below, the noise decides what looks better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A kernel found blind, with what speaks for it.
+
+    Parameters
+    ----------
+    kernel : float32 (k, k), sum 1, centred to whole pixels.
+    agreement : mean normalised correlation, 0..1, of the kernel with those that other ways and single windows gave.
+    border : share of its mass at its border, 0..1; high when it does not fit the width.
+    gain : density without deblurring over density with it (see :class:`~tilepipe.psf.judge.Verdict`); above 1 when
+        deblurring makes the picture sparser.
+    misfit : misfit over noise.
+    sharp : the picture is not blurred; the kernel is a delta then.
+    """
+
+    kernel: FloatArray
+    agreement: float
+    border: float
+    gain: float
+    misfit: float
+    sharp: bool
+
+
+def estimate_kernel(
+    windows: Sequence[FloatArray], noise: float, size: int | None = None, *, threads: int = 1
+) -> Estimate:
+    """Find the kernel k of y = k * x from windows of y.
+
+    Parameters
+    ----------
+    windows : float32 (h, w) each, linear light, all with the same blur, finite; at least 3 kernels wide.
+    noise : standard deviation of their noise.
+    size : edge of the kernel, px, odd; None finds it.
+    threads : ways gone at a time; the result does not depend on it.
+    """
+    scale = CONTRAST / max(float(np.sqrt(np.mean([window.var() for window in windows]))), 1e-9)
+    windows = [np.ascontiguousarray(window * np.float32(scale)) for window in windows]
+    noise = noise * scale
+    with ThreadPoolExecutor(threads) as pool:
+
+        def go(ways: Sequence[Way], width: int) -> list[FloatArray]:
+            return list(pool.map(partial(_go, windows, width, noise), ways))
+
+        if size is None:
+            narrow = go(CANDIDATES, SHARP_SIZE)
+            if float(np.median([core_mass(kernel) for kernel in narrow])) >= SHARP_MASS:
+                return _sharp(windows, noise, narrow)
+            size = _width(windows[0], noise)
+        kernels = go(CANDIDATES, size)
+        single = list(pool.map(lambda window: _go([window], size, noise, SCOUT), windows)) if windows[1:] else []
+    judge, best = _judged(windows, noise, kernels)
+    kernel = centre_in(best.kernel, size)
+    others = [one for one in kernels if one is not best.kernel] + single
+    plain = judge.hear(delta_kernel(1))
+    return Estimate(
+        kernel=kernel,
+        agreement=float(np.mean([_likeness(one, kernel) for one in others])),
+        border=border_mass(best.kernel),
+        gain=plain.density / best.density,
+        misfit=best.misfit / max(noise, 1e-9),
+        sharp=False,
+    )
+
+
+def _go(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
+    return coarse_to_fine(windows, size + way.wider, noise, way)
+
+
+def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray]) -> Estimate:
+    delta = delta_kernel(1)
+    judge, best = _judged(windows, noise, kernels, rounds=0)
+    return Estimate(
+        kernel=delta,
+        agreement=float(np.mean([core_mass(kernel) for kernel in kernels])),
+        border=0.0,
+        gain=judge.hear(delta).density / best.density,
+        misfit=best.misfit / max(noise, 1e-9),
+        sharp=True,
+    )
+
+
+def _width(window: FloatArray, noise: float) -> int:
+    """Return the width that the kernel needs: the widest whose restoration is nearly as sparse as the sparsest."""
+    widths = [width for width in (*WIDTHS, WIDEST) if 3 * width <= min(window.shape)] or [WIDTHS[0]]
+    kernels: list[FloatArray] = []
+    for width in widths:
+        if width == WIDEST and extent(kernels[-1]) <= ROOMY * widths[-2]:
+            break
+        kernels.append(coarse_to_fine([window], width, noise, SCOUT))
+    judge = Judge([Window(window, kernels[-1].shape[0])], noise)
+    verdicts = [judge.hear(kernel) for kernel in kernels]
+    limit = NEARLY * min(verdict.density for verdict in verdicts)
+    fitting = [verdict.kernel for verdict in verdicts if verdict.density <= limit]
+    return max(5, extent(fitting[-1]) + 2)
+
+
+def _judged(
+    windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray], rounds: int = 8
+) -> tuple[Judge, Verdict]:
+    widest = max(kernel.shape[0] for kernel in kernels)
+    judge = Judge([Window(window, widest) for window in windows], noise)
+    for kernel in kernels:
+        judge.hear(fit_to(kernel, widest))
+    best = judge.best()
+    if best.misfit > POLISH_FROM * noise:
+        best = _polish(judge, best, noise, rounds)
+    return judge, best
+
+
+def _polish(judge: Judge, best: Verdict, noise: float, rounds: int) -> Verdict:
+    """Improve a kernel by small steps, each accepted or refused by the judge; return the best in the end.
+
+    Proposed are: a little sharper, a little softer (edges in the picture are not the ideal steps that sparse
+    gradients assume, which biases the width of the kernel), half-way towards the kernel that the restored window
+    asks for, half-way towards the one that its sharp edges ask for.
+    """
+    level = Level([window.blurred for window in judge.windows], best.kernel.shape[0], judge.windows)
+    threshold = level.threshold(SCOUT.edges * best.kernel.shape[0])
+    way = Way(nonnegative=True, margin=0.25, floor=0.03)
+    sparsity = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+    for _ in range(rounds):
+        kernel = best.kernel
+        restored = level.solve([judge.restore(window, kernel) for window in judge.windows], way, threshold / 1.5)
+        sharp = level.turn(kernel, way, sparsity, threshold)
+        judge.hear(_sharpened(kernel, 0.5))
+        judge.hear(normalised(scipy.ndimage.gaussian_filter(kernel, 0.4)))
+        judge.hear(normalised(kernel + restored))
+        judge.hear(normalised(kernel + sharp))
+        if judge.best() is best:
+            break
+        best = judge.best()
+    return best
+
+
+def _sharpened(kernel: FloatArray, amount: float) -> FloatArray:
+    soft = scipy.ndimage.gaussian_filter(kernel, 0.7)
+    return normalised(np.maximum(kernel + np.float32(amount) * (kernel - soft), 0))
+
+
+def _likeness(one: FloatArray, other: FloatArray) -> float:
+    """Return the correlation of two kernels, aligned, and smoothed so that a thin path may lie half a pixel off."""
+    soft = [scipy.ndimage.gaussian_filter(np.pad(kernel, 3), 1.0) for kernel in (one, other)]
+    return align(soft[0], soft[1])[1]

@@ -1,0 +1,88 @@
+"""Which of several kernels explains the windows best: each restores them, and what comes out is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.splitting import Window
+from tilepipe.psf.edges import gradients
+
+__all__ = ["Judge", "Verdict"]
+
+FloatArray = npt.NDArray[np.float32]
+
+RIM = 20
+"""Border of a window that is not judged, px: there the restoration guesses what lies beyond."""
+
+TOLERANCE = 1.08
+"""A kernel may misfit by this factor more than the best one and still win by restoring a sparser picture."""
+
+SMALLEST_LAM, LAM_PER_VARIANCE = 2e-4, 8.0
+"""Weight of the total variation while judging: 8 sigma^2, but not less."""
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A kernel with what it makes of the windows.
+
+    Parameters
+    ----------
+    kernel : float32 (k, k), sum 1.
+    misfit : standard deviation of k*x - y, the unit of the windows.
+    density : l1 / l2 norm of the restored gradients; sharp pictures without ringing have a low one
+        (Krishnan, Tay & Fergus 2011).
+    """
+
+    kernel: FloatArray
+    misfit: float
+    density: float
+
+
+class Judge:
+    """Judges kernels by the windows they restore, and remembers every verdict.
+
+    Parameters
+    ----------
+    windows : blurred windows.
+    noise : their noise, standard deviation.
+    """
+
+    def __init__(self, windows: Sequence[Window], noise: float) -> None:
+        self.windows = windows
+        self.lam = max(LAM_PER_VARIANCE * noise**2, SMALLEST_LAM)
+        self.verdicts: list[Verdict] = []
+
+    def restore(self, window: Window, kernel: FloatArray) -> FloatArray:
+        """Return the window restored with `kernel`, as it is for judging."""
+        return window.total_variation(kernel, self.lam)
+
+    def hear(self, kernel: FloatArray) -> Verdict:
+        """Restore every window with `kernel`; return and remember the verdict."""
+        misfit = first = second = 0.0
+        pixels = 0
+        for window in self.windows:
+            rim = min(RIM, min(window.blurred.shape) // 4)
+            inside = np.s_[rim:-rim, rim:-rim]
+            restored = self.restore(window, kernel)
+            residual = (window.blur(restored, kernel) - window.blurred)[inside]
+            residual = residual - residual.mean()
+            length = np.hypot(*gradients(restored))[inside]
+            misfit += float(np.vdot(residual, residual))
+            first += float(length.sum(dtype=np.float64))
+            second += float(np.vdot(length, length))
+            pixels += residual.size
+        verdict = Verdict(kernel, (misfit / pixels) ** 0.5, first / max(second * pixels, 1e-30) ** 0.5)
+        self.verdicts.append(verdict)
+        return verdict
+
+    def best(self) -> Verdict:
+        """Return the verdict of lowest density among those whose misfit is within TOLERANCE of the lowest.
+
+        Misfit alone prefers kernels that explain noise; density alone is fooled by a carpet of faint taps.
+        """
+        limit = TOLERANCE * min(verdict.misfit for verdict in self.verdicts)
+        return min((verdict for verdict in self.verdicts if verdict.misfit <= limit), key=lambda v: v.density)

@@ -1,0 +1,132 @@
+"""One way from a blurred window to its kernel: sharp edges and kernel in turn, coarse to fine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.ndimage
+
+from tilepipe.deconv.splitting import Window
+from tilepipe.psf.edges import edge_threshold, gradients, select_edges
+from tilepipe.psf.equations import BlurredEdges, KernelEquations
+from tilepipe.psf.tidy import centre, prune, resize
+
+__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine"]
+
+FloatArray = npt.NDArray[np.float32]
+
+SCALE = math.sqrt(0.5)
+"""Each scale of the pyramid to the next finer one."""
+
+COARSEST = 5
+"""Width of the kernel at the coarsest scale, px."""
+
+FINEST_FLOOR = 1 / 20
+"""Taps below this share of the peak are noise in a finished kernel."""
+
+SPARSITY_PER_NOISE = 0.1
+"""mu never falls below this many standard deviations of the noise: below it noise counts as edges."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One set of numbers for the alternation.
+
+    Parameters
+    ----------
+    nonnegative : solve for k >= 0; otherwise conjugate gradients, cut at 0 afterwards.
+    margin : edges closer to the border than this many kernel widths do not count.
+    mass : pieces of the kernel with less than this share are dropped.
+    sparsity : mu at the start, the weight of a gradient in the sharp image.
+    decay : mu is divided by it each round.
+    sparsest : mu does not fall below.
+    floor : taps below this share of the peak are dropped each round.
+    edges : pixels wanted per direction and px of kernel width.
+    wider : px added to the kernel's width while it is sought.
+    rounds : at each scale.
+    """
+
+    nonnegative: bool
+    margin: float
+    mass: float = 0.02
+    sparsity: float = 1e-2
+    decay: float = 1.1
+    sparsest: float = 1e-4
+    floor: float = 0.05
+    edges: int = 80
+    wider: int = 2
+    rounds: int = 6
+    gamma: float = 2.0
+
+
+def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
+    """Return the (size, size) kernel that one way ends at."""
+    sparsest = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+    sparsity = way.sparsity
+    kernel = None
+    for scale, width in _pyramid(size):
+        kernel = _two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
+        level = Level([_shrunk(window, scale) for window in windows], width)
+        threshold = level.threshold(way.edges * width)
+        for _ in range(way.rounds):
+            kernel = level.turn(kernel, way, max(sparsity, sparsest), threshold)
+            sparsity, threshold = sparsity / way.decay, threshold / 1.1
+        kernel = centre(kernel, whole=scale == 1)
+    assert kernel is not None
+    return prune(kernel, FINEST_FLOOR)
+
+
+class Level:
+    """The windows at one scale, with everything that all rounds there share."""
+
+    def __init__(self, blurred: Sequence[FloatArray], size: int, windows: Sequence[Window] | None = None) -> None:
+        self.blurred = blurred
+        self.size = size
+        self.windows = windows or [Window(window, size) for window in blurred]
+        self.equations = [BlurredEdges(window, size) for window in blurred]
+
+    def threshold(self, count: int) -> float:
+        """Return the gradient that selects edges at first, from the blurred windows."""
+        return min(edge_threshold(*gradients(window), count) for window in self.blurred)
+
+    def turn(self, kernel: FloatArray, way: Way, sparsity: float, threshold: float) -> FloatArray:
+        """Return the next kernel: sharp edges from this one, then the kernel from them."""
+        return self.solve([window.sharp_edges(kernel, sparsity) for window in self.windows], way, threshold)
+
+    def solve(self, sharp: Sequence[FloatArray], way: Way, threshold: float) -> FloatArray:
+        """Return the pruned kernel that turns the edges of `sharp` into the blurred ones."""
+        margin = int(way.margin * self.size)
+        edges = [select_edges(*gradients(image), threshold, margin) for image in sharp]
+        equations = KernelEquations(self.equations, edges, way.gamma)
+        raw = equations.nonnegative(60) if way.nonnegative else equations.conjugate_gradients(20)
+        return prune(raw, way.floor, way.mass)
+
+
+def _pyramid(size: int) -> list[tuple[float, int]]:
+    """Return (scale, kernel width) from coarse to fine; the finest is (1, size)."""
+    levels = [(1.0, size)]
+    while levels[-1][1] > COARSEST:
+        scale = levels[-1][0] * SCALE
+        levels.append((scale, max(3, round(size * scale) // 2 * 2 + 1)))
+    return levels[::-1]
+
+
+def _two_taps(size: int) -> FloatArray:
+    kernel = np.zeros((size, size), np.float32)
+    kernel[size // 2, size // 2 : size // 2 + 2] = 0.5
+    return kernel
+
+
+def _shrunk(window: FloatArray, scale: float) -> FloatArray:
+    """Return the window scaled down by `scale`, smoothed against aliasing first."""
+    if scale == 1:
+        return window
+    smooth = scipy.ndimage.gaussian_filter(window, 0.5 / scale)
+    places = [(np.arange(round(length * scale)) + 0.5) / scale - 0.5 for length in window.shape]
+    grid = np.meshgrid(*places, indexing="ij")
+    shrunk: FloatArray = scipy.ndimage.map_coordinates(smooth, grid, order=3, mode="nearest").astype(np.float32)
+    return shrunk
