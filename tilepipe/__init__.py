@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilepipe import errors
     from tilepipe.arrays import deconvolve
+    from tilepipe.blind import estimate_psf
     from tilepipe.planning import Plan
     from tilepipe.planning import make_plan as plan
     from tilepipe.psf.model import PSF
 
 __version__ = "0.1.0"
 
-__all__ = ["PSF", "Plan", "__version__", "deconvolve", "errors", "plan"]
+__all__ = ["PSF", "Plan", "__version__", "deconvolve", "errors", "estimate_psf", "plan"]
 
 _HOMES = {
     "PSF": ("tilepipe.psf.model", "PSF"),
     "Plan": ("tilepipe.planning", "Plan"),
     "deconvolve": ("tilepipe.arrays", "deconvolve"),
     "errors": ("tilepipe.errors", None),
+    "estimate_psf": ("tilepipe.blind", "estimate_psf"),
     "plan": ("tilepipe.planning", "make_plan"),
 }
 

@@ -22,7 +22,7 @@ from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame
 from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile
-from tilepipe.tuning import check_size, tune
+from tilepipe.tuning import check_size, passes_through, tune
 
 __all__ = ["deconvolve", "restore_planes"]
 
@@ -71,7 +71,7 @@ def deconvolve(
     windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
     sample = Sample(windows, Light((LINEAR,) * len(planes), "float32"))
     tuning = tune(sample, blur, parse_priority(priority), None)
-    if blur.is_delta:
+    if passes_through(blur, parse_priority(priority)):
         restored = start
     else:
         grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)

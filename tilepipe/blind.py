@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from tilepipe.image.info import ImageReader
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, known, linearise
 from tilepipe.image.read import open_image
-from tilepipe.psf.estimate import Estimate, estimate_kernel
+from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
 from tilepipe.psf.window import BLOCK, WindowScout
 
-__all__ = ["CONFIDENT", "Finding", "Look", "estimate_psf", "find_psf", "look_at", "parse_window"]
+__all__ = ["CONFIDENT", "Finding", "Look", "check_psf", "estimate_psf", "find_psf", "look_at", "parse_window"]
 
 FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
@@ -47,7 +46,7 @@ USABLE = 0.5
 FLAT = 1e-4
 """Standard deviation below which a window is constant, linear light."""
 
-CONFIDENT = 0.5
+CONFIDENT = 0.4
 """Confidence below which a run refuses the PSF."""
 
 
@@ -102,7 +101,7 @@ def estimate_psf(
 
     Returns
     -------
-    The PSF; ``psf.confidence`` in 0..1 says how sure it is (below 0.5 a run would refuse it).  A delta for a picture
+    The PSF; ``psf.confidence`` in 0..1 says how sure it is (below 0.4 a run would refuse it).  A delta for a picture
     that is not blurred.
 
     Raises
@@ -123,32 +122,44 @@ def estimate_psf(
     return find_psf(_look_at_array(pixels, size, window), size, threads=threads).psf
 
 
+def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
+    """Return how well `psf` explains the blur of another picture, beside the PSF found there.
+
+    Returns
+    -------
+    "likeness" of the two kernels, 0..1; "gain": how much sparser each makes the picture (1: not at all), "misfit" of
+    each over the noise; "confidence" of the one found; "explains": `psf` does nearly as well as the one found.
+    """
+    reader = open_image(image)
+    try:
+        look = look_at(reader, None, window)
+    finally:
+        reader.close()
+    finding = find_psf(look, threads=threads)
+    found = finding.psf.kernel
+    likeness, mine, other = compare(look.windows, look.noise, psf.kernel, found)
+    return {
+        "likeness": round(likeness, 3),
+        "gain": round(mine.gain, 3),
+        "gain_found": round(other.gain, 3),
+        "misfit": round(mine.misfit, 3),
+        "misfit_found": round(other.misfit, 3),
+        "confidence": finding.psf.confidence,
+        "explains": bool(mine.gain >= 1 + 0.7 * (other.gain - 1) and mine.misfit <= 1.3 * max(other.misfit, 1.0)),
+    }
+
+
 def find_psf(look: Look, size: int | None = None, *, threads: int = 1) -> Finding:
     """Estimate the PSF from what was looked at, name its nearest shape, say how sure it is."""
     estimate = estimate_kernel(look.windows, look.noise, size, threads=threads)
     made_by: dict[str, Any] = {
         "estimated": True,
-        "confidence": round(confidence(estimate), 3),
+        "confidence": round(estimate.confidence, 3),
         "windows": [[(x0 + x1) // 2, (y0 + y1) // 2, max(y1 - y0, x1 - x0)] for y0, y1, x0, x1 in look.boxes],
         "noise": float(f"{look.noise:.3g}"),
         "nearest": str(nearest_shape(estimate.kernel)),
     }
     return Finding(PSF(estimate.kernel, made_by), estimate.sharp, estimate, look)
-
-
-def confidence(estimate: Estimate) -> float:
-    """Return how likely the kernel is a good one, 0..1: a logistic of what speaks for it, fitted to known cases."""
-    score = (
-        CONFIDENCE["offset"]
-        + CONFIDENCE["agreement"] * estimate.agreement
-        + CONFIDENCE["gain"] * (0.0 if estimate.sharp else math.log(estimate.gain))
-        + CONFIDENCE["misfit"] * max(0.0, math.log(max(estimate.misfit, 1e-3)))
-        + CONFIDENCE["border"] * estimate.border
-    )
-    return 1 / (1 + math.exp(-score))
-
-
-CONFIDENCE = {"offset": -14.0, "agreement": 16.0, "gain": 10.0, "misfit": -1.0, "border": -5.0}
 
 
 def look_at(reader: ImageReader, size: int | None = None, window: Any = None) -> Look:
@@ -167,10 +178,7 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
         rows = np.moveaxis(reader.rows(top, bottom), -1, 0)[: info.colours]
         return _luminance(rows, info.light)
 
-    if window is not None:
-        boxes = [_box_of(parse_window(window), size, shape)]
-    else:
-        boxes = _choose(band, shape)
+    boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
     windows = []
     for y0, y1, x0, x1 in boxes:
         pieces = [band(top, min(top + BAND, y1))[:, x0:x1] for top in range(y0, y1, BAND)]

@@ -66,7 +66,11 @@ class RunReport:
             "seconds": round(self.seconds, 2),
             "tiles": self.tiles,
             "memory": self.memory,
-            "psf": {"size": self.plan.psf.size, "confidence": None, "file": self.plan.settings.psf},
+            "psf": {
+                "size": self.plan.psf.size,
+                "confidence": self.plan.psf.confidence,
+                "file": self.plan.settings.psf or str(self.folder / "psf.tif"),
+            },
             "recipe": recipe_facts(self.plan.recipe),
             "halo": self.plan.recipe.halo,
             "tile": self.plan.recipe.core,

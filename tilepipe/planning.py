@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
+from tilepipe.blind import CONFIDENT, find_psf, look_at
 from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
 from tilepipe.deconv.tv import ALGORITHM_VERSION, TAPER, Spectrum, TvParameters, Workspace, restore, workspace_planes
-from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
-from tilepipe.image.info import ImageInfo
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError, UncertainPsfError
+from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import read_sample
 from tilepipe.image.write import output_bytes, output_light
@@ -35,7 +36,7 @@ from tilepipe.runtime.memory import (
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid
-from tilepipe.tuning import Tuning, check_size, tune
+from tilepipe.tuning import Tuning, check_size, passes_through, tune
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -132,7 +133,12 @@ class Plan:
             "channels": self.info.channels,
             "dtype": self.info.dtype,
             "curve": self.info.curve_note,
-            "psf": {"size": self.psf.size, "delta": self.psf.is_delta},
+            "psf": {
+                "size": self.psf.size,
+                "delta": self.psf.is_delta,
+                "confidence": self.psf.confidence,
+                "made_by": self.psf.made_by,
+            },
             "recipe": recipe_facts(self.recipe),
             "halo": self.recipe.halo,
             "tile": self.recipe.core,
@@ -188,11 +194,12 @@ def make_plan(
     output : TIFF to write.
     psf : the blur, or its file; by default the setting ``psf``.
     config, sets : further settings, as on the command line.
-    on_event : told when the halo is about to be measured, which takes some seconds.
+    on_event : told when the blur is about to be estimated and the halo measured, which takes some seconds.
     **flags : any field of :class:`tilepipe.settings.Settings`.
 
     Raises
     ------
+    UncertainPsfError : no PSF was given and the estimate is too uncertain.
     InputError, SettingsError, PsfError, OutputError : as their names say.  A plan that does not fit is
         returned all the same; its :meth:`Plan.check` raises.
     """
@@ -243,19 +250,33 @@ def _look_at(image: Path, psf: PSF | None, settings: Settings, on_event: Listene
     reader = open_image(image)
     try:
         if psf is None:
-            if settings.psf is None:
-                raise SettingsError(
-                    "no PSF given, and estimating one is not built yet; give --psf FILE (tilepipe psf make makes one)"
-                )
-            psf = PSF.load(settings.psf)
+            psf = PSF.load(settings.psf) if settings.psf else _estimated(reader, settings, on_event)
         check_size(psf, reader.info.height, reader.info.width)
         sample = read_sample(reader, WINDOW)
     finally:
         reader.close()
     _compile(reader.info, settings.dtype or reader.info.dtype)
-    if not psf.is_delta:
+    if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
+
+
+def _estimated(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
+    """Find the blur in the picture; UncertainPsfError when it is not sure enough and nobody forces it."""
+    look = look_at(reader, settings.blur, settings.window)
+    on_event(
+        Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
+    )
+    finding = find_psf(look, settings.blur, threads=settings.jobs or _cores())
+    sure = finding.psf.confidence or 0.0
+    if sure < CONFIDENT and not settings.force:
+        raise UncertainPsfError(
+            f"the blur was found with confidence {sure:.2f}, at least {CONFIDENT:g} is needed; give it with --psf, "
+            "look elsewhere with --window X,Y, or take it all the same with --force"
+        )
+    if finding.sharp:
+        on_event(Note("already sharp: no blur was found in the picture"))
+    return finding.psf
 
 
 def _compile(info: ImageInfo, dtype: str) -> None:
@@ -281,7 +302,7 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
         dtype=info.dtype,
         curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
         psf=psf.digest,
-        solver="identity" if psf.is_delta else settings.solver,
+        solver="identity" if passes_through(psf, settings.priority_value) else settings.solver,
         noise=tuning.noise,
         priority=settings.priority_value,
         lam=parameters.lam,

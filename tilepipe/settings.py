@@ -46,7 +46,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Parameters
     ----------
-    psf : PSF file.
+    psf : PSF file; None finds the blur.
+    blur : width of the blur that is looked for, px, odd, 3..65; None finds it.
+    window : where to look for it, "X,Y" or "X,Y,SIZE" (centre, px); None chooses.
+    force : take an estimated PSF however uncertain it is.
     priority : -1..1, or "denoise", "balanced", "deblur".
     solver : "tv".
     tile : largest core edge, px, at least 64; None chooses.
@@ -61,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     psf: str | None = None
+    blur: int | None = None
+    window: str | None = None
+    force: bool = False
     priority: float | str = "balanced"
     solver: Literal["tv"] = "tv"
     tile: int | None = None
@@ -76,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Check ranges; SettingsError gives the value, the limit and the way out."""
         parse_priority(self.priority)
+        if self.blur is not None and not (3 <= self.blur <= 65 and self.blur % 2 == 1):
+            raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..65: leave it out to have it found")
         if self.tile is not None and self.tile < 64:
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:

@@ -16,7 +16,7 @@ from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import OVERLAP, Grid
 
-__all__ = ["Tuning", "check_size", "tune"]
+__all__ = ["Tuning", "check_size", "passes_through", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -41,6 +41,10 @@ data term is made softer, with more steps to make up for it, which costs decibel
 
 PROBES = 3
 """Windows of the picture in which the seam error is measured."""
+
+
+DENOISE_FACTOR = 0.7
+"""lam = 0.7 sigma at priority -1 for a picture that is not blurred: where plain total variation denoises best."""
 
 
 @dataclass(frozen=True)
@@ -75,32 +79,38 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
     Parameters
     ----------
     sample : windows of the picture, up to ``locality.WINDOW`` px an edge.
-    psf : the blur; a delta needs no solver and no halo.
+    psf : the blur; a delta needs no solver and no halo, unless the picture is to be denoised.
     priority : -1..1; lam falls tenfold per unit.
     halo : px when the user fixed it: penalties stay what they would be, only the prediction changes.
     """
     noise = float(f"{sample.noise():.3g}")
-    if psf.is_delta:
+    if passes_through(psf, priority):
         return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, None, 0.0, 0.0)
     level = max(noise, NOISE_FLOOR)
+    strength = _strength(psf, priority, level)
     kernel = np.asarray(psf.kernel)
     scene = SyntheticScene(kernel, level)
     probes = sample.liveliest(PROBES)
-    best = scene.decibels(_parameters(level, priority, 0))  # compiles, too: what follows can be timed
+    best = scene.decibels(_parameters(level, strength, 0))  # compiles, too: what follows can be timed
     started = time.perf_counter()
-    profiles = {0: measure_profile(kernel, _parameters(level, priority, 0), probes, scene, OVERLAP)}
+    profiles = {0: measure_profile(kernel, _parameters(level, strength, 0), probes, scene, OVERLAP)}
     nanoseconds = (time.perf_counter() - started) / _pixels(probes, scene) / LADDER[0][1] * 1e9
 
     def reaches(rung: int) -> bool:
         if rung not in profiles:
-            profiles[rung] = measure_profile(kernel, _parameters(level, priority, rung), probes, scene, OVERLAP)
+            profiles[rung] = measure_profile(kernel, _parameters(level, strength, rung), probes, scene, OVERLAP)
         return profiles[rung].halo() is not None
 
     rung = 0 if reaches(0) else _first(reaches, 1, len(LADDER) - 1)
-    parameters, profile = _parameters(level, priority, rung), profiles[rung]
+    parameters, profile = _parameters(level, strength, rung), profiles[rung]
     price = best - scene.decibels(parameters) if rung else 0.0
     chosen = _halo(profile, psf) if halo is None else halo
     return Tuning(noise, parameters, chosen, profile, round(max(0.0, price), 1), nanoseconds)
+
+
+def passes_through(psf: PSF, priority: float) -> bool:
+    """Return whether pixels come out as they went in: no blur, and no denoising asked for."""
+    return psf.is_delta and priority >= 0
 
 
 def _halo(profile: Profile, psf: PSF) -> int:
@@ -112,10 +122,17 @@ def _halo(profile: Profile, psf: PSF) -> int:
     return max(halo, -(-psf.size // 32) * 16)
 
 
-def _parameters(noise: float, priority: float, rung: int) -> TvParameters:
+def _strength(psf: PSF, priority: float, noise: float) -> float:
+    """Return lam / sigma^2: tenfold less per unit of priority; without blur proportional to sigma, for denoising."""
+    if psf.is_delta:
+        return DENOISE_FACTOR / noise * 10 ** -(priority + 1)
+    return LAMBDA_FACTOR * 10**-priority
+
+
+def _parameters(noise: float, strength: float, rung: int) -> TvParameters:
     """Return rung `rung` of the ladder at `noise`, every number rounded to what a recipe shows."""
     factor, steps, growth = LADDER[rung]
-    lam = float(f"{LAMBDA_FACTOR * noise**2 * 10**-priority:.4g}")
+    lam = float(f"{strength * noise**2:.4g}")
     return TvParameters(lam, float(f"{factor * noise:.4g}"), float(f"{R2_FACTOR * lam:.4g}"), growth, steps)
 
 

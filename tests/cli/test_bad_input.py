@@ -119,8 +119,40 @@ def test_a_missing_config(refused_here, photo, psf):
 # --- usage and settings: 2
 
 
-def test_no_psf(refused_here, photo):
-    assert "--psf FILE" in refused_here(2, "run", photo, "-o", "out.tif")
+WINDOWS = {
+    "too small": ("100,80,15", 2, "at least 21 px"),
+    "smaller than three kernels": ("100,80,60", 2, "three kernels"),
+    "outside": ("200,80", 2, "outside the picture of 200 x 160"),
+    "larger than the picture": ("100,80,180", 2, "make it smaller"),
+    "no window": ("here", 2, "X,Y"),
+}
+
+
+@pytest.mark.parametrize(("window", "code", "words"), WINDOWS.values(), ids=WINDOWS)
+def test_window_that_cannot_be_looked_at(refused_here, photo, window, code, words):
+    blur = ["--blur", "21"] if "three" in words else []
+    assert words in refused_here(code, "run", photo, "-o", "out.tif", "--window", window, *blur)
+
+
+@pytest.mark.parametrize("blur", ["8", "1", "67"])
+def test_blur_that_cannot_be_looked_for(refused_here, photo, blur):
+    assert "odd, in 3..65" in refused_here(2, "run", photo, "-o", "out.tif", "--blur", blur)
+
+
+NOTHING_TO_SEE = {
+    "constant": (np.full((300, 300), 20000, np.uint16), "is constant"),
+    "all clipped": (np.full((300, 300), 65535, np.uint16), "100 % clipped"),
+    "all NaN": (np.full((300, 300), np.nan, np.float32), "not finite"),
+}
+
+
+@pytest.mark.parametrize(("pixels", "words"), NOTHING_TO_SEE.values(), ids=NOTHING_TO_SEE)
+def test_picture_that_shows_nothing(refused_here, tmp_path, pixels, words):
+    tifffile.imwrite(tmp_path / "photo.tif", pixels, photometric="minisblack")
+    line = refused_here(8, "run", "photo.tif", "-o", "out.tif")
+    assert words in line
+    assert "--psf" in line
+    assert "--window" in line
 
 
 def test_no_output(refused_here, photo, psf):

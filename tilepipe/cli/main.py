@@ -17,7 +17,7 @@ __all__ = ["main"]
 VERBS = {
     "run": ("tilepipe.cli.run", "Deblur IMAGE and write the result."),
     "plan": ("tilepipe.cli.plan", "Show what run would do; write nothing."),
-    "psf": ("tilepipe.cli.psf", "Make a PSF file, or show one."),
+    "psf": ("tilepipe.cli.psf", "Find the blur of a picture, make, show or check a PSF."),
     "inspect": ("tilepipe.cli.inspect", "Show size, type, layout, colours, metadata, noise."),
     "status": ("tilepipe.cli.status", "Show what a cache holds: done, left, and why."),
     "cache": ("tilepipe.cli.cache", "List, verify and remove caches."),

@@ -12,8 +12,11 @@ __all__ = ["FLAGS", "pipeline_flags", "settings_from"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (tilepipe psf make ... makes one)."},
+    "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..65 (default: found)."},
+    "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
     "--priority": {"metavar": "P", "help": "denoise | balanced | deblur, or -1 (cleaner) .. 1 (sharper)."},
+    "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (default: found in the picture)."},
+    "--force": {"is_flag": True, "help": "Take an estimated PSF however uncertain it is."},
     "--memory": {
         "metavar": "SIZE",
         "help": "Budget of the whole process, 512MB or 2GiB (default: half of what is free).",

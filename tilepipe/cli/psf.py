@@ -1,4 +1,4 @@
-"""``tilepipe psf make | show``."""
+"""``tilepipe psf estimate | make | show | check``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,72 @@ SHOWN = 41
 
 @click.group("psf")
 def psf_verb() -> None:
-    """Make a PSF file, or show one.
+    """Find the blur of a picture, make a PSF file, show one, or check one against another picture.
 
     A PSF file is a 32-bit float TIFF with a description as JSON; it opens in ImageJ, napari and deconwolf.
     """
+
+
+blur_option = click.option("--blur", type=int, metavar="N", help="Width of the blur, px, odd, 3..65 (default: found).")
+window_option = click.option("--window", metavar="X,Y[,SIZE]", help="Where to look: centre and edge, px.")
+
+
+@psf_verb.command("estimate")
+@click.argument("image", metavar="IMAGE")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The TIFF to write.")
+@blur_option
+@window_option
+@click.option("--png", metavar="OUT", help="Write an enlarged picture of it, too.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
+def estimate(
+    image: str, output: str, blur: int | None, window: str | None, png: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Find the blur of IMAGE and write it to OUT; how sure it is, is said and kept in the file."""
+    import json
+
+    from tilepipe.blind import estimate_psf
+    from tilepipe.report.psf_picture import write_psf_picture
+
+    psf = estimate_psf(image, blur, window, threads=_cores())
+    psf.save(output, overwrite=overwrite)
+    if png is not None:
+        write_psf_picture(psf, png, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps({"file": output, "confidence": psf.confidence, **psf.facts()}))
+        return
+    click.echo(output)
+    click.echo(f"{psf.size} x {psf.size} px, {psf.made_by['nearest']}; confidence {psf.confidence:.2f}", err=True)
+
+
+@psf_verb.command("check")
+@click.argument("file", metavar="PSF")
+@click.argument("image", metavar="IMAGE")
+@window_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(file: str, image: str, window: str | None, as_json: bool) -> None:
+    """Say how well the blur in PSF explains IMAGE, so that a PSF found once may be used again."""
+    import json
+
+    from tilepipe.blind import check_psf
+    from tilepipe.psf.model import PSF
+
+    facts = check_psf(PSF.load(file), image, window, threads=_cores())
+    if as_json:
+        click.echo(json.dumps({"psf": file, "image": image, **facts}))
+        return
+    click.echo(f"{file} {'explains' if facts['explains'] else 'does not explain'} {image}")
+    click.echo(
+        f"likeness to the blur found there {facts['likeness']:.2f} (found with confidence {facts['confidence']:.2f})   "
+        f"sparser by {facts['gain']:.2f} (the one found: {facts['gain_found']:.2f})   misfit {facts['misfit']:.2f} "
+        f"(the one found: {facts['misfit_found']:.2f}) of the noise"
+    )
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1
 
 
 @psf_verb.command("make")

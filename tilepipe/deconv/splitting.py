@@ -66,7 +66,7 @@ class Window:
     def total_variation(
         self, kernel: npt.NDArray[Any], lam: float, first: float = 1.0, last: float = 256.0, ratio: float = 2.8284271
     ) -> FloatArray:
-        """Return min 1/2 ||k*x - y||^2 + lam sum |grad x| by seven steps of splitting (Krishnan & Fergus 2009, p = 1).
+        """Return min 1/2 ||k*x - y||^2 + lam sum |grad x| by six steps of splitting (Krishnan & Fergus 2009, p = 1).
 
         Parameters
         ----------

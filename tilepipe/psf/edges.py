@@ -52,7 +52,7 @@ def select_edges(across: FloatArray, down: FloatArray, threshold: float, margin:
     Near the border the restored image is a guess about what lies beyond; its edges there draw streaks into
     the kernel.
     """
-    keep = across * across + down * down >= np.float32(threshold) ** 2
+    keep = np.hypot(across, down) >= np.float32(threshold)
     if margin:
         keep[:margin] = keep[-margin:] = False
         keep[:, :margin] = keep[:, -margin:] = False

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from tilepipe.deconv.splitting import Window
+from tilepipe.psf.confidence import confidence, relief
 from tilepipe.psf.judge import Judge, Verdict
 from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
 from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine
 
-__all__ = ["WIDEST", "Estimate", "estimate_kernel"]
+__all__ = ["WIDEST", "Estimate", "Merit", "compare", "estimate_kernel"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -59,6 +60,9 @@ SHARP_SIZE = 7
 SHARP_MASS = 0.85
 """Mass within 3 x 3 px from which on it is not."""
 
+NOISE_FLOOR = 1e-3
+"""Noise that misfits are compared with is at least this: no model is more exact."""
+
 POLISH_FROM = 1.1
 """Misfit over noise from which on polishing pays: below, the noise decides what looks better."""
 
@@ -74,7 +78,8 @@ class Estimate:
     border : share of its mass at its border, 0..1; high when it does not fit the width.
     gain : density without deblurring over density with it (see :class:`~tilepipe.psf.judge.Verdict`); above 1 when
         deblurring makes the picture sparser.
-    misfit : misfit over noise.
+    misfit : misfit over noise; noise below NOISE_FLOOR counts as that.
+    relief : how far the windows' structures rise above the noise (:func:`tilepipe.psf.confidence.relief`).
     sharp : the picture is not blurred; the kernel is a delta then.
     """
 
@@ -83,7 +88,13 @@ class Estimate:
     border: float
     gain: float
     misfit: float
+    relief: float
     sharp: bool
+
+    @property
+    def confidence(self) -> float:
+        """How far the kernel can be trusted, 0..1."""
+        return confidence(self.agreement, self.relief, self.gain, self.misfit, self.border, sharp=self.sharp)
 
 
 def estimate_kernel(
@@ -122,9 +133,30 @@ def estimate_kernel(
         agreement=float(np.mean([_likeness(one, kernel) for one in others])),
         border=border_mass(best.kernel),
         gain=plain.density / best.density,
-        misfit=best.misfit / max(noise, 1e-9),
+        misfit=best.misfit / max(noise, NOISE_FLOOR),
+        relief=relief(windows, noise),
         sharp=False,
     )
+
+
+@dataclass(frozen=True)
+class Merit:
+    """What a kernel makes of windows: `gain` and `misfit` as in :class:`Estimate`."""
+
+    gain: float
+    misfit: float
+
+
+def compare(
+    windows: Sequence[FloatArray], noise: float, one: FloatArray, other: FloatArray
+) -> tuple[float, Merit, Merit]:
+    """Return the likeness of two kernels, 0..1, and the merit of each on `windows` (float32 (h, w) each)."""
+    widest = max(one.shape[0], other.shape[0])
+    judge = Judge([Window(window, widest) for window in windows], noise)
+    plain = judge.hear(delta_kernel(1))
+    verdicts = [judge.hear(kernel) for kernel in (one, other)]
+    first, second = (Merit(plain.density / v.density, v.misfit / max(noise, NOISE_FLOOR)) for v in verdicts)
+    return _likeness(one, other), first, second
 
 
 def _go(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
@@ -139,7 +171,8 @@ def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatA
         agreement=float(np.mean([core_mass(kernel) for kernel in kernels])),
         border=0.0,
         gain=judge.hear(delta).density / best.density,
-        misfit=best.misfit / max(noise, 1e-9),
+        misfit=best.misfit / max(noise, NOISE_FLOOR),
+        relief=relief(windows, noise),
         sharp=True,
     )
 

@@ -21,6 +21,9 @@ RIM = 20
 TOLERANCE = 1.08
 """A kernel may misfit by this factor more than the best one and still win by restoring a sparser picture."""
 
+NOISE_SHARE = 0.6
+"""A misfit below this share of the noise is no merit: the restoration follows the noise."""
+
 SMALLEST_LAM, LAM_PER_VARIANCE = 2e-4, 8.0
 """Weight of the total variation while judging: 8 sigma^2, but not less."""
 
@@ -53,6 +56,7 @@ class Judge:
 
     def __init__(self, windows: Sequence[Window], noise: float) -> None:
         self.windows = windows
+        self.noise = noise
         self.lam = max(LAM_PER_VARIANCE * noise**2, SMALLEST_LAM)
         self.verdicts: list[Verdict] = []
 
@@ -84,5 +88,5 @@ class Judge:
 
         Misfit alone prefers kernels that explain noise; density alone is fooled by a carpet of faint taps.
         """
-        limit = TOLERANCE * min(verdict.misfit for verdict in self.verdicts)
+        limit = TOLERANCE * max(NOISE_SHARE * self.noise, min(verdict.misfit for verdict in self.verdicts))
         return min((verdict for verdict in self.verdicts if verdict.misfit <= limit), key=lambda v: v.density)

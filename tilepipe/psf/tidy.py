@@ -91,7 +91,7 @@ def fit_to(kernel: FloatArray, size: int) -> FloatArray:
     if have >= size:
         edge = (have - size) // 2
         return normalised(kernel[edge : edge + size, edge : edge + size])
-    return np.pad(kernel, (size - have) // 2)
+    return normalised(np.pad(kernel, (size - have) // 2))
 
 
 def centre_in(kernel: FloatArray, size: int, lost: float = 0.005) -> FloatArray:
@@ -126,13 +126,13 @@ def align(kernel: FloatArray, other: FloatArray) -> tuple[FloatArray, float]:
     y, x = np.unravel_index(int(product.argmax()), shape)
     scale = float(np.linalg.norm(first) * np.linalg.norm(second))
     moved = _moved(first, *((int(at) + size) % (2 * size) - size for at in (y, x)))
-    return normalised(moved), float(product.max()) / scale
+    return normalised(moved), min(1.0, float(product.max()) / scale)
 
 
 def border_mass(kernel: FloatArray) -> float:
     """Return the share of mass in the outermost ring of taps (two rings from 15 px on)."""
     rim = 1 if kernel.shape[0] < 15 else 2
-    return float(1 - kernel[rim:-rim, rim:-rim].sum() / kernel.sum())
+    return max(0.0, float(1 - kernel[rim:-rim, rim:-rim].sum() / kernel.sum()))
 
 
 def extent(kernel: FloatArray, share: float = 0.005) -> int:

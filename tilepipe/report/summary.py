@@ -35,9 +35,16 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def _psf_line(plan: Plan) -> str:
-    if plan.psf.is_delta:
-        return "psf      delta: there is nothing to deconvolve, pixels pass through"
-    shape = plan.psf.made_by.get("shape")
+    made_by = plan.psf.made_by
+    if plan.recipe.solver == "identity":
+        found = "already sharp" if made_by.get("estimated") else "delta"
+        return f"psf      {found}: there is nothing to deconvolve, pixels pass through"
+    if made_by.get("estimated"):
+        return (
+            f"psf      {plan.psf.size} x {plan.psf.size}  found blind: {made_by['nearest']}; "
+            f"confidence {plan.psf.confidence:.2f}"
+        )
+    shape = made_by.get("shape")
     return f"psf      {plan.psf.size} x {plan.psf.size}" + (f"  {shape}" if shape else "")
 
 
