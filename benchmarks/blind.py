@@ -278,7 +278,7 @@ def each_line(r: Result) -> str:
     return (
         f"| {r.case.picture} | {r.case.blur} | {noise} | {r.blurred.psnr:.2f} | {r.true.psnr:.2f} "
         f"| {r.found.psnr:.2f} | {r.ratio:.2f} | {r.true.ssim:.3f} | {r.found.ssim:.3f} | {r.seconds:.1f} "
-        f"| {confidence(r.estimate):.2f}{' sharp' * r.estimate.sharp} |"
+        f"| {r.estimate.confidence:.2f}{' sharp' * r.estimate.sharp} |"
     )
 
 
