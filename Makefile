@@ -13,7 +13,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $(READY)
 
-demo: $(READY)            ## make a 24 Mpx blurred scene, deblur it, say what it gained
+demo: $(READY)            ## shake a 24 Mpx scene, deblur it blind, say what it gained
 	$(BIN)/tilepipe demo -o demo --cache demo/cache
 
 test: $(READY)            ## all tests but the slow ones

@@ -114,15 +114,20 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 @kernel
 def _sum_blocks(luminance: Array, first: int, edges: Array, fine: Array, unusable: Array, pixels: Array) -> None:
-    """Add every pixel's differences to its block; those that touch NaN count as unusable."""
+    """Add every pixel's differences to its block; those that touch NaN count as unusable.
+
+    Both differences are means over the same square: with one corner in common, falling diagonals would not be seen.
+    """
     height, width = luminance.shape
     for i in range(height - REACH):
         row = first + i // BLOCK
         for j in range(width - REACH):
             column = j // BLOCK
             here = luminance[i, j]
-            across = luminance[i, j + REACH] - here
-            down = luminance[i + REACH, j] - here
+            right, below = luminance[i, j + REACH], luminance[i + REACH, j]
+            opposite = luminance[i + REACH, j + REACH]
+            across = (right + opposite - here - below) / 2
+            down = (below + opposite - here - right) / 2
             near = abs(luminance[i, j + 1] - here) + abs(luminance[i + 1, j] - here)
             if np.isnan(across + down + near):
                 unusable[row, column] += 1
