@@ -112,7 +112,7 @@ def test_an_unknown_key_names_the_nearest(key, nearest):
 
 
 def test_an_unknown_key_near_nothing_lists_all():
-    with pytest.raises(SettingsError, match=r"unknown setting 'zzz'; known are psf, priority,.*verify"):
+    with pytest.raises(SettingsError, match=r"unknown setting 'zzz'; known are psf, blur,.*verify"):
         resolve(flags={"zzz": 1})
 
 
