@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tilepipe.image.info import ImageReader
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, known, linearise
 from tilepipe.image.read import open_image
-from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
+from tilepipe.psf.estimate import WIDEST, Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
 from tilepipe.psf.window import BLOCK, WindowScout
@@ -24,6 +25,8 @@ __all__ = ["CONFIDENT", "Finding", "Look", "check_psf", "estimate_psf", "find_ps
 
 FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
+Band = Callable[[int, int], FloatArray]
+"""(top, bottom) -> the luminance of these rows."""
 
 WINDOW = 383
 """Edge of the windows that are looked at, px: 3 of them, or one of up to LARGE in a small picture."""
@@ -171,13 +174,22 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
     InputError : the picture is damaged.
     """
     info = reader.info
-    shape = info.height, info.width
-    _check_size(size, shape)
 
     def band(top: int, bottom: int) -> FloatArray:
         rows = np.moveaxis(reader.rows(top, bottom), -1, 0)[: info.colours]
         return _luminance(rows, info.light)
 
+    return _look_through(band, (info.height, info.width), size, window)
+
+
+def _look_at_array(pixels: FloatArray, size: int | None, window: Any) -> Look:
+    planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    light = Light((LINEAR,) * len(planes), "float32")
+    return _look_through(lambda top, bottom: _luminance(planes[:, top:bottom], light), pixels.shape[:2], size, window)
+
+
+def _look_through(band: Band, shape: tuple[int, int], size: int | None, window: Any) -> Look:
+    _check_size(size, shape)
     boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
     windows = []
     for y0, y1, x0, x1 in boxes:
@@ -186,26 +198,13 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
     return _look(boxes, windows)
 
 
-def _look_at_array(pixels: FloatArray, size: int | None, window: Any) -> Look:
-    shape = pixels.shape[0], pixels.shape[1]
-    _check_size(size, shape)
-    planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
-    light = Light((LINEAR,) * len(planes), "float32")
-
-    def band(top: int, bottom: int) -> FloatArray:
-        return _luminance(planes[:, top:bottom], light)
-
-    boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
-    return _look(boxes, [band(y0, y1)[:, x0:x1] for y0, y1, x0, x1 in boxes])
-
-
 def _luminance(samples: npt.NDArray[Any], light: Light) -> FloatArray:
     """Return the mean of the colours, linear light; NaN where any of them is clipped or not finite."""
     mean: FloatArray = known(linearise(samples, light), light).mean(0)
     return mean
 
 
-def _choose(band: Any, shape: tuple[int, int]) -> list[Box]:
+def _choose(band: Band, shape: tuple[int, int]) -> list[Box]:
     height, width = shape
     if min(height, width) < 2 * WINDOW:
         if max(height, width) <= LARGE:
@@ -275,8 +274,8 @@ def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int]) -
 
 
 def _check_size(size: int | None, shape: tuple[int, int]) -> None:
-    if size is not None and not (3 <= size <= 65 and size % 2 == 1):
-        raise SettingsError(f"blur width is {size} px; it must be odd, in 3..65 (leave it out to have it found)")
+    if size is not None and not (3 <= size <= WIDEST and size % 2 == 1):
+        raise SettingsError(f"blur width is {size} px; it must be odd, in 3..{WIDEST} (leave it out to have it found)")
     least = max(SMALLEST, KERNELS_PER_WINDOW * (size or 0))
     if min(shape) < least:
         raise SettingsError(

@@ -27,6 +27,7 @@ from tilepipe.recipe import Recipe
 from tilepipe.runtime.events import Listener, Note, silent
 from tilepipe.runtime.memory import (
     available,
+    cores,
     forget_peak,
     let_go_of_code,
     peak_memory,
@@ -213,7 +214,7 @@ def make_plan(
     recipe = _recipe(info, blur, tuning, settings)
     model = _stage_model(info, recipe)
     allowed = settings.memory_bytes or available() // 2
-    jobs = settings.jobs or _cores()
+    jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
     root = Path(settings.cache).expanduser() if settings.cache else default_root()
     return Plan(
@@ -267,7 +268,7 @@ def _estimated(reader: ImageReader, settings: Settings, on_event: Listener) -> P
     on_event(
         Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
     )
-    finding = find_psf(look, settings.blur, threads=settings.jobs or _cores())
+    finding = find_psf(look, settings.blur, threads=settings.jobs or cores())
     sure = finding.psf.confidence or 0.0
     if sure < CONFIDENT and not settings.force:
         raise UncertainPsfError(
@@ -359,10 +360,3 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

@@ -44,7 +44,10 @@ PROBES = 3
 
 
 DENOISE_FACTOR = 0.7
-"""lam = 0.7 sigma at priority -1 for a picture that is not blurred: where plain total variation denoises best."""
+"""lam = 0.7 sigma at priority -1 for a picture that is not blurred.
+
+Of 0.35, 0.7 and 1.4 the best, or within 0.1 dB of it, on a made scene at 0.5 and 2 % noise.
+"""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -45,9 +46,14 @@ def estimate(
     import json
 
     from tilepipe.blind import estimate_psf
+    from tilepipe.errors import OutputExistsError
     from tilepipe.report.psf_picture import write_psf_picture
+    from tilepipe.runtime.memory import cores
 
-    psf = estimate_psf(image, blur, window, threads=_cores())
+    for path in (output, png):
+        if path is not None and Path(path).exists() and not overwrite:  # not only after seconds of work
+            raise OutputExistsError(f"{path} exists; --overwrite replaces it")
+    psf = estimate_psf(image, blur, window, threads=cores())
     psf.save(output, overwrite=overwrite)
     if png is not None:
         write_psf_picture(psf, png, overwrite=overwrite)
@@ -69,8 +75,9 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
 
     from tilepipe.blind import check_psf
     from tilepipe.psf.model import PSF
+    from tilepipe.runtime.memory import cores
 
-    facts = check_psf(PSF.load(file), image, window, threads=_cores())
+    facts = check_psf(PSF.load(file), image, window, threads=cores())
     if as_json:
         click.echo(json.dumps({"psf": file, "image": image, **facts}))
         return
@@ -80,12 +87,6 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
         f"sparser by {facts['gain']:.2f} (the one found: {facts['gain_found']:.2f})   misfit {facts['misfit']:.2f} "
         f"(the one found: {facts['misfit_found']:.2f}) of the noise"
     )
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
 
 
 @psf_verb.command("make")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -61,7 +61,7 @@ SHARP_MASS = 0.85
 """Mass within 3 x 3 px from which on it is not."""
 
 NOISE_FLOOR = 1e-3
-"""Noise that misfits are compared with is at least this: no model is more exact."""
+"""Noise that misfits are compared with is at least this, at the contrast above: no model is more exact."""
 
 POLISH_FROM = 1.1
 """Misfit over noise from which on polishing pays: below, the noise decides what looks better."""
@@ -109,13 +109,11 @@ def estimate_kernel(
     size : edge of the kernel, px, odd; None finds it.
     threads : ways gone at a time; the result does not depend on it.
     """
-    scale = CONTRAST / max(float(np.sqrt(np.mean([window.var() for window in windows]))), 1e-9)
-    windows = [np.ascontiguousarray(window * np.float32(scale)) for window in windows]
-    noise = noise * scale
+    windows, noise = _scaled(windows, noise)
     with ThreadPoolExecutor(threads) as pool:
 
         def go(ways: Sequence[Way], width: int) -> list[FloatArray]:
-            return list(pool.map(partial(_go, windows, width, noise), ways))
+            return list(pool.map(partial(coarse_to_fine, windows, width, noise), ways))
 
         if size is None:
             narrow = go(CANDIDATES, SHARP_SIZE)
@@ -123,7 +121,8 @@ def estimate_kernel(
                 return _sharp(windows, noise, narrow)
             size = _width(windows[0], noise)
         kernels = go(CANDIDATES, size)
-        single = list(pool.map(lambda window: _go([window], size, noise, SCOUT), windows)) if windows[1:] else []
+        alone = [[window] for window in windows] if windows[1:] else []
+        single = list(pool.map(lambda one: coarse_to_fine(one, size, noise, SCOUT), alone))
     judge, best = _judged(windows, noise, kernels)
     kernel = centre_in(best.kernel, size)
     others = [one for one in kernels if one is not best.kernel] + single
@@ -151,6 +150,7 @@ def compare(
     windows: Sequence[FloatArray], noise: float, one: FloatArray, other: FloatArray
 ) -> tuple[float, Merit, Merit]:
     """Return the likeness of two kernels, 0..1, and the merit of each on `windows` (float32 (h, w) each)."""
+    windows, noise = _scaled(windows, noise)
     widest = max(one.shape[0], other.shape[0])
     judge = Judge([Window(window, widest) for window in windows], noise)
     plain = judge.hear(delta_kernel(1))
@@ -159,8 +159,10 @@ def compare(
     return _likeness(one, other), first, second
 
 
-def _go(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
-    return coarse_to_fine(windows, size + way.wider, noise, way)
+def _scaled(windows: Sequence[FloatArray], noise: float) -> tuple[list[FloatArray], float]:
+    """Return the windows, and their noise, at the contrast that all weights here are for."""
+    scale = CONTRAST / max(float(np.sqrt(np.mean([window.var() for window in windows]))), 1e-9)
+    return [np.ascontiguousarray(window * np.float32(scale)) for window in windows], noise * scale
 
 
 def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray]) -> Estimate:
@@ -184,7 +186,7 @@ def _width(window: FloatArray, noise: float) -> int:
     for width in widths:
         if width == WIDEST and extent(kernels[-1]) <= ROOMY * widths[-2]:
             break
-        kernels.append(coarse_to_fine([window], width, noise, SCOUT))
+        kernels.append(coarse_to_fine([window], width, noise, replace(SCOUT, wider=0)))
     judge = Judge([Window(window, kernels[-1].shape[0])], noise)
     verdicts = [judge.hear(kernel) for kernel in kernels]
     limit = NEARLY * min(verdict.density for verdict in verdicts)
@@ -212,7 +214,7 @@ def _polish(judge: Judge, best: Verdict, noise: float, rounds: int) -> Verdict:
     gradients assume, which biases the width of the kernel), half-way towards the kernel that the restored window
     asks for, half-way towards the one that its sharp edges ask for.
     """
-    level = Level([window.blurred for window in judge.windows], best.kernel.shape[0], judge.windows)
+    level = Level(judge.windows, best.kernel.shape[0])
     threshold = level.threshold(SCOUT.edges * best.kernel.shape[0])
     way = Way(nonnegative=True, margin=0.25, floor=0.03)
     sparsity = max(way.sparsest, SPARSITY_PER_NOISE * noise)

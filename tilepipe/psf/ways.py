@@ -48,6 +48,7 @@ class Way:
     edges : pixels wanted per direction and px of kernel width.
     wider : px added to the kernel's width while it is sought.
     rounds : at each scale.
+    gamma : weight of the kernel's energy in its equations.
     """
 
     nonnegative: bool
@@ -64,13 +65,25 @@ class Way:
 
 
 def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
-    """Return the (size, size) kernel that one way ends at."""
+    """Return the kernel that one way ends at.
+
+    Parameters
+    ----------
+    windows : float32 (h, w) each, all with the same blur; estimated from jointly.
+    size : edge of the kernel, px, odd; the way's ``wider`` is added.
+    noise : standard deviation of the windows' noise.
+
+    Returns
+    -------
+    float32 (k, k), k = size + way.wider, sum 1.
+    """
+    size += way.wider
     sparsest = max(way.sparsest, SPARSITY_PER_NOISE * noise)
     sparsity = way.sparsity
     kernel = None
     for scale, width in _pyramid(size):
         kernel = _two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
-        level = Level([_shrunk(window, scale) for window in windows], width)
+        level = Level([Window(_shrunk(window, scale), width) for window in windows], width)
         threshold = level.threshold(way.edges * width)
         for _ in range(way.rounds):
             kernel = level.turn(kernel, way, max(sparsity, sparsest), threshold)
@@ -83,15 +96,14 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: 
 class Level:
     """The windows at one scale, with everything that all rounds there share."""
 
-    def __init__(self, blurred: Sequence[FloatArray], size: int, windows: Sequence[Window] | None = None) -> None:
-        self.blurred = blurred
+    def __init__(self, windows: Sequence[Window], size: int) -> None:
+        self.windows = windows
         self.size = size
-        self.windows = windows or [Window(window, size) for window in blurred]
-        self.equations = [BlurredEdges(window, size) for window in blurred]
+        self.equations = [BlurredEdges(window.blurred, size) for window in windows]
 
     def threshold(self, count: int) -> float:
         """Return the gradient that selects edges at first, from the blurred windows."""
-        return min(edge_threshold(*gradients(window), count) for window in self.blurred)
+        return min(edge_threshold(*gradients(window.blurred), count) for window in self.windows)
 
     def turn(self, kernel: FloatArray, way: Way, sparsity: float, threshold: float) -> FloatArray:
         """Return the next kernel: sharp edges from this one, then the kernel from them."""

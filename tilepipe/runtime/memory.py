@@ -1,16 +1,17 @@
-"""What the process uses and what the machine has left, bytes."""
+"""What the process uses and what the machine has left: memory in bytes, cores."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import sys
 from pathlib import Path
 
 import psutil
 
-__all__ = ["available", "forget_peak", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
+__all__ = ["available", "cores", "forget_peak", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -89,3 +90,11 @@ def let_go_of_code() -> None:
             start, stop = (int(address, 16) for address in span.split("-"))
             if permissions == "r-xp" and ".so" in rest[-1] and stop - start >= LARGE_LIBRARY:
                 libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), MADV_DONTNEED)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
