@@ -22,7 +22,7 @@ from tilepipe.deconv.splitting import Window
 from tilepipe.psf.confidence import confidence, relief
 from tilepipe.psf.judge import Judge, Verdict
 from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
-from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine
+from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, shrunk
 
 __all__ = ["WIDEST", "Estimate", "Merit", "compare", "estimate_kernel"]
 
@@ -47,9 +47,15 @@ WIDTHS = (7, 15, 35)
 """Tried when the width is not known, px."""
 
 WIDEST = 65
-"""Tried as well when the kernel fills more than ROOMY of the last of them."""
+"""Tried as well when the kernel fills more than ROOMY of the last of them, or reaches far at half the scale."""
 
 ROOMY = 0.75
+
+HALVES = (17, 33)
+"""Widths tried at half the scale, where a long path with faint stretches is not yet lost, px there."""
+
+HALF_NOISE = 0.28
+"""What halving leaves of white noise, 1 / (2 sqrt(pi)): the Gaussian of 1 px before it."""
 
 NEARLY = 1.04
 """Density up to which a wider kernel is taken for as good: too wide is mended later, too narrow is not."""
@@ -181,17 +187,29 @@ def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatA
 
 def _width(window: FloatArray, noise: float) -> int:
     """Return the width that the kernel needs: the widest whose restoration is nearly as sparse as the sparsest."""
-    widths = [width for width in (*WIDTHS, WIDEST) if 3 * width <= min(window.shape)] or [WIDTHS[0]]
-    kernels: list[FloatArray] = []
-    for width in widths:
-        if width == WIDEST and extent(kernels[-1]) <= ROOMY * widths[-2]:
-            break
-        kernels.append(coarse_to_fine([window], width, noise, replace(SCOUT, wider=0)))
-    judge = Judge([Window(window, kernels[-1].shape[0])], noise)
-    verdicts = [judge.hear(kernel) for kernel in kernels]
-    limit = NEARLY * min(verdict.density for verdict in verdicts)
-    fitting = [verdict.kernel for verdict in verdicts if verdict.density <= limit]
+    kernels = _scouted(window, noise, [width for width in WIDTHS if 3 * width <= min(window.shape)] or [WIDTHS[0]])
+    if min(window.shape) >= 3 * WIDEST and (extent(kernels[-1]) > ROOMY * WIDTHS[-1] or _reaches_far(window, noise)):
+        kernels += _scouted(window, noise, [WIDEST])
+    densities = _densities(window, noise, kernels)
+    fitting = [one for one, density in zip(kernels, densities, strict=True) if density <= NEARLY * min(densities)]
     return max(5, extent(fitting[-1]) + 2)
+
+
+def _reaches_far(window: FloatArray, noise: float) -> bool:
+    """Return whether half the scale asks for a kernel wider than WIDTHS hold, and restores no less sparsely by it."""
+    half, noise = shrunk(window, 0.5), noise * HALF_NOISE
+    kernels = _scouted(half, noise, HALVES)
+    near, far = _densities(half, noise, kernels)
+    return far <= near and extent(kernels[-1]) > WIDTHS[-1] / 2
+
+
+def _scouted(window: FloatArray, noise: float, widths: Sequence[int]) -> list[FloatArray]:
+    return [coarse_to_fine([window], width, noise, replace(SCOUT, wider=0)) for width in widths]
+
+
+def _densities(window: FloatArray, noise: float, kernels: Sequence[FloatArray]) -> list[float]:
+    judge = Judge([Window(window, kernels[-1].shape[0])], noise)
+    return [judge.hear(kernel).density for kernel in kernels]
 
 
 def _judged(

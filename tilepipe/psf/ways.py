@@ -15,7 +15,7 @@ from tilepipe.psf.edges import edge_threshold, gradients, select_edges
 from tilepipe.psf.equations import BlurredEdges, KernelEquations
 from tilepipe.psf.tidy import centre, prune, resize
 
-__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine"]
+__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "shrunk"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -83,7 +83,7 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: 
     kernel = None
     for scale, width in _pyramid(size):
         kernel = _two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
-        level = Level([Window(_shrunk(window, scale), width) for window in windows], width)
+        level = Level([Window(shrunk(window, scale), width) for window in windows], width)
         threshold = level.threshold(way.edges * width)
         for _ in range(way.rounds):
             kernel = level.turn(kernel, way, max(sparsity, sparsest), threshold)
@@ -133,7 +133,7 @@ def _two_taps(size: int) -> FloatArray:
     return kernel
 
 
-def _shrunk(window: FloatArray, scale: float) -> FloatArray:
+def shrunk(window: FloatArray, scale: float) -> FloatArray:
     """Return the window scaled down by `scale`, smoothed against aliasing first."""
     if scale == 1:
         return window
