@@ -22,7 +22,7 @@ from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame
 from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile
-from tilepipe.tuning import check_size, passes_through, tune
+from tilepipe.tuning import check_psf_fits, passes_through, tune
 
 __all__ = ["deconvolve", "restore_planes"]
 
@@ -43,7 +43,7 @@ def deconvolve(
     ----------
     image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white.  NaN and Inf count as unknown and
         are filled in from around.
-    psf : a PSF, its file, or a kernel (k, k).
+    psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.
     priority : -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
     tile : largest core edge, px, at least 64; by default 768.
     jobs : threads; by default one a core.
@@ -65,7 +65,7 @@ def deconvolve(
     blur = _as_psf(psf)
     planes = np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))
     height, width = planes.shape[1:]
-    check_size(blur, height, width)
+    check_psf_fits(blur, height, width, len(planes))
     known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
     start = fill(planes)
     windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
@@ -83,7 +83,7 @@ def restore_planes(
     start: FloatArray, known: FloatArray, psf: PSF, parameters: TvParameters, grid: Grid, jobs: int = 1
 ) -> FloatArray:
     """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown."""
-    spectrum = Spectrum.of(np.asarray(psf.kernel), grid.frame_shape)
+    spectrum = Spectrum.of(psf.planes, grid.frame_shape)
     idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(min(jobs, grid.tiles)):
         idle.put(Workspace(len(start), grid.frame_shape))

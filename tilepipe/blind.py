@@ -16,6 +16,7 @@ from tilepipe.image.info import ImageReader
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, known, linearise
 from tilepipe.image.read import open_image
+from tilepipe.psf.channels import kernels_by_channel
 from tilepipe.psf.estimate import WIDEST, Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
@@ -26,7 +27,7 @@ __all__ = ["CONFIDENT", "Finding", "Look", "check_psf", "estimate_psf", "find_ps
 FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
 Band = Callable[[int, int], FloatArray]
-"""(top, bottom) -> the luminance of these rows."""
+"""(top, bottom) -> the colours of these rows, (c, rows, w), linear light; NaN where one is not known."""
 
 WINDOW = 383
 """Edge of the windows that are looked at, px: 3 of them, or one of up to LARGE in a small picture."""
@@ -60,11 +61,13 @@ class Look:
     Parameters
     ----------
     boxes : (y0, y1, x0, x1) each.
-    windows : float32 (h, w) each, luminance, linear light, holes filled.
-    noise : its standard deviation.
+    colours : float32 (c, h, w) each, linear light, holes filled.
+    windows : float32 (h, w) each, the mean of the colours, holes filled.
+    noise : standard deviation of that mean.
     """
 
     boxes: tuple[Box, ...]
+    colours: tuple[FloatArray, ...]
     windows: tuple[FloatArray, ...]
     noise: float
 
@@ -91,6 +94,7 @@ def estimate_psf(
     size: int | None = None,
     window: tuple[int, int] | tuple[int, int, int] | str | None = None,
     *,
+    per_channel: bool = False,
     threads: int = 1,
 ) -> PSF:
     """Estimate the blur of a picture from the picture alone.
@@ -100,6 +104,7 @@ def estimate_psf(
     image : (H, W) or (H, W, C), linear light, 1.0 = white; or a file.  NaN counts as unknown.
     size : edge of the kernel, px, odd, 3..65; None finds it.
     window : (x, y) or (x, y, size): centre and edge of the part to look at, px; None finds good ones.
+    per_channel : refine the PSF for each colour, where lenses blur them differently.
     threads : used at a time; the result does not depend on it.
 
     Returns
@@ -116,13 +121,13 @@ def estimate_psf(
     if isinstance(image, (str, Path)):
         reader = open_image(image)
         try:
-            return find_psf(look_at(reader, size, window), size, threads=threads).psf
+            return find_psf(look_at(reader, size, window), size, per_channel=per_channel, threads=threads).psf
         finally:
             reader.close()
     pixels = np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (height, width) or (height, width, channels)")
-    return find_psf(_look_at_array(pixels, size, window), size, threads=threads).psf
+    return find_psf(_look_at_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
 
 
 def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
@@ -152,9 +157,12 @@ def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int =
     }
 
 
-def find_psf(look: Look, size: int | None = None, *, threads: int = 1) -> Finding:
+def find_psf(look: Look, size: int | None = None, *, per_channel: bool = False, threads: int = 1) -> Finding:
     """Estimate the PSF from what was looked at, name its nearest shape, say how sure it is."""
     estimate = estimate_kernel(look.windows, look.noise, size, threads=threads)
+    kernels = estimate.kernel
+    if per_channel and len(look.colours[0]) > 1 and not estimate.sharp:
+        kernels = kernels_by_channel(look.colours, kernels, threads=threads)
     made_by: dict[str, Any] = {
         "estimated": True,
         "confidence": round(estimate.confidence, 3),
@@ -162,7 +170,7 @@ def find_psf(look: Look, size: int | None = None, *, threads: int = 1) -> Findin
         "noise": float(f"{look.noise:.3g}"),
         "nearest": str(nearest_shape(estimate.kernel)),
     }
-    return Finding(PSF(estimate.kernel, made_by), estimate.sharp, estimate, look)
+    return Finding(PSF(kernels, made_by), estimate.sharp, estimate, look)
 
 
 def look_at(reader: ImageReader, size: int | None = None, window: Any = None) -> Look:
@@ -177,7 +185,7 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
 
     def band(top: int, bottom: int) -> FloatArray:
         rows = np.moveaxis(reader.rows(top, bottom), -1, 0)[: info.colours]
-        return _luminance(rows, info.light)
+        return _seen(rows, info.light)
 
     return _look_through(band, (info.height, info.width), size, window)
 
@@ -185,7 +193,7 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
 def _look_at_array(pixels: FloatArray, size: int | None, window: Any) -> Look:
     planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
     light = Light((LINEAR,) * len(planes), "float32")
-    return _look_through(lambda top, bottom: _luminance(planes[:, top:bottom], light), pixels.shape[:2], size, window)
+    return _look_through(lambda top, bottom: _seen(planes[:, top:bottom], light), pixels.shape[:2], size, window)
 
 
 def _look_through(band: Band, shape: tuple[int, int], size: int | None, window: Any) -> Look:
@@ -193,14 +201,19 @@ def _look_through(band: Band, shape: tuple[int, int], size: int | None, window: 
     boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
     windows = []
     for y0, y1, x0, x1 in boxes:
-        pieces = [band(top, min(top + BAND, y1))[:, x0:x1] for top in range(y0, y1, BAND)]
-        windows.append(np.concatenate(pieces))
+        pieces = [band(top, min(top + BAND, y1))[:, :, x0:x1] for top in range(y0, y1, BAND)]
+        windows.append(np.concatenate(pieces, 1))
     return _look(boxes, windows)
 
 
-def _luminance(samples: npt.NDArray[Any], light: Light) -> FloatArray:
-    """Return the mean of the colours, linear light; NaN where any of them is clipped or not finite."""
-    mean: FloatArray = known(linearise(samples, light), light).mean(0)
+def _seen(samples: npt.NDArray[Any], light: Light) -> FloatArray:
+    """Return the colours (c, h, w), linear light; NaN where clipped or not finite."""
+    return known(linearise(samples, light), light)
+
+
+def _luminance(colours: FloatArray) -> FloatArray:
+    """Return the mean of the colours; NaN where any of them is not known."""
+    mean: FloatArray = colours.mean(0)
     return mean
 
 
@@ -214,15 +227,15 @@ def _choose(band: Band, shape: tuple[int, int]) -> list[Box]:
         count, edge = COUNT, WINDOW
     scout = WindowScout(height, width)
     for top in range(0, height, BAND):
-        scout.see(top, band(top, min(top + BAND, height)))
+        scout.see(top, _luminance(band(top, min(top + BAND, height))))
     return scout.best(count, edge)
 
 
 def _look(boxes: list[Box], windows: list[FloatArray]) -> Look:
-    """Keep the windows that show something; UncertainPsfError when none does."""
+    """Keep the windows (c, h, w) that show something; UncertainPsfError when none does."""
     kept, complaint = [], "there is no window to look at"
     for box, window in zip(boxes, windows, strict=True):
-        trouble = _trouble(window)
+        trouble = _trouble(_luminance(window))
         if trouble is None:
             kept.append((box, window))
         else:
@@ -232,9 +245,13 @@ def _look(boxes: list[Box], windows: list[FloatArray]) -> Look:
         raise UncertainPsfError(
             f"{complaint}: no blur can be read from it; give a PSF with --psf or look elsewhere with --window X,Y"
         )
-    noise = estimate_noise(window[None] for _, window in kept)
-    filled = tuple(fill(window[None])[0] for _, window in kept)
-    return Look(tuple(box for box, _ in kept), filled, noise)
+    means = [_luminance(window)[None] for _, window in kept]
+    return Look(
+        boxes=tuple(box for box, _ in kept),
+        colours=tuple(fill(window) for _, window in kept),
+        windows=tuple(fill(mean)[0] for mean in means),
+        noise=estimate_noise(means),
+    )
 
 
 def _trouble(window: FloatArray) -> str | None:

@@ -37,7 +37,7 @@ from tilepipe.runtime.memory import (
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid
-from tilepipe.tuning import Tuning, check_size, passes_through, tune
+from tilepipe.tuning import Tuning, check_psf_fits, passes_through, tune
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -212,7 +212,7 @@ def make_plan(
     settings = resolve(flags, sets, config).settings
     info, blur, tuning = _look_at(Path(image), psf if isinstance(psf, PSF) else None, settings, on_event)
     recipe = _recipe(info, blur, tuning, settings)
-    model = _stage_model(info, recipe)
+    model = _stage_model(info, recipe, blur)
     allowed = settings.memory_bytes or available() // 2
     jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
@@ -252,7 +252,7 @@ def _look_at(image: Path, psf: PSF | None, settings: Settings, on_event: Listene
     try:
         if psf is None:
             psf = PSF.load(settings.psf) if settings.psf else _estimated(reader, settings, on_event)
-        check_size(psf, reader.info.height, reader.info.width)
+        check_psf_fits(psf, reader.info.height, reader.info.width, reader.info.colours)
         sample = read_sample(reader, WINDOW)
     finally:
         reader.close()
@@ -268,7 +268,7 @@ def _estimated(reader: ImageReader, settings: Settings, on_event: Listener) -> P
     on_event(
         Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
     )
-    finding = find_psf(look, settings.blur, threads=settings.jobs or cores())
+    finding = find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=settings.jobs or cores())
     sure = finding.psf.confidence or 0.0
     if sure < CONFIDENT and not settings.force:
         raise UncertainPsfError(
@@ -316,7 +316,7 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF) -> StageModel:
     import tilepipe.pipeline  # noqa: F401  # everything a run imports counts as the process
 
     return StageModel(
@@ -326,6 +326,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe) -> StageModel:
         channels=info.colours,
         planning=peak_memory(),
         planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
+        kernels=len(psf.planes),
         band=CHUNK[0],
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )

@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     psf : PSF file; None finds the blur.
     blur : width of the blur that is looked for, px, odd, 3..65; None finds it.
     window : where to look for it, "X,Y" or "X,Y,SIZE" (centre, px); None chooses.
+    psf_per_channel : refine the PSF found for each colour.
     force : take an estimated PSF however uncertain it is.
     priority : -1..1, or "denoise", "balanced", "deblur".
     solver : "tv".
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     psf: str | None = None
     blur: int | None = None
     window: str | None = None
+    psf_per_channel: bool = False
     force: bool = False
     priority: float | str = "balanced"
     solver: Literal["tv"] = "tv"

@@ -16,7 +16,7 @@ from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import OVERLAP, Grid
 
-__all__ = ["Tuning", "check_size", "passes_through", "tune"]
+__all__ = ["Tuning", "check_psf_fits", "passes_through", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -91,17 +91,17 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
         return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, None, 0.0, 0.0)
     level = max(noise, NOISE_FLOOR)
     strength = _strength(psf, priority, level)
-    kernel = np.asarray(psf.kernel)
-    scene = SyntheticScene(kernel, level)
+    kernels = psf.planes
+    scene = SyntheticScene(psf.kernel, level)
     probes = sample.liveliest(PROBES)
     best = scene.decibels(_parameters(level, strength, 0))  # compiles, too: what follows can be timed
     started = time.perf_counter()
-    profiles = {0: measure_profile(kernel, _parameters(level, strength, 0), probes, scene, OVERLAP)}
+    profiles = {0: measure_profile(kernels, _parameters(level, strength, 0), probes, scene, OVERLAP)}
     nanoseconds = (time.perf_counter() - started) / _pixels(probes, scene) / LADDER[0][1] * 1e9
 
     def reaches(rung: int) -> bool:
         if rung not in profiles:
-            profiles[rung] = measure_profile(kernel, _parameters(level, strength, rung), probes, scene, OVERLAP)
+            profiles[rung] = measure_profile(kernels, _parameters(level, strength, rung), probes, scene, OVERLAP)
         return profiles[rung].halo() is not None
 
     rung = 0 if reaches(0) else _first(reaches, 1, len(LADDER) - 1)
@@ -156,8 +156,12 @@ def _pixels(probes: Sequence[FloatArray], scene: SyntheticScene) -> int:
     return int(sum(1.6 * window.size for window in [*probes, scene.blurred]))
 
 
-def check_size(psf: PSF, height: int, width: int) -> None:
-    """Raise PsfError when the PSF is wider than the picture."""
+def check_psf_fits(psf: PSF, height: int, width: int, colours: int) -> None:
+    """Raise PsfError when the PSF is wider than the picture, or is for another number of colours."""
+    if len(psf.planes) not in (1, colours):
+        raise PsfError(
+            f"the PSF has kernels for {len(psf.planes)} colours, the picture has {colours}: give a PSF with one kernel"
+        )
     if psf.size > min(height, width):
         raise PsfError(
             f"PSF is {psf.size} x {psf.size}, the picture {width} x {height}: it must be at least as large; "

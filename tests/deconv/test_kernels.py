@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.deconv.tv import TAPER, Spectrum, TvParameters, Workspace, restore
+from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import plain_restore
+
+LATERAL = PSF(np.stack([gaussian(sigma, 15).kernel for sigma in (0.8, 1.2, 1.7)]))
+"""A lens that blurs red, green and blue differently."""
 
 PSFS = {"motion": motion(9, 25), "gaussian": gaussian(1.5), "disk": disk(3.3)}
 
@@ -24,7 +28,7 @@ def solve(y, start, psf, parameters):
     work = Workspace(y.shape[0], y.shape[1:])
     work.y[...] = y
     work.x[...] = start
-    return restore(work, Spectrum.of(np.asarray(psf.kernel), work.shape), parameters).copy()
+    return restore(work, Spectrum.of(psf.planes, work.shape), parameters).copy()
 
 
 @settings(max_examples=25, deadline=None)
@@ -41,6 +45,14 @@ def test_solver_equals_the_numpy_reference(channels, height, width, psf, steps, 
     parameters = TvParameters(2e-3, 0.15, 2e-2, 1.5, steps)
     expected = plain_restore(y, start, PSFS[psf], parameters)
     np.testing.assert_allclose(solve(y, start, PSFS[psf], parameters), expected, atol=3e-5)
+
+
+def test_every_channel_is_solved_with_its_own_kernel():
+    y, start = frame(3, (52, 60), 3)
+    parameters = TvParameters(2e-3, 0.15, 2e-2, 1.5, 5)
+    solved = solve(y, start, LATERAL, parameters)
+    np.testing.assert_allclose(solved, plain_restore(y, start, LATERAL, parameters), atol=3e-5)
+    assert np.abs(solved - solve(y, start, PSF(LATERAL.kernel), parameters)).max() > 0.01
 
 
 def test_a_workspace_used_before_gives_the_same_bytes():

@@ -1,13 +1,16 @@
 """Blind estimation finds the blur of windows whose truth is known."""
 
 import functools
+import io
 from dataclasses import astuple
 
 import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.signal
+from PIL import Image
 
+from tilepipe.deconv.noise import estimate_noise
 from tilepipe.deconv.splitting import Window
 from tilepipe.psf.estimate import estimate_kernel
 from tilepipe.psf.shapes import gaussian, motion
@@ -124,6 +127,38 @@ def test_a_window_without_blur_is_called_sharp():
     assert found.sharp
     np.testing.assert_array_equal(found.kernel, 1)
     assert found.kernel.shape == (1, 1)
+
+
+def poisson(light, generator):
+    return generator.poisson(np.clip(light, 0, 1) * 1000) / 1000
+
+
+def jpeg(light, _):
+    coded = io.BytesIO()
+    picture = Image.fromarray(np.rint(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(np.uint8))
+    picture.save(coded, "JPEG", quality=85)
+    return (np.asarray(Image.open(coded)) / 255) ** 2.2
+
+
+def five_per_cent(light, generator):
+    return light + 0.05 * generator.standard_normal(light.shape)
+
+
+@pytest.mark.parametrize("spoil", [poisson, jpeg, five_per_cent])
+def test_a_kernel_is_found_through_what_cameras_do(spoil):
+    kernel = KERNELS["shake 15"]
+    reach = kernel.shape[0] // 2
+    sharp = collage(EDGE + 20, 0)[: EDGE + 2 * reach, : EDGE + 2 * reach]
+    light = scipy.signal.fftconvolve(sharp, kernel, "valid")
+    seen = spoil(light, np.random.default_rng(1)).astype(np.float32)
+    noise = estimate_noise([seen[None]])
+    found = estimate_kernel([seen], noise, kernel.shape[0])
+    lam = max(8 * noise**2, 2e-4)
+    restored = Window(seen, kernel.shape[0]).total_variation(found.kernel, lam)
+    truth = sharp[reach : reach + EDGE, reach : reach + EDGE].astype(np.float32)
+    assert likeness(found.kernel, kernel) > 0.92
+    assert error(restored, truth) < 0.4 * error(seen, truth)
+    assert found.confidence > 0.8
 
 
 def test_threads_change_nothing():

@@ -117,6 +117,42 @@ def test_a_file_gives_the_same_psf_back(tmp_path):
     assert loaded.made_by == {"shape": "random", "seed": 1, "note": "schräg"}
 
 
+def test_a_kernel_for_each_colour(tmp_path):
+    kernels = np.random.default_rng(2).random((3, 7, 7))
+    kernels /= kernels.sum((1, 2), keepdims=True)
+    psf = PSF(kernels, {"shape": "random"})
+    assert psf.planes.shape == (3, 7, 7)
+    assert psf.facts()["planes"] == 3
+    np.testing.assert_allclose(psf.kernel, kernels.mean(0), atol=1e-7)
+    psf.save(tmp_path / "psf.tif")
+    loaded = PSF.load(tmp_path / "psf.tif")
+    np.testing.assert_array_equal(loaded.planes, psf.planes)
+    assert loaded.digest == psf.digest != PSF(psf.kernel).digest
+    assert loaded.made_by == psf.made_by
+
+
+def test_colours_that_are_all_deltas_are_a_delta():
+    deltas = np.zeros((3, 5, 5))
+    deltas[:, 2, 2] = 1
+    assert PSF(deltas).is_delta
+    deltas[1] = flat(5)
+    assert not PSF(deltas).is_delta
+    moved = np.zeros((3, 5, 5))
+    moved[[0, 1, 2], [2, 2, 2], [2, 2, 3]] = 1
+    assert not PSF(moved).is_delta
+
+
+def test_pages_that_are_no_kernels_for_colours_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", np.full((9, 3, 3), 1 / 9, np.float32), photometric="minisblack")
+    with pytest.raises(InputError, match="9 pages"):
+        PSF.load(tmp_path / "stack.tif")
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as tiff:
+        for size in (3, 5):
+            tiff.write(flat(size).astype(np.float32), photometric="minisblack")
+    with pytest.raises(PsfError, match="alike"):
+        PSF.load(tmp_path / "mixed.tif")
+
+
 def test_the_file_is_a_plain_float_tiff_with_json_in_it(tmp_path):
     PSF(flat(5), {"sigma": 2.0}).save(tmp_path / "psf.tif")
     with tifffile.TiffFile(tmp_path / "psf.tif") as tiff:

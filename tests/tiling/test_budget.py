@@ -7,7 +7,15 @@ from tilepipe.tiling.budget import StageModel, check_memory, human_bytes, plan_m
 from tilepipe.tiling.grid import Grid
 
 MODEL = StageModel(
-    process=200_000_000, decoded=0, pixel=6, channels=3, planning=210_000_000, planes=21, band=256, chunk=512 * 512
+    process=200_000_000,
+    decoded=0,
+    pixel=6,
+    channels=3,
+    planning=210_000_000,
+    planes=21,
+    kernels=1,
+    band=256,
+    chunk=512 * 512,
 )
 GRID = Grid(4000, 6000, 768, 128)
 

@@ -16,6 +16,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
     "--priority": {"metavar": "P", "help": "denoise | balanced | deblur, or -1 (cleaner) .. 1 (sharper)."},
     "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (default: found in the picture)."},
+    "--psf-per-channel": {"is_flag": True, "help": "Refine the PSF found for each colour (chromatic aberration)."},
     "--force": {"is_flag": True, "help": "Take an estimated PSF however uncertain it is."},
     "--memory": {
         "metavar": "SIZE",
@@ -62,5 +63,5 @@ def pipeline_flags(function: F) -> F:
 
 def settings_from(values: dict[str, Any]) -> dict[str, Any]:
     """Return the settings among a verb's `values`, by setting name."""
-    names = {flag.lstrip("-") for flag in FLAGS}
+    names = {flag.lstrip("-").replace("-", "_") for flag in FLAGS}
     return {name: value for name, value in values.items() if name in names}

@@ -36,11 +36,19 @@ window_option = click.option("--window", metavar="X,Y[,SIZE]", help="Where to lo
 @click.option("-o", "--output", required=True, metavar="OUT", help="The TIFF to write.")
 @blur_option
 @window_option
+@click.option("--psf-per-channel", is_flag=True, help="Refine it for each colour: a page each in the file.")
 @click.option("--png", metavar="OUT", help="Write an enlarged picture of it, too.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
 def estimate(
-    image: str, output: str, blur: int | None, window: str | None, png: str | None, overwrite: bool, as_json: bool
+    image: str,
+    output: str,
+    blur: int | None,
+    window: str | None,
+    psf_per_channel: bool,
+    png: str | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Find the blur of IMAGE and write it to OUT; how sure it is, is said and kept in the file."""
     import json
@@ -53,7 +61,7 @@ def estimate(
     for path in (output, png):
         if path is not None and Path(path).exists() and not overwrite:  # not only after seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-    psf = estimate_psf(image, blur, window, threads=cores())
+    psf = estimate_psf(image, blur, window, per_channel=psf_per_channel, threads=cores())
     psf.save(output, overwrite=overwrite)
     if png is not None:
         write_psf_picture(psf, png, overwrite=overwrite)
@@ -152,7 +160,8 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
         click.echo(json.dumps({"file": file, **facts, "nearest": nearest.facts(), **picture}))
         return
     made = ", ".join(f"{key} {value}" for key, value in facts["made_by"].items()) or "unknown origin"
-    click.echo(f"{file}  {psf.size} x {psf.size}  {made}")
+    each = f" for each of {len(psf.planes)} colours, their mean is shown" if len(psf.planes) > 1 else ""
+    click.echo(f"{file}  {psf.size} x {psf.size}{each}  {made}")
     click.echo(
         f"centroid {facts['centroid'][0]:+.2f}, {facts['centroid'][1]:+.2f} px   spread {facts['spread'][0]:.2f} x "
         f"{facts['spread'][1]:.2f} px   peak {facts['peak']:.4f}   {facts['taps']} taps"

@@ -89,26 +89,26 @@ class Profile:
 
 
 def measure_profile(
-    kernel: FloatArray,
+    kernels: FloatArray,
     parameters: TvParameters,
     windows: Sequence[FloatArray],
     scene: SyntheticScene,
     overlap: int,
 ) -> Profile:
-    """Measure the seam error of `parameters` for the PSF `kernel` (k, k).
+    """Measure the seam error of `parameters` for a PSF.
 
     Parameters
     ----------
-    kernel, parameters : what will be used on the picture.
+    kernels, parameters : what will be used on the picture; (k, k), or (p, k, k) as a PSF's planes.
     windows : pieces of the blurred picture, float32 (c, h, w), linear light, each edge up to ``WINDOW`` px;
         those with an edge below ``SMALLEST_WINDOW`` px say nothing and are passed over.
     scene : the guard against windows that happen to be flat.
     overlap : px over which a tile fades in where its halo ends.
     """
-    worst = _errors_by_halo(kernel, parameters, scene.blurred[None], overlap)
+    worst = _errors_by_halo(scene.kernel, parameters, scene.blurred[None], overlap)
     for window in windows:
         if min(window.shape[1:]) >= SMALLEST_WINDOW:
-            worst = np.maximum(worst, SAFETY * _errors_by_halo(kernel, parameters, window, overlap))
+            worst = np.maximum(worst, SAFETY * _errors_by_halo(kernels, parameters, window, overlap))
     return Profile(tuple(float(error) + ROUNDING for error in worst))
 
 
@@ -165,7 +165,7 @@ class SyntheticScene:
         generator = np.random.default_rng(seed)
         self.kernel = kernel
         self.sharp = _dead_leaves(_main_axis(kernel), size, generator)
-        otf = Spectrum.of(kernel, (size, size)).otf
+        otf = Spectrum.of(kernel, (size, size)).otf(0)
         blurred = scipy.fft.irfft2(scipy.fft.rfft2(self.sharp) * otf, s=self.sharp.shape)
         noisy = blurred + generator.normal(0, noise, self.sharp.shape)
         self.blurred: FloatArray = np.clip(noisy, 0, 1).astype(np.float32)

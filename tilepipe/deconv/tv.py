@@ -88,12 +88,13 @@ class TvParameters:
 class Spectrum:
     """A PSF prepared for one frame shape; shared by all tiles and threads.
 
-    ``otf`` is the transfer function, complex64 (h, w // 2 + 1); ``dy`` (h,) and ``dx`` (w // 2 + 1,)
-    are the eigenvalues of the second differences, float32; ``taper_y`` (h,), ``taper_x`` (w,).
+    ``otfs`` are the transfer functions, complex64 (p, h, w // 2 + 1), one for all channels or one each;
+    ``dy`` (h,) and ``dx`` (w // 2 + 1,) are the eigenvalues of the second differences, float32; ``taper_y`` (h,),
+    ``taper_x`` (w,).
     """
 
     shape: tuple[int, int]
-    otf: npt.NDArray[np.complex64]
+    otfs: npt.NDArray[np.complex64]
     dy: FloatArray
     dx: FloatArray
     taper_y: FloatArray
@@ -101,20 +102,25 @@ class Spectrum:
 
     @classmethod
     def of(cls, kernel: FloatArray, shape: tuple[int, int]) -> Spectrum:
-        """Prepare the PSF `kernel` (k, k), centred, for frames of `shape` (h, w), both at least k."""
+        """Prepare the PSF, (k, k) or (p, k, k), centred, for frames of `shape` (h, w), both at least k."""
         height, width = shape
-        size = kernel.shape[0]
-        padded = np.zeros(shape, np.float32)
-        padded[:size, :size] = kernel
-        padded = np.roll(padded, (-(size // 2), -(size // 2)), (0, 1))
+        size = kernel.shape[-1]
+        padded = np.zeros((kernel.size // size**2, height, width), np.float32)
+        padded[:, :size, :size] = kernel
+        padded = np.roll(padded, (-(size // 2), -(size // 2)), (1, 2))
         return cls(
             shape=shape,
-            otf=scipy.fft.rfft2(padded).astype(np.complex64, copy=False),
+            otfs=scipy.fft.rfft2(padded).astype(np.complex64, copy=False),
             dy=_second_difference(height, height),
             dx=_second_difference(width, width // 2 + 1),
             taper_y=_taper(height),
             taper_x=_taper(width),
         )
+
+    def otf(self, channel: int) -> npt.NDArray[np.complex64]:
+        """Return the transfer function (h, w // 2 + 1) that blurred `channel`."""
+        own: npt.NDArray[np.complex64] = self.otfs[channel if len(self.otfs) > 1 else 0]
+        return own
 
 
 def _second_difference(length: int, kept: int) -> FloatArray:
@@ -194,14 +200,14 @@ def _step(work: Workspace, spectrum: Spectrum, lam: float, r1: float, r2: float,
     f32 = np.float32
     prior_pass(work.x, work.e, f32(lam / r2), f32(1 / growth), spectrum.taper_y, spectrum.taper_x)
     for channel in range(work.channels):
-        state = work.spectra[channel]
-        multiply(spectrum.otf, state, work.product)
+        state, otf = work.spectra[channel], spectrum.otf(channel)
+        multiply(otf, state, work.product)
         source = _inverse_of(work.product, work.shape)
         data_pass(work.y[channel], work.d[channel], source, f32(r1), spectrum.taper_y, spectrum.taper_x)
         data_source = _forward(source)
         del source
         prior_source = _forward(work.x[channel])
-        add_step(state, data_source, prior_source, spectrum.otf, spectrum.dy, spectrum.dx, f32(r1), f32(r2))
+        add_step(state, data_source, prior_source, otf, spectrum.dy, spectrum.dx, f32(r1), f32(r2))
         del data_source, prior_source
         work.product[...] = state
         work.x[channel] = _inverse_of(work.product, work.shape)

@@ -22,9 +22,9 @@ from tilepipe.deconv.splitting import Window
 from tilepipe.psf.confidence import confidence, relief
 from tilepipe.psf.judge import Judge, Verdict
 from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
-from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, shrunk
+from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, refine, shrunk
 
-__all__ = ["WIDEST", "Estimate", "Merit", "compare", "estimate_kernel"]
+__all__ = ["WIDEST", "Estimate", "Merit", "compare", "estimate_kernel", "likeness", "refine_kernel"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -135,13 +135,26 @@ def estimate_kernel(
     plain = judge.hear(delta_kernel(1))
     return Estimate(
         kernel=kernel,
-        agreement=float(np.mean([_likeness(one, kernel) for one in others])),
+        agreement=float(np.mean([likeness(one, kernel) for one in others])),
         border=border_mass(best.kernel),
         gain=plain.density / best.density,
         misfit=best.misfit / max(noise, NOISE_FLOOR),
         relief=relief(windows, noise),
         sharp=False,
     )
+
+
+def refine_kernel(windows: Sequence[FloatArray], noise: float, kernel: FloatArray) -> FloatArray:
+    """Return what other windows make of a kernel (k, k) that is nearly right for them; (k, k), sum 1.
+
+    Parameters
+    ----------
+    windows, noise : as for :func:`estimate_kernel`.
+    """
+    windows, noise = _scaled(windows, noise)
+    refined = [refine(windows, kernel, noise, way) for way in CANDIDATES]
+    _, best = _judged(windows, noise, [kernel, *refined])
+    return best.kernel
 
 
 @dataclass(frozen=True)
@@ -162,7 +175,7 @@ def compare(
     plain = judge.hear(delta_kernel(1))
     verdicts = [judge.hear(kernel) for kernel in (one, other)]
     first, second = (Merit(plain.density / v.density, v.misfit / max(noise, NOISE_FLOOR)) for v in verdicts)
-    return _likeness(one, other), first, second
+    return likeness(one, other), first, second
 
 
 def _scaled(windows: Sequence[FloatArray], noise: float) -> tuple[list[FloatArray], float]:
@@ -255,7 +268,7 @@ def _sharpened(kernel: FloatArray, amount: float) -> FloatArray:
     return normalised(np.maximum(kernel + np.float32(amount) * (kernel - soft), 0))
 
 
-def _likeness(one: FloatArray, other: FloatArray) -> float:
+def likeness(one: FloatArray, other: FloatArray) -> float:
     """Return the correlation of two kernels, aligned, and smoothed so that a thin path may lie half a pixel off."""
     soft = [scipy.ndimage.gaussian_filter(np.pad(kernel, 3), 1.0) for kernel in (one, other)]
     return align(soft[0], soft[1])[1]

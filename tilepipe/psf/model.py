@@ -18,6 +18,9 @@ __all__ = ["LARGEST_PSF", "PSF"]
 LARGEST_PSF = 255
 """Widest kernel that is accepted, px: beyond it the halo no longer fits into a tile."""
 
+MOST_PLANES = 4
+"""Kernels that one PSF may hold: pictures have up to four colours."""
+
 SUM_TOLERANCE = 1e-3
 """How far a kernel's sum may be from 1 and still be taken as rounding (it is renormalised)."""
 
@@ -28,9 +31,13 @@ class PSF:
 
     Parameters
     ----------
-    kernel : (k, k), k odd, up to 255; finite, not negative, sum within 1e-3 of 1 (it is renormalised).
-        Kept as float32, read-only.
+    kernel : (k, k), k odd, up to 255; finite, not negative, sum within 1e-3 of 1 (it is renormalised); or
+        (c, k, k), one such kernel for each colour.  Kept as float32, read-only, (k, k): the mean of several.
     made_by : what made it, JSON values only; travels in the file.
+
+    Attributes
+    ----------
+    planes : float32 (1, k, k), or (c, k, k) when colours have their own; read-only.
 
     Raises
     ------
@@ -39,11 +46,14 @@ class PSF:
 
     kernel: npt.NDArray[np.float32]
     made_by: dict[str, Any] = field(default_factory=dict)
+    planes: npt.NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
-        checked = _checked(np.asarray(self.kernel))
-        checked.flags.writeable = False
-        object.__setattr__(self, "kernel", checked)
+        planes = np.stack([_checked(plane) for plane in _planes(np.asarray(self.kernel))])
+        kernel = planes[0] if len(planes) == 1 else planes.mean(0)
+        for name, value in (("planes", planes), ("kernel", kernel)):
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
 
     @property
     def size(self) -> int:
@@ -53,7 +63,11 @@ class PSF:
     @property
     def is_delta(self) -> bool:
         """Whether convolution with it changes nothing: all its mass is in the middle."""
-        return int(np.count_nonzero(self.kernel)) == 1 and float(self.kernel[self.size // 2, self.size // 2]) > 0
+        return int(np.count_nonzero(self.planes)) == int(np.count_nonzero(self._middles)) == len(self.planes)
+
+    @property
+    def _middles(self) -> npt.NDArray[np.float32]:
+        return self.planes[:, self.size // 2, self.size // 2]
 
     @property
     def confidence(self) -> float | None:
@@ -63,8 +77,8 @@ class PSF:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the kernel's bytes: what a recipe knows it by."""
-        return hashlib.sha256(np.ascontiguousarray(self.kernel, "<f4").tobytes()).hexdigest()
+        """SHA-256 of the kernels' bytes: what a recipe knows it by."""
+        return hashlib.sha256(np.ascontiguousarray(self.planes, "<f4").tobytes()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """Return what describes it to a person: size, centroid and spread (px), peak, taps in use."""
@@ -73,6 +87,7 @@ class PSF:
         x, y = float((kernel * offsets).sum()), float((kernel * offsets[:, None]).sum())
         return {
             "size": self.size,
+            "planes": len(self.planes),
             "centroid": [round(x, 3), round(y, 3)],
             "spread": [
                 round(float(np.sqrt((kernel * (offsets - x) ** 2).sum())), 3),
@@ -84,7 +99,7 @@ class PSF:
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a 32-bit float TIFF with ``made_by`` as JSON in ImageDescription.
+        """Write a 32-bit float TIFF with ``made_by`` as JSON in ImageDescription, a page for each kernel.
 
         Raises
         ------
@@ -99,14 +114,14 @@ class PSF:
         note = json.dumps({"tilepipe": "psf", **self.made_by}, sort_keys=True)
         try:
             tifffile.imwrite(
-                path, np.asarray(self.kernel), photometric="minisblack", description=note, metadata=None, software=False
+                path, np.asarray(self.planes), photometric="minisblack", description=note, metadata=None, software=False
             )
         except OSError as error:
             raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> PSF:
-        """Read a PSF from any single-page gray TIFF.
+        """Read a PSF from any gray TIFF of one page, or of one for each colour.
 
         Integer files are taken as counts and normalised, as microscopy tools write them; floats must sum to 1.
 
@@ -120,35 +135,49 @@ class PSF:
         path = Path(path)
         try:
             with tifffile.TiffFile(path) as tiff:
-                if len(tiff.pages) != 1:
+                if len(tiff.pages) > MOST_PLANES:
                     raise InputError(
-                        f"{path} has {len(tiff.pages)} pages; a PSF file has one: save it as a single plane"
+                        f"{path} has {len(tiff.pages)} pages; a PSF file has one, or one for each colour, "
+                        f"{MOST_PLANES} at most: save the plane in focus as a file of its own"
                     )
-                page = tiff.pages.first
-                kernel = page.asarray()
-                note = page.description
+                planes = [page.asarray() for page in tiff.pages]
+                note = tiff.pages.first.description
         except FileNotFoundError as error:
             raise InputNotFoundError(f"PSF file {path} does not exist") from error
         except InputError:
             raise
         except Exception as error:  # a damaged file makes tifffile raise whatever comes first
             raise InputError(f"{path} is not a readable PSF (a gray TIFF is expected): {error}") from error
-        if np.issubdtype(kernel.dtype, np.integer):
-            kernel = kernel / max(1, int(kernel.sum()))
+        planes = [
+            plane / max(1, int(plane.sum())) if np.issubdtype(plane.dtype, np.integer) else plane for plane in planes
+        ]
         try:
             made_by = dict(json.loads(note))
         except (ValueError, TypeError):
             made_by = {}
         made_by.pop("tilepipe", None)
         try:
-            return cls(kernel, made_by)
+            return cls(planes[0] if len(planes) == 1 else _stacked(planes), made_by)
         except PsfError as error:
             raise PsfError(f"{path}: {error}") from error
 
 
+def _stacked(planes: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    shapes = sorted({plane.shape for plane in planes})
+    if len(shapes) > 1:
+        raise PsfError(f"its pages have shapes {shapes[0]} and {shapes[-1]}; all must be alike: pad the smaller")
+    return np.stack(planes)
+
+
+def _planes(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return (p, k, k) from one kernel or one for each colour."""
+    planes = kernel if kernel.ndim == 3 else kernel[None]
+    if planes.ndim != 3 or not len(planes) or planes.shape[1] != planes.shape[2]:
+        raise PsfError(f"PSF has shape {kernel.shape}; it must be square, (k, k), or (c, k, k): pad it with zeros")
+    return planes
+
+
 def _checked(kernel: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise PsfError(f"PSF has shape {kernel.shape}; it must be square, (k, k): pad it with zeros")
     size = kernel.shape[0]
     if size % 2 == 0:
         raise PsfError(f"PSF is {size} x {size}; its size must be odd, so that it has a middle: pad it by one")

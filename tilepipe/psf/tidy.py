@@ -14,13 +14,16 @@ __all__ = [
     "border_mass",
     "centre",
     "centre_in",
+    "centroid",
     "core_mass",
     "delta_kernel",
     "extent",
     "fit_to",
     "normalised",
+    "place_at",
     "prune",
     "resize",
+    "spread",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -62,12 +65,34 @@ def centroid(kernel: FloatArray) -> tuple[float, float]:
     return float((kernel.sum(1) * offsets).sum()), float((kernel.sum(0) * offsets).sum())
 
 
+def spread(kernel: FloatArray) -> float:
+    """Return the root mean square distance of the kernel's mass from its centre, px."""
+    offsets = np.arange(kernel.shape[0]) - kernel.shape[0] // 2
+    y, x = centroid(kernel)
+    down, across = (kernel.sum(1) * (offsets - y) ** 2).sum(), (kernel.sum(0) * (offsets - x) ** 2).sum()
+    return math.sqrt(down + across)
+
+
 def centre(kernel: FloatArray, *, whole: bool) -> FloatArray:
     """Move the centre of mass to the middle; by `whole` pixels only, where a sub-pixel shift would blur."""
     y, x = centroid(kernel)
     if whole:
         return normalised(_moved(kernel, -round(y), -round(x)))
     return normalised(np.maximum(scipy.ndimage.shift(kernel, (-y, -x), order=1), 0))
+
+
+def place_at(kernel: FloatArray, place: tuple[float, float]) -> FloatArray:
+    """Move the centre of mass to `place`, (y, x) from the middle, px, by parts of a pixel; sum 1.
+
+    Cubic, and repeated, since cutting the overshoot at 0 moves it again.
+    """
+    for _ in range(4):
+        y, x = centroid(kernel)
+        step = place[0] - y, place[1] - x
+        if max(map(abs, step)) < 0.01:
+            break
+        kernel = normalised(np.maximum(scipy.ndimage.shift(kernel, step, order=3), 0))
+    return kernel
 
 
 def _moved(kernel: FloatArray, down: int, right: int) -> FloatArray:

@@ -15,7 +15,7 @@ from tilepipe.psf.edges import edge_threshold, gradients, select_edges
 from tilepipe.psf.equations import BlurredEdges, KernelEquations
 from tilepipe.psf.tidy import centre, prune, resize
 
-__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "shrunk"]
+__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "refine", "shrunk"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,6 +27,12 @@ COARSEST = 5
 
 FINEST_FLOOR = 1 / 20
 """Taps below this share of the peak are noise in a finished kernel."""
+
+THRESHOLD_DECAY = 1.1
+"""The gradient that selects edges is divided by it each round: faint edges come in when the kernel is nearly right."""
+
+REFINED_THRESHOLD = 1 / 3
+"""Share of the first threshold that refining starts with: what two scales of rounds leave of it."""
 
 SPARSITY_PER_NOISE = 0.1
 """mu never falls below this many standard deviations of the noise: below it noise counts as edges."""
@@ -78,19 +84,31 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: 
     float32 (k, k), k = size + way.wider, sum 1.
     """
     size += way.wider
-    sparsest = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+    sparsest = _sparsest(way, noise)
     sparsity = way.sparsity
     kernel = None
     for scale, width in _pyramid(size):
         kernel = _two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
         level = Level([Window(shrunk(window, scale), width) for window in windows], width)
         threshold = level.threshold(way.edges * width)
-        for _ in range(way.rounds):
-            kernel = level.turn(kernel, way, max(sparsity, sparsest), threshold)
-            sparsity, threshold = sparsity / way.decay, threshold / 1.1
+        kernel, sparsity = level.rounds(kernel, way, sparsity, sparsest, threshold)
         kernel = centre(kernel, whole=scale == 1)
     assert kernel is not None
     return prune(kernel, FINEST_FLOOR)
+
+
+def refine(windows: Sequence[FloatArray], kernel: FloatArray, noise: float, way: Way) -> FloatArray:
+    """Return what the finest scale alone makes of a `kernel` (k, k) that is nearly right; (k, k), sum 1."""
+    size = kernel.shape[0]
+    level = Level([Window(window, size) for window in windows], size)
+    threshold = REFINED_THRESHOLD * level.threshold(way.edges * size)
+    sparsest = _sparsest(way, noise)
+    refined, _ = level.rounds(kernel, way, sparsest, sparsest, threshold)
+    return prune(centre(refined, whole=True), FINEST_FLOOR)
+
+
+def _sparsest(way: Way, noise: float) -> float:
+    return max(way.sparsest, SPARSITY_PER_NOISE * noise)
 
 
 class Level:
@@ -104,6 +122,15 @@ class Level:
     def threshold(self, count: int) -> float:
         """Return the gradient that selects edges at first, from the blurred windows."""
         return min(edge_threshold(*gradients(window.blurred), count) for window in self.windows)
+
+    def rounds(
+        self, kernel: FloatArray, way: Way, sparsity: float, sparsest: float, threshold: float
+    ) -> tuple[FloatArray, float]:
+        """Return the kernel after the way's rounds at this scale, and the weight of gradients that is left."""
+        for _ in range(way.rounds):
+            kernel = self.turn(kernel, way, max(sparsity, sparsest), threshold)
+            sparsity, threshold = sparsity / way.decay, threshold / THRESHOLD_DECAY
+        return kernel, sparsity
 
     def turn(self, kernel: FloatArray, way: Way, sparsity: float, threshold: float) -> FloatArray:
         """Return the next kernel: sharp edges from this one, then the kernel from them."""

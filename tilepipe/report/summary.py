@@ -36,16 +36,17 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def _psf_line(plan: Plan) -> str:
     made_by = plan.psf.made_by
+    each = f" for each of {len(plan.psf.planes)} colours" if len(plan.psf.planes) > 1 else ""
     if plan.recipe.solver == "identity":
         found = "already sharp" if made_by.get("estimated") else "delta"
         return f"psf      {found}: there is nothing to deconvolve, pixels pass through"
     if made_by.get("estimated"):
         return (
-            f"psf      {plan.psf.size} x {plan.psf.size}  found blind: {made_by['nearest']}; "
+            f"psf      {plan.psf.size} x {plan.psf.size}{each}  found blind: {made_by['nearest']}; "
             f"confidence {plan.psf.confidence:.2f}"
         )
     shape = made_by.get("shape")
-    return f"psf      {plan.psf.size} x {plan.psf.size}" + (f"  {shape}" if shape else "")
+    return f"psf      {plan.psf.size} x {plan.psf.size}{each}" + (f"  {shape}" if shape else "")
 
 
 def _recipe_text(plan: Plan) -> str:

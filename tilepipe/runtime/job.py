@@ -10,8 +10,6 @@ import queue
 import threading
 from pathlib import Path
 
-import numpy as np
-
 from tilepipe.cache.ledger import Ledger
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK, ChunkArray, open_array
 from tilepipe.deconv.tv import Spectrum, Workspace
@@ -54,8 +52,8 @@ class Job:
         """The PSF prepared for this grid's frames; made once, shared by all threads."""
         with self._opening:
             if self._spectrum is None:
-                kernel = np.asarray(PSF.load(self.folder / "psf.tif").kernel)
-                self._spectrum = Spectrum.of(kernel, self.grid.frame_shape)
+                planes = PSF.load(self.folder / "psf.tif").planes
+                self._spectrum = Spectrum.of(planes, self.grid.frame_shape)
             return self._spectrum
 
     def take_workspace(self) -> Workspace:

@@ -33,8 +33,8 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: TvPara
     psf, parameters : as for :func:`tilepipe.deconv.tv.restore`, of which this is the reference.
     """
     shape = y.shape[1:]
-    spectrum = Spectrum.of(np.asarray(psf.kernel), (shape[0], shape[1]))
-    otf = spectrum.otf.astype(np.complex128)
+    spectrum = Spectrum.of(psf.planes, (shape[0], shape[1]))
+    otf = np.stack([spectrum.otf(channel) for channel in range(len(y))]).astype(np.complex128)
     differences = spectrum.dy[:, None].astype(np.float64) + spectrum.dx[None, :]
     taper = spectrum.taper_y[:, None].astype(np.float64) * spectrum.taper_x[None, :]
     known = np.isfinite(y)

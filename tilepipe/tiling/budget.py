@@ -36,6 +36,7 @@ class StageModel:
     channels : channels that are restored.
     planning : what planning held at its peak (sample, probes, compiler, a decoded JPEG): measured, it is over.
     planes : float32 planes of a workspace; 0 when nothing is solved.
+    kernels : of the PSF, one for all colours or one each.
     band : picture rows that are ingested and exported at a time, px.
     chunk : pixels of one chunk of the result.
     """
@@ -46,6 +47,7 @@ class StageModel:
     channels: int
     planning: int
     planes: int
+    kernels: int
     band: int
     chunk: int
 
@@ -54,8 +56,8 @@ class StageModel:
         return self.process + self.decoded + CODEC_COPIES * self.band * grid.width * self.pixel
 
     def shared(self, grid: Grid) -> int:
-        """Return what all tiles share: the PSF's transfer function."""
-        return 4 * _area(grid.frame_shape) if self.planes else 0
+        """Return what all tiles share: the PSF's transfer functions."""
+        return 4 * self.kernels * _area(grid.frame_shape) if self.planes else 0
 
     def per_job(self, grid: Grid) -> int:
         """Return what one tile in flight holds: its workspace, and source or tile chunks on their way."""
