@@ -22,6 +22,7 @@ from tilepipe.cache.ledger import Ledger, write_durably
 from tilepipe.cache.lifecycle import content_hash, remove, run_folders, runs_in
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import CHUNK, ChunkArray, reader_threads
+from tilepipe.decisions import remember
 from tilepipe.errors import (
     CacheError,
     DoesNotFitError,
@@ -186,6 +187,7 @@ def _forget(folder: Path) -> None:
 def _write_facts(plan: Plan, recipe: Recipe, source_folder: Path, folder: Path) -> None:
     image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(source_folder / "image.json", json.dumps(image).encode())
+    remember(source_folder, recipe.source, plan.asked, plan.psf, plan.tuning)
     plan.psf.save(folder / "psf.tif", overwrite=True)
     write_durably(folder / "recipe.json", recipe.to_json())
 

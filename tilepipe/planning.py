@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy
 
 from tilepipe.blind import CONFIDENT, find_psf, look_at
 from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
+from tilepipe.decisions import libraries, question, recall
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
 from tilepipe.deconv.tv import ALGORITHM_VERSION, TAPER, Spectrum, TvParameters, Workspace, restore, workspace_planes
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError, UncertainPsfError
@@ -71,6 +71,7 @@ class Plan:
     psf, recipe, tuning, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input
         is hashed, when the run begins.
     root : the cache.
+    asked : what PSF and tuning were asked for, :func:`tilepipe.decisions.question`.
     """
 
     info: ImageInfo
@@ -84,6 +85,7 @@ class Plan:
     disk: DiskPlan
     settings: Settings
     root: Path
+    asked: str
 
     @property
     def grid(self) -> Grid:
@@ -210,13 +212,15 @@ def make_plan(
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
-    info, blur, tuning = _look_at(Path(image), psf if isinstance(psf, PSF) else None, settings, on_event)
+    root = Path(settings.cache).expanduser() if settings.cache else default_root()
+    given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
+    asked = question(given, settings)
+    info, blur, tuning = _look_at(Path(image), given, settings, recall(root, Path(image), asked), on_event)
     recipe = _recipe(info, blur, tuning, settings)
     model = _stage_model(info, recipe, blur)
     allowed = settings.memory_bytes or available() // 2
     jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
-    root = Path(settings.cache).expanduser() if settings.cache else default_root()
     return Plan(
         info=info,
         output=target,
@@ -229,6 +233,7 @@ def make_plan(
         disk=_disk(info, recipe, root, target, settings.dtype or info.dtype),
         settings=settings,
         root=root,
+        asked=asked,
     )
 
 
@@ -246,38 +251,52 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"output {output}: the folder {output.parent} is not writable")
 
 
-def _look_at(image: Path, psf: PSF | None, settings: Settings, on_event: Listener) -> tuple[ImageInfo, PSF, Tuning]:
-    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes."""
+def _look_at(
+    image: Path, psf: PSF | None, settings: Settings, before: tuple[PSF, Tuning] | None, on_event: Listener
+) -> tuple[ImageInfo, PSF, Tuning]:
+    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes.
+
+    What was decided `before` about the same bytes is taken over; it would come out the same.
+    """
     reader = open_image(image)
     try:
         if psf is None:
-            psf = PSF.load(settings.psf) if settings.psf else _estimated(reader, settings, on_event)
+            psf = before[0] if before else _found(reader, settings, on_event)
+            _check_sure(psf, settings, on_event)
         check_psf_fits(psf, reader.info.height, reader.info.width, reader.info.colours)
-        sample = read_sample(reader, WINDOW)
+        sample = read_sample(reader, WINDOW) if before is None else None
     finally:
         reader.close()
     _compile(reader.info, settings.dtype or reader.info.dtype)
+    if before is not None:
+        on_event(Note("planning as for the run before: blur, noise and halo are known"))
+        return reader.info, psf, before[1]
+    assert sample is not None
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
 
 
-def _estimated(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
-    """Find the blur in the picture; UncertainPsfError when it is not sure enough and nobody forces it."""
+def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
+    """Find the blur in the picture."""
     look = look_at(reader, settings.blur, settings.window)
     on_event(
         Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
     )
-    finding = find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=settings.jobs or cores())
-    sure = finding.psf.confidence or 0.0
+    threads = settings.jobs or cores()
+    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads).psf
+
+
+def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
+    """Raise UncertainPsfError when a PSF found blind is not sure enough and nobody forces it; say if it is none."""
+    sure = psf.confidence or 0.0
     if sure < CONFIDENT and not settings.force:
         raise UncertainPsfError(
             f"the blur was found with confidence {sure:.2f}, at least {CONFIDENT:g} is needed; give it with --psf, "
             "look elsewhere with --window X,Y, or take it all the same with --force"
         )
-    if finding.sharp:
+    if psf.is_delta:
         on_event(Note("already sharp: no blur was found in the picture"))
-    return finding.psf
 
 
 def _compile(info: ImageInfo, dtype: str) -> None:
@@ -294,7 +313,7 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
     parameters = tuning.parameters
     return Recipe(
         algorithm=ALGORITHM_VERSION,
-        libraries=f"scipy {scipy.__version__}, numpy {np.__version__}",
+        libraries=libraries(),
         source="",
         height=info.height,
         width=info.width,

@@ -16,9 +16,12 @@ from tilepipe.image.sample import Sample
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import OVERLAP, Grid
 
-__all__ = ["Tuning", "check_psf_fits", "passes_through", "tune"]
+__all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "passes_through", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
+
+TUNING_VERSION = 1
+"""Raised whenever the same windows would give other numbers."""
 
 LAMBDA_FACTOR = 8.0
 """lam = 8 sigma^2 at priority 0: inside the good band 5..12 for total variation."""

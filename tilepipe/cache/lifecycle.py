@@ -25,6 +25,7 @@ __all__ = [
     "run_folders",
     "runs_in",
     "size_of",
+    "source_folder",
 ]
 
 SOURCE_DIGITS = 16
@@ -51,9 +52,14 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
 
 
+def source_folder(root: Path, content: str) -> Path:
+    """Return where everything about the picture whose bytes have the SHA-256 `content` lies in the cache at `root`."""
+    return root / content[:SOURCE_DIGITS]
+
+
 def run_folders(root: Path, recipe: Recipe) -> tuple[Path, Path]:
     """Return (source folder, recipe folder) of `recipe` in the cache at `root`."""
-    source = root / recipe.source[:SOURCE_DIGITS]
+    source = source_folder(root, recipe.source)
     return source, source / recipe.fingerprint[:RECIPE_DIGITS]
 
 

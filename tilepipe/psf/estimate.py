@@ -24,9 +24,21 @@ from tilepipe.psf.judge import Judge, Verdict
 from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
 from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, refine, shrunk
 
-__all__ = ["WIDEST", "Estimate", "Merit", "compare", "estimate_kernel", "likeness", "refine_kernel"]
+__all__ = [
+    "ESTIMATOR_VERSION",
+    "WIDEST",
+    "Estimate",
+    "Merit",
+    "compare",
+    "estimate_kernel",
+    "likeness",
+    "refine_kernel",
+]
 
 FloatArray = npt.NDArray[np.float32]
+
+ESTIMATOR_VERSION = 1
+"""Raised whenever the same windows would give another kernel."""
 
 CONTRAST = 0.18
 """Standard deviation that windows are scaled to: the weights below are for pictures of ordinary contrast."""

@@ -1,0 +1,96 @@
+"""What was decided about a picture is decided once: for the same bytes and the same question."""
+
+import shutil
+
+import pytest
+
+from tilepipe.decisions import question, recall, remember
+from tilepipe.errors import UncertainPsfError
+from tilepipe.planning import make_plan
+from tilepipe.psf.model import PSF
+from tilepipe.psf.shapes import gaussian
+from tilepipe.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def ran(small, tmp_path_factory):
+    """A cache after a run, with the picture and the plan of that run."""
+    folder = tmp_path_factory.mktemp("ran")
+    shutil.copy(small / "blurred.tif", folder / "photo.tif")
+    plan = make_plan(folder / "photo.tif", folder / "out.tif", psf=small / "psf.tif", cache=str(folder / "c"))
+    plan.run()
+    return folder, plan
+
+
+def notes_of(picture, psf, cache, **settings):
+    notes = []
+    plan = make_plan(picture, psf=psf, cache=str(cache), on_event=lambda note: notes.append(note.text), **settings)
+    return plan, any("as for the run before" in note for note in notes)
+
+
+def test_the_same_question_gets_the_same_recipe_without_measuring(small, ran):
+    folder, first = ran
+    again, recalled = notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", memory="2GB", jobs=1, tile=96)
+    assert recalled
+    assert again.tuning == first.tuning
+    assert again.recipe.parameters == first.recipe.parameters
+    assert again.psf.digest == first.psf.digest
+
+
+@pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}])
+def test_another_question_is_answered_anew(small, ran, other):
+    folder, _ = ran
+    assert not notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", **other)[1]
+
+
+def test_another_psf_or_another_way_to_look_is_another_question():
+    questions = [
+        question(gaussian(1), Settings()),
+        question(gaussian(2), Settings()),
+        question(None, Settings()),
+        question(None, Settings(blur=15)),
+        question(None, Settings(window="100,100")),
+        question(None, Settings(psf_per_channel=True)),
+    ]
+    assert len(set(questions)) == len(questions)
+    assert question(gaussian(1), Settings(memory="2GB", tile=128, jobs=3, blur=7)) == questions[0]
+
+
+def test_other_pixels_are_looked_at_anew(small, ran, tmp_path):
+    folder, plan = ran
+    shutil.copytree(folder / "c", tmp_path / "c")
+    changed = tmp_path / "photo.tif"
+    content = bytearray((folder / "photo.tif").read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
+    assert recall(tmp_path / "c", changed, plan.asked) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"content": 3', None])
+def test_a_damaged_answer_is_none(ran, tmp_path, damage):
+    folder, plan = ran
+    cache = tmp_path / "c"
+    shutil.copytree(folder / "c", cache)
+    assert recall(cache, folder / "photo.tif", plan.asked) is not None
+    (file,) = cache.glob("*/decisions/*.json")
+    if damage is None:
+        text = file.read_text().replace('"kernels":"', '"kernels":"AAAA')
+        file.write_text(text)
+    else:
+        file.write_bytes(damage)
+    assert recall(cache, folder / "photo.tif", plan.asked) is None
+
+
+def test_an_uncertain_psf_stays_uncertain(ran):
+    folder, plan = ran
+    unsure = PSF(gaussian(1).kernel, {"estimated": True, "confidence": 0.2, "nearest": "gaussian"})
+    remember(next((folder / "c").glob("*/decisions")).parent, *_found(folder, plan, unsure))
+    with pytest.raises(UncertainPsfError, match=r"0\.20"):
+        make_plan(folder / "photo.tif", cache=str(folder / "c"))
+    assert make_plan(folder / "photo.tif", cache=str(folder / "c"), force=True).psf.digest == unsure.digest
+
+
+def _found(folder, plan, psf):
+    from tilepipe.cache.lifecycle import remembered_hash
+
+    return remembered_hash(folder / "c", folder / "photo.tif"), question(None, Settings()), psf, plan.tuning
