@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import tifffile
 
 from tilepipe.blind import look_at
 from tilepipe.image.info import ImageReader
 from tilepipe.image.read import open_image
-from tilepipe.testing.scenes import Scene, write_scene
+from tilepipe.testing.scenes import BlurredScene, Scene, write_scene
+from tilepipe.testing.shakes import shake
 
 HEIGHT, WIDTH = 1300, 1100
 
@@ -60,3 +63,20 @@ def test_three_windows_hardly_overlap_and_hold_all_colours(looked):
     for y0, y1, x0, x1 in look.boxes:
         covered[y0:y1, x0:x1] += 1
     assert (covered > 1).sum() < 0.25 * covered.sum()
+
+
+def test_clipped_highlights_are_not_taken_for_sharp_edges(tmp_path):
+    truth = shake(11, 3)
+    scene = Scene(300, 300, seed=4)
+    blurred = BlurredScene(scene, truth, 0.003)
+    y, x = np.mgrid[:300, :300]
+    lamps = scipy.ndimage.gaussian_filter(((x % 60 - 30) ** 2 + (y % 75 - 37) ** 2 < 100).astype(float), 3)
+    light = np.clip(blurred.rows(0, 300) + 2 * lamps[:, :, None], 0, 1)
+    tifffile.imwrite(tmp_path / "lamps.tif", np.rint(light * 65535).astype(np.uint16), photometric="rgb", metadata=None)
+    reader = open_image(tmp_path / "lamps.tif")
+    look = look_at(reader, 13, (150, 150, 280))
+    reader.close()
+    (y0, y1, x0, x1), window = look.boxes[0], look.windows[0]
+    decoded = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    assert (window > 0.98).mean() > 0.02, "some of it is clipped"
+    np.testing.assert_allclose(window, decoded[y0:y1, x0:x1].mean(2), atol=1e-4)

@@ -26,8 +26,8 @@ __all__ = ["CONFIDENT", "Finding", "Look", "check_psf", "estimate_psf", "find_ps
 
 FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
-Band = Callable[[int, int], FloatArray]
-"""(top, bottom) -> the colours of these rows, (c, rows, w), linear light; NaN where one is not known."""
+Band = Callable[[int, int], "Seen"]
+"""(top, bottom) -> these rows."""
 
 WINDOW = 383
 """Edge of the windows that are looked at, px: 3 of them, or one of up to LARGE in a small picture."""
@@ -55,14 +55,29 @@ CONFIDENT = 0.4
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A piece of the picture, linear light.
+
+    Parameters
+    ----------
+    colours : float32 (c, h, w), clipped samples as they stand: filled with anything else they would be edges that
+        no blur has softened.
+    known : float32 (h, w), the mean of the colours; NaN where one of them is clipped or not finite.
+    """
+
+    colours: FloatArray
+    known: FloatArray
+
+
+@dataclass(frozen=True)
 class Look:
     """What was looked at.
 
     Parameters
     ----------
     boxes : (y0, y1, x0, x1) each.
-    colours : float32 (c, h, w) each, linear light, holes filled.
-    windows : float32 (h, w) each, the mean of the colours, holes filled.
+    colours : float32 (c, h, w) each, linear light, finite.
+    windows : float32 (h, w) each, the mean of the colours.
     noise : standard deviation of that mean.
     """
 
@@ -183,7 +198,7 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
     """
     info = reader.info
 
-    def band(top: int, bottom: int) -> FloatArray:
+    def band(top: int, bottom: int) -> Seen:
         rows = np.moveaxis(reader.rows(top, bottom), -1, 0)[: info.colours]
         return _seen(rows, info.light)
 
@@ -201,20 +216,15 @@ def _look_through(band: Band, shape: tuple[int, int], size: int | None, window: 
     boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
     windows = []
     for y0, y1, x0, x1 in boxes:
-        pieces = [band(top, min(top + BAND, y1))[:, :, x0:x1] for top in range(y0, y1, BAND)]
-        windows.append(np.concatenate(pieces, 1))
+        pieces = [band(top, min(top + BAND, y1)) for top in range(y0, y1, BAND)]
+        colours = np.concatenate([piece.colours[:, :, x0:x1] for piece in pieces], 1)
+        windows.append(Seen(colours, np.concatenate([piece.known[:, x0:x1] for piece in pieces])))
     return _look(boxes, windows)
 
 
-def _seen(samples: npt.NDArray[Any], light: Light) -> FloatArray:
-    """Return the colours (c, h, w), linear light; NaN where clipped or not finite."""
-    return known(linearise(samples, light), light)
-
-
-def _luminance(colours: FloatArray) -> FloatArray:
-    """Return the mean of the colours; NaN where any of them is not known."""
-    mean: FloatArray = colours.mean(0)
-    return mean
+def _seen(samples: npt.NDArray[Any], light: Light) -> Seen:
+    colours = linearise(samples, light)
+    return Seen(colours, known(colours, light).mean(0))
 
 
 def _choose(band: Band, shape: tuple[int, int]) -> list[Box]:
@@ -227,15 +237,15 @@ def _choose(band: Band, shape: tuple[int, int]) -> list[Box]:
         count, edge = COUNT, WINDOW
     scout = WindowScout(height, width)
     for top in range(0, height, BAND):
-        scout.see(top, _luminance(band(top, min(top + BAND, height))))
+        scout.see(top, band(top, min(top + BAND, height)).known)
     return scout.best(count, edge)
 
 
-def _look(boxes: list[Box], windows: list[FloatArray]) -> Look:
-    """Keep the windows (c, h, w) that show something; UncertainPsfError when none does."""
+def _look(boxes: list[Box], windows: list[Seen]) -> Look:
+    """Keep the windows that show something; UncertainPsfError when none does."""
     kept, complaint = [], "there is no window to look at"
     for box, window in zip(boxes, windows, strict=True):
-        trouble = _trouble(_luminance(window))
+        trouble = _trouble(window.known)
         if trouble is None:
             kept.append((box, window))
         else:
@@ -245,12 +255,12 @@ def _look(boxes: list[Box], windows: list[FloatArray]) -> Look:
         raise UncertainPsfError(
             f"{complaint}: no blur can be read from it; give a PSF with --psf or look elsewhere with --window X,Y"
         )
-    means = [_luminance(window)[None] for _, window in kept]
+    colours = tuple(fill(window.colours) for _, window in kept)
     return Look(
         boxes=tuple(box for box, _ in kept),
-        colours=tuple(fill(window) for _, window in kept),
-        windows=tuple(fill(mean)[0] for mean in means),
-        noise=estimate_noise(means),
+        colours=colours,
+        windows=tuple(planes.mean(0) for planes in colours),
+        noise=estimate_noise(window.known[None] for _, window in kept),
     )
 
 

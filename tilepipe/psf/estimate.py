@@ -81,8 +81,12 @@ SHARP_MASS = 0.85
 NOISE_FLOOR = 1e-3
 """Noise that misfits are compared with is at least this, at the contrast above: no model is more exact."""
 
-POLISH_FROM = 1.1
+POLISH_FROM, POLISH_QUIET_FROM = 1.1, 0.7
 """Misfit over noise from which on polishing pays: below, the noise decides what looks better."""
+
+QUIET = 0.006
+"""Noise, at the contrast above, below which the judge smooths more than the noise asks for: the true kernel then
+restores far below the noise, and a misfit near it is a reason to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +249,7 @@ def _judged(
     for kernel in kernels:
         judge.hear(fit_to(kernel, widest))
     best = judge.best()
-    if best.misfit > POLISH_FROM * noise:
+    if best.misfit > (POLISH_QUIET_FROM if noise < QUIET else POLISH_FROM) * noise:
         best = _polish(judge, best, noise, rounds)
     return judge, best
 

@@ -26,8 +26,8 @@ REACH = 3
 FLOOR_SHARE = 0.05
 """Share of the emptiest blocks whose differences are taken for noise."""
 
-CLIPPED_POWER = 8
-"""A window keeps this power of its usable share as weight: one tenth clipped costs more than half of it."""
+CLIPPED_POWER = 40
+"""A window keeps this power of its usable share as weight: two hundredths clipped cost more than half of it."""
 
 
 class WindowScout:
