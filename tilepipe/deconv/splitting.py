@@ -35,7 +35,8 @@ class Window:
         self.blurred = blurred
         self.height, self.width = blurred.shape
         self.frame = (_fast(self.height + widest), _fast(self.width + widest))
-        self._spectrum = _forward(wrap_smoothly(blurred, self.frame))
+        self._wrapped = wrap_smoothly(blurred, self.frame)
+        self._spectrum = _forward(self._wrapped)
         self._laplacian = _laplacian(self.frame)
 
     def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3) -> FloatArray:
@@ -78,7 +79,7 @@ class Window:
         float32 (h, w).
         """
         data, power = self._data_term(kernel)
-        image = wrap_smoothly(self.blurred, self.frame)
+        image = self._wrapped
         b = first
         divergence = np.empty(self.frame, np.float32)
         while b <= last * 1.0001:
@@ -192,15 +193,19 @@ def _soft(image: Array, threshold: Array, divergence: Array) -> None:
 
 @kernel
 def _soft_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y: Array) -> None:
-    """As `_hard_row`, but every difference is shortened."""
+    """As `_hard_row`, but every difference is shortened: max(n - T, 0) / max(n, T) without a branch."""
     width = row.shape[0]
-    for j in range(width):
-        across = row[(j + 1) % width] - row[j]
+    for j in range(width - 1):
+        across = row[j + 1] - row[j]
         down = below[j] - row[j]
         length = np.sqrt(across * across + down * down)
-        scale = np.float32(0)
-        if length > threshold:
-            scale = np.float32(1) - threshold / length
+        scale = max(length - threshold, np.float32(0)) / max(length, threshold)
         flow_x[j + 1] = across * scale
         flow_y[j] = down * scale
+    across = row[0] - row[width - 1]
+    down = below[width - 1] - row[width - 1]
+    length = np.sqrt(across * across + down * down)
+    scale = max(length - threshold, np.float32(0)) / max(length, threshold)
+    flow_x[width] = across * scale
+    flow_y[width - 1] = down * scale
     flow_x[0] = flow_x[width]
