@@ -30,14 +30,14 @@ def notes_of(picture, psf, cache, **settings):
 
 def test_the_same_question_gets_the_same_recipe_without_measuring(small, ran):
     folder, first = ran
-    again, recalled = notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", memory="2GB", jobs=1, tile=96)
+    again, recalled = notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", memory="2GB", jobs=1)
     assert recalled
     assert again.tuning == first.tuning
     assert again.recipe.parameters == first.recipe.parameters
     assert again.psf.digest == first.psf.digest
 
 
-@pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}])
+@pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}, {"tile": 96}])
 def test_another_question_is_answered_anew(small, ran, other):
     folder, _ = ran
     assert not notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", **other)[1]
@@ -53,7 +53,7 @@ def test_another_psf_or_another_way_to_look_is_another_question():
         question(None, Settings(psf_per_channel=True)),
     ]
     assert len(set(questions)) == len(questions)
-    assert question(gaussian(1), Settings(memory="2GB", tile=128, jobs=3, blur=7)) == questions[0]
+    assert question(gaussian(1), Settings(memory="2GB", jobs=3, blur=7)) == questions[0]
 
 
 def test_other_pixels_are_looked_at_anew(small, ran, tmp_path):

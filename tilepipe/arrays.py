@@ -21,7 +21,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame
-from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile
+from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile, has_seams
 from tilepipe.tuning import check_psf_fits, passes_through, tune
 
 __all__ = ["deconvolve", "restore_planes"]
@@ -70,7 +70,7 @@ def deconvolve(
     start = fill(planes)
     windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
     sample = Sample(windows, Light((LINEAR,) * len(planes), "float32"))
-    tuning = tune(sample, blur, parse_priority(priority), None)
+    tuning = tune(sample, blur, parse_priority(priority), None, seams=has_seams(height, width, tile))
     if passes_through(blur, parse_priority(priority)):
         restored = start
     else:

@@ -59,6 +59,7 @@ def question(given: PSF | None, settings: Settings) -> str:
         "look": None if given else [settings.blur, settings.window, settings.psf_per_channel],
         "priority": settings.priority_value,
         "halo": settings.halo,
+        "tile": settings.tile,  # decides whether there are seams
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

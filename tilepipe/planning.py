@@ -36,7 +36,7 @@ from tilepipe.runtime.memory import (
 )
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
-from tilepipe.tiling.grid import DEFAULT_CORE, Grid
+from tilepipe.tiling.grid import DEFAULT_CORE, Grid, has_seams
 from tilepipe.tuning import Tuning, check_psf_fits, passes_through, tune
 
 if TYPE_CHECKING:
@@ -274,7 +274,8 @@ def _look_at(
     assert sample is not None
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
-    return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo)
+    seams = has_seams(reader.info.height, reader.info.width, settings.tile)
+    return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo, seams=seams)
 
 
 def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:

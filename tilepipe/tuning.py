@@ -42,6 +42,9 @@ The first is best for small PSFs.  A wide PSF at low noise rings further than a 
 data term is made softer, with more steps to make up for it, which costs decibels (the plan says how many).
 """
 
+NANOSECONDS = 60.0
+"""Time per pixel, channel and step where nothing was restored while planning (measured at frames of 900 px)."""
+
 PROBES = 3
 """Windows of the picture in which the seam error is measured."""
 
@@ -79,7 +82,7 @@ class Tuning:
         return 0.0 if self.profile is None else self.profile.predict(grid.halo, grid.seam_length)
 
 
-def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
+def tune(sample: Sample, psf: PSF, priority: float, halo: int | None, *, seams: bool = True) -> Tuning:
     """Derive all numbers from windows of the picture.
 
     Parameters
@@ -88,12 +91,16 @@ def tune(sample: Sample, psf: PSF, priority: float, halo: int | None) -> Tuning:
     psf : the blur; a delta needs no solver and no halo, unless the picture is to be denoised.
     priority : -1..1; lam falls tenfold per unit.
     halo : px when the user fixed it: penalties stay what they would be, only the prediction changes.
+    seams : False for a picture of one tile: nothing is measured or softened for a cut, the halo is a mere rim.
     """
     noise = float(f"{sample.noise():.3g}")
     if passes_through(psf, priority):
         return Tuning(noise, TvParameters(0.0, 0.0, 0.0, 1.0, 0), 0, None, 0.0, 0.0)
     level = max(noise, NOISE_FLOOR)
     strength = _strength(psf, priority, level)
+    if not seams:
+        rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
+        return Tuning(noise, _parameters(level, strength, 0), rim if halo is None else halo, None, 0.0, NANOSECONDS)
     kernels = psf.planes
     scene = SyntheticScene(psf.kernel, level)
     probes = sample.liveliest(PROBES)

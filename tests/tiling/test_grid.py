@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.tiling.blend import axis_weights, blend
-from tilepipe.tiling.grid import OVERLAP, Box, Grid
+from tilepipe.tiling.grid import OVERLAP, Box, Grid, has_seams
 
 grids = st.builds(
     Grid,
@@ -108,3 +108,11 @@ def test_a_core_larger_than_the_picture_is_one_tile():
 def test_impossible_grids_are_refused(height, width, core, halo):
     with pytest.raises(ValueError, match="no grid"):
         Grid(height, width, core, halo)
+
+
+def test_only_a_picture_of_one_tile_has_no_seams():
+    assert not has_seams(768, 500, None)
+    assert has_seams(769, 500, None)
+    assert has_seams(500, 500, 200)
+    assert has_seams(2000, 2000, 5000), "a larger core is no reason to restore otherwise"
+    assert not has_seams(300, 300, 5000)

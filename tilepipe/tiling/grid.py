@@ -25,7 +25,7 @@ from functools import cached_property
 
 import scipy.fft
 
-__all__ = ["DEFAULT_CORE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile"]
+__all__ = ["DEFAULT_CORE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile", "has_seams"]
 
 DEFAULT_CORE = 768
 """Largest core edge by default, px: with a halo of 128 the frame is cache-friendly and half of it is core."""
@@ -35,6 +35,14 @@ SMALLEST_CORE = 64
 
 OVERLAP = 16
 """Width of the band in which two neighbours are blended, px; half of it lies on either side of the edge."""
+
+
+def has_seams(height: int, width: int, core: int | None) -> bool:
+    """Return whether a picture is cut into tiles, or might be with the default core: its numbers are then for seams.
+
+    A larger core than the default does not count: it changes where the seams are, not what is restored.
+    """
+    return max(height, width) > min(core or DEFAULT_CORE, DEFAULT_CORE)
 
 
 @dataclass(frozen=True, slots=True)
