@@ -37,7 +37,7 @@ def test_the_same_question_gets_the_same_recipe_without_measuring(small, ran):
     assert again.psf.digest == first.psf.digest
 
 
-@pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}, {"tile": 96}])
+@pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}, {"tile": 96}, {"quality": "fast"}])
 def test_another_question_is_answered_anew(small, ran, other):
     folder, _ = ran
     assert not notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", **other)[1]

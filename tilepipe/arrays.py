@@ -22,7 +22,7 @@ from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame
 from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile, has_seams
-from tilepipe.tuning import check_psf_fits, passes_through, tune
+from tilepipe.tuning import LADDERS, check_psf_fits, passes_through, tune
 
 __all__ = ["deconvolve", "restore_planes"]
 
@@ -34,6 +34,7 @@ def deconvolve(
     psf: PSF | str | Path | npt.ArrayLike,
     priority: float | str = 0.0,
     *,
+    quality: str = "normal",
     tile: int | None = None,
     jobs: int | None = None,
 ) -> FloatArray:
@@ -45,6 +46,7 @@ def deconvolve(
         are filled in from around.
     psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.
     priority : -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
+    quality : "fast", "normal" or "best": more steps, a better picture.
     tile : largest core edge, px, at least 64; by default 768.
     jobs : threads; by default one a core.
 
@@ -62,6 +64,8 @@ def deconvolve(
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
     if tile is not None and tile < SMALLEST_CORE:
         raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
+    if quality not in LADDERS:
+        raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
     blur = _as_psf(psf)
     planes = np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))
     height, width = planes.shape[1:]
@@ -70,7 +74,7 @@ def deconvolve(
     start = fill(planes)
     windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
     sample = Sample(windows, Light((LINEAR,) * len(planes), "float32"))
-    tuning = tune(sample, blur, parse_priority(priority), None, seams=has_seams(height, width, tile))
+    tuning = tune(sample, blur, parse_priority(priority), None, quality=quality, seams=has_seams(height, width, tile))
     if passes_through(blur, parse_priority(priority)):
         restored = start
     else:

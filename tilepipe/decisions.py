@@ -58,6 +58,7 @@ def question(given: PSF | None, settings: Settings) -> str:
         "psf": None if given is None else given.digest,
         "look": None if given else [settings.blur, settings.window, settings.psf_per_channel],
         "priority": settings.priority_value,
+        "quality": settings.quality,
         "halo": settings.halo,
         "tile": settings.tile,  # decides whether there are seams
     }

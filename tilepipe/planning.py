@@ -275,7 +275,11 @@ def _look_at(
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     seams = has_seams(reader.info.height, reader.info.width, settings.tile)
-    return reader.info, psf, tune(sample, psf, settings.priority_value, settings.halo, seams=seams)
+    return (
+        reader.info,
+        psf,
+        tune(sample, psf, settings.priority_value, settings.halo, quality=settings.quality, seams=seams),
+    )
 
 
 def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:

@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     psf_per_channel : refine the PSF found for each colour.
     force : take an estimated PSF however uncertain it is.
     priority : -1..1, or "denoise", "balanced", "deblur".
+    quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv".
     tile : largest core edge, px, at least 64; None chooses.
     halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     psf_per_channel: bool = False
     force: bool = False
     priority: float | str = "balanced"
+    quality: Literal["fast", "normal", "best"] = "normal"
     solver: Literal["tv"] = "tv"
     tile: int | None = None
     halo: int | None = None

@@ -10,7 +10,7 @@ from tilepipe.planning import make_plan
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr, restore_whole
 from tilepipe.tiling.grid import Grid
-from tilepipe.tuning import LAMBDA_FACTOR, _parameters
+from tilepipe.tuning import LADDERS, LAMBDA_FACTOR, _parameters
 
 RMS_LIMIT = 2.5e-4
 UNSEEN = 1 / 4096
@@ -42,7 +42,7 @@ def test_a_halo_too_small_is_found_out():
     """The comparison can fail: without a halo the seams are there."""
     psf = motion(13, 0)
     planes = np.moveaxis(degrade(Scene(500, 400).rows(0, 400), psf, 0.005), -1, 0).copy()
-    parameters = _parameters(0.005, LAMBDA_FACTOR, 0)
+    parameters = _parameters(0.005, LAMBDA_FACTOR, LADDERS["normal"][0])
     whole = restore_whole(planes, planes, psf, parameters, 160)
     height, width = planes.shape[1:]
     bare = restore_planes(planes, planes, psf, parameters, Grid(height, width, 200, 16))

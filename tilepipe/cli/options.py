@@ -15,6 +15,10 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..65 (default: found)."},
     "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
     "--priority": {"metavar": "P", "help": "denoise | balanced | deblur, or -1 (cleaner) .. 1 (sharper)."},
+    "--quality": {
+        "type": click.Choice(["fast", "normal", "best"]),
+        "help": "Steps of the solver: half the time, or twice it for a little more (default: normal).",
+    },
     "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (default: found in the picture)."},
     "--psf-per-channel": {"is_flag": True, "help": "Refine the PSF found for each colour (chromatic aberration)."},
     "--force": {"is_flag": True, "help": "Take an estimated PSF however uncertain it is."},
