@@ -248,6 +248,7 @@ def test_what_is_no_psf_is_refused(kernel):
         (Nearest("motion", {"length": 11.02, "angle": 33.8}, 0.932), "motion, 11.0 px, 34 degrees; fit 0.93"),
         (Nearest("motion", {"length": 11.02, "angle": 179.7}, 0.9), "motion, 11.0 px, 0 degrees; fit 0.90"),
         (Nearest("gaussian", {"sigma": 2.1}, 0.98), "gaussian, sigma 2.1 px; fit 0.98"),
+        (Nearest("gaussian", {"sigma": 0.6}, 0.74), "free form, nearest gaussian, sigma 0.6 px; fit 0.74"),
         (Nearest("disk", {"radius": 4.2}, 0.95), "disk, radius 4.2 px; fit 0.95"),
         (Nearest("delta", {}, 1.0), "no blur; fit 1.00"),
     ],

@@ -68,6 +68,10 @@ STEP = 0.4
 """Edge of a search's first simplex, px."""
 
 
+ALIKE = 0.85
+"""Fit below which the name of a simple shape would mislead: the kernel is called free form."""
+
+
 @dataclass(frozen=True)
 class Nearest:
     """A shape of `tilepipe.psf.shapes` and how well it fits.
@@ -97,7 +101,8 @@ class Nearest:
             text = f"motion, {p['length']:.1f} px, {round(p['angle']) % 180} degrees"
         else:
             text = ", ".join([self.shape, *(f"{name} {value:.1f} px" for name, value in p.items())])
-        return f"{text}; fit {self.fit:.2f}"
+        free = "free form, nearest " if self.fit < ALIKE else ""
+        return f"{free}{text}; fit {self.fit:.2f}"
 
 
 def nearest_shape(kernel: npt.ArrayLike) -> Nearest:
