@@ -23,6 +23,7 @@ FLOORS = {
     "blind": 4,
     "cache": 5,
     "arrays": 5,
+    "lazy": 5,
     "decisions": 6,
     "runtime": 6,
     "planning": 7,

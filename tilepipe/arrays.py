@@ -37,13 +37,13 @@ def deconvolve(
     quality: str = "normal",
     tile: int | None = None,
     jobs: int | None = None,
-) -> FloatArray:
+) -> Any:
     """Take the blur `psf` out of `image`.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white.  NaN and Inf count as unknown and
-        are filled in from around.
+    image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white; numpy or dask.  NaN and Inf count as
+        unknown and are filled in from around.
     psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.
     priority : -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
@@ -52,14 +52,16 @@ def deconvolve(
 
     Returns
     -------
-    float32, the shape of `image`.  Memory: the picture three times, and a workspace a thread.
+    float32, the shape of `image`.  numpy: memory for the picture three times, and a workspace a thread.  dask: a dask
+    array with a chunk a tile, computed when it is asked for; only some windows are computed at once, to measure.
 
     Raises
     ------
     SettingsError : `image` is not a picture, or a setting is out of range.
     PsfError : the PSF cannot be used, or is larger than the picture.
     """
-    pixels = np.asarray(image, np.float32)
+    lazy = type(image).__module__.startswith("dask.")
+    pixels: Any = image if lazy else np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
     if tile is not None and tile < SMALLEST_CORE:
@@ -67,20 +69,25 @@ def deconvolve(
     if quality not in LADDERS:
         raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
     blur = _as_psf(psf)
-    planes = np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))
+    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
-    known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
-    start = fill(planes)
-    windows = tuple(planes[(slice(None), *window)] for window in _windows(height, width))
-    sample = Sample(windows, Light((LINEAR,) * len(planes), "float32"))
-    tuning = tune(sample, blur, parse_priority(priority), None, quality=quality, seams=has_seams(height, width, tile))
-    if passes_through(blur, parse_priority(priority)):
-        restored = start
-    else:
-        grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
-        restored = restore_planes(start, known, blur, tuning.parameters, grid, jobs or os.cpu_count() or 1)
-    return np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
+    seen = (np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width))
+    sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"))
+    strength, seams = parse_priority(priority), has_seams(height, width, tile)
+    tuning = tune(sample, blur, strength, None, quality=quality, seams=seams)
+    grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
+    parameters = None if passes_through(blur, strength) else tuning.parameters
+    if lazy:
+        from tilepipe.lazy import restore_lazily
+
+        restored = restore_lazily(planes, blur, parameters, grid)
+        return restored[0] if pixels.ndim == 2 else np.moveaxis(restored, 0, -1)
+    start = fill(np.ascontiguousarray(planes))
+    if parameters is not None:
+        known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
+        start = restore_planes(start, known, blur, parameters, grid, jobs or os.cpu_count() or 1)
+    return np.ascontiguousarray(np.moveaxis(start, 0, -1)).reshape(pixels.shape)
 
 
 def restore_planes(

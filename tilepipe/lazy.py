@@ -1,0 +1,67 @@
+"""Deconvolution of a dask array: a task for each tile, a task for each chunk of the result, nothing computed before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace
+from tilepipe.image.linearise import fill
+from tilepipe.psf.model import PSF
+from tilepipe.tiling.blend import blend
+from tilepipe.tiling.frame import restore_in_frame
+from tilepipe.tiling.grid import Box, Grid, Tile
+
+__all__ = ["restore_lazily"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def restore_lazily(planes: Any, psf: PSF, parameters: TvParameters | None, grid: Grid) -> Any:
+    """Return (c, h, w) as a dask array of one chunk a core of `grid`, restored when it is computed.
+
+    Every tile reads its own frame from `planes`, whatever the chunks there; a chunk of the result is blended from the
+    up to nine tiles that touch it.
+
+    Parameters
+    ----------
+    planes : dask array (c, h, w), linear light; NaN and Inf are unknown.
+    parameters : None passes pixels through, unknown ones filled in.
+    """
+    channels = planes.shape[0]
+    picture = Box(0, grid.height, 0, grid.width)
+    spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
+    restored = {}
+    for row in range(grid.rows):
+        for tile in grid.row_of_tiles(row):
+            inside = tile.frame.intersection(picture)
+            frame = planes[(slice(None), *inside.within(picture))]
+            restored[tile.row, tile.column] = dask.delayed(_restored)(frame, tile, inside, grid, spectrum, parameters)
+
+    def chunk(core: Box) -> Any:
+        tiles = list(grid.touching(core))
+        pieces = [restored[tile.row, tile.column] for tile in tiles]
+        blended = dask.delayed(_blended)(grid, core, channels, tiles, pieces)
+        return da.from_delayed(blended, (channels, *core.shape), np.float32)
+
+    return da.block([[chunk(tile.core) for tile in grid.row_of_tiles(row)] for row in range(grid.rows)])
+
+
+def _restored(
+    frame: FloatArray, tile: Tile, inside: Box, grid: Grid, spectrum: Spectrum, parameters: TvParameters | None
+) -> FloatArray:
+    frame = np.asarray(frame, np.float32)
+    start = fill(frame)
+    if parameters is None:
+        return np.ascontiguousarray(start[(slice(None), *tile.stored.within(inside))])
+    known = np.where(np.isfinite(frame), frame, np.float32(np.nan))
+    work = Workspace(len(frame), grid.frame_shape)
+    return restore_in_frame(work, tile, inside, zip(start, known, strict=True), spectrum, parameters)
+
+
+def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
+    return blend(grid, core, channels, zip(tiles, pieces, strict=True))
