@@ -9,6 +9,7 @@ import pytest
 BENCHMARKS = {
     "seams": ["--width", "420", "--height", "380", "--tiles", "200", "--psfs", "gaussian 2"],
     "endtoend": ["--sizes", "300x200", "--memory", "1GB"],
+    "restore": ["--made", "--cases", "1", "--edge", "80"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 
