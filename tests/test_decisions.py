@@ -10,14 +10,17 @@ from tilepipe.planning import make_plan
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import gaussian
 from tilepipe.settings import Settings
+from tilepipe.testing.scenes import BlurredScene, Scene, write_scene
+
+BLUR = gaussian(1.5)
 
 
 @pytest.fixture(scope="module")
-def ran(small, tmp_path_factory):
+def ran(tmp_path_factory):
     """A cache after a run, with the picture and the plan of that run."""
     folder = tmp_path_factory.mktemp("ran")
-    shutil.copy(small / "blurred.tif", folder / "photo.tif")
-    plan = make_plan(folder / "photo.tif", folder / "out.tif", psf=small / "psf.tif", cache=str(folder / "c"))
+    write_scene(folder / "photo.tif", BlurredScene(Scene(300, 260, seed=1), BLUR, 0.005))
+    plan = make_plan(folder / "photo.tif", folder / "out.tif", psf=BLUR, cache=str(folder / "c"))
     plan.run()
     return folder, plan
 
@@ -28,9 +31,9 @@ def notes_of(picture, psf, cache, **settings):
     return plan, any("as for the run before" in note for note in notes)
 
 
-def test_the_same_question_gets_the_same_recipe_without_measuring(small, ran):
+def test_the_same_question_gets_the_same_recipe_without_measuring(ran):
     folder, first = ran
-    again, recalled = notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", memory="2GB", jobs=1)
+    again, recalled = notes_of(folder / "photo.tif", BLUR, folder / "c", memory="2GB", jobs=1)
     assert recalled
     assert again.tuning == first.tuning
     assert again.recipe.parameters == first.recipe.parameters
@@ -38,9 +41,9 @@ def test_the_same_question_gets_the_same_recipe_without_measuring(small, ran):
 
 
 @pytest.mark.parametrize("other", [{"priority": 0.5}, {"halo": 48}, {"tile": 96}, {"quality": "fast"}])
-def test_another_question_is_answered_anew(small, ran, other):
+def test_another_question_is_answered_anew(ran, other):
     folder, _ = ran
-    assert not notes_of(folder / "photo.tif", small / "psf.tif", folder / "c", **other)[1]
+    assert not notes_of(folder / "photo.tif", BLUR, folder / "c", **other)[1]
 
 
 def test_another_psf_or_another_way_to_look_is_another_question():
@@ -56,7 +59,7 @@ def test_another_psf_or_another_way_to_look_is_another_question():
     assert question(gaussian(1), Settings(memory="2GB", jobs=3, blur=7)) == questions[0]
 
 
-def test_other_pixels_are_looked_at_anew(small, ran, tmp_path):
+def test_other_pixels_are_looked_at_anew(ran, tmp_path):
     folder, plan = ran
     shutil.copytree(folder / "c", tmp_path / "c")
     changed = tmp_path / "photo.tif"
