@@ -49,6 +49,7 @@ def run(moving, folder, **settings):
         folder / "out.tif",
         psf=moving / "psf.tif",
         tile=200,
+        quality="fast",
         cache=str(folder / "c"),
         **settings,
     )
@@ -74,7 +75,14 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
 
 
 def test_graphs_and_receipts_are_small(moving, tmp_path):
-    plan = make_plan(moving / "blurred.tif", tmp_path / "out.tif", psf=moving / "psf.tif", tile=64, cache=str(tmp_path))
+    plan = make_plan(
+        moving / "blurred.tif",
+        tmp_path / "out.tif",
+        psf=moving / "psf.tif",
+        tile=64,
+        quality="fast",
+        cache=str(tmp_path),
+    )
     report = plan.run()
     job = job_in(report.folder)
     for ledger in ("tiles.ledger", "result.ledger"):

@@ -15,7 +15,7 @@ from tilepipe.testing import BlurredScene, Scene, write_scene
 def run_and_measure(tmp_path, *arguments):
     """Run in a process of its own; return its JSON and the peak that the kernel reports to the parent."""
     command = [sys.executable, "-m", "tilepipe", "run", *map(str, arguments)]
-    command += ["-o", str(tmp_path / "out.tif"), "--cache", str(tmp_path / "c"), "--json", "-q"]
+    command += ["-o", str(tmp_path / "out.tif"), "--cache", str(tmp_path / "c"), "--json", "-q", "--quality", "fast"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     out = process.stdout.read()
     process.stdout.close()

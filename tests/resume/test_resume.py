@@ -18,6 +18,8 @@ from tilepipe.runtime import tasks
 from tilepipe.runtime.events import Note, Receipt, silent
 from tilepipe.runtime.job import _open
 
+QUICK = {"quality": "fast"}
+
 TILE = 200
 """Of a 900 x 700 scene: 5 x 4 tiles."""
 
@@ -26,7 +28,7 @@ TILE = 200
 def undisturbed(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     plan = make_plan(
-        small / "blurred.tif", folder / "out.tif", psf=small / "psf.tif", tile=TILE, cache=str(folder / "c")
+        small / "blurred.tif", folder / "out.tif", psf=small / "psf.tif", tile=TILE, cache=str(folder / "c"), **QUICK
     )
     plan.run()
     return folder
@@ -34,7 +36,7 @@ def undisturbed(small, tmp_path_factory):
 
 def planned(small, tmp_path, **settings):
     _open.clear()
-    settings = {"psf": small / "psf.tif", "tile": TILE, "cache": str(tmp_path / "c")} | settings
+    settings = {"psf": small / "psf.tif", "tile": TILE, "cache": str(tmp_path / "c")} | QUICK | settings
     return make_plan(small / "blurred.tif", tmp_path / "out.tif", **settings)
 
 
@@ -107,7 +109,7 @@ def test_changed_settings_say_what_changed(small, tmp_path, undisturbed):
 def test_changed_pixels_are_noticed(small, tmp_path):
     picture = tmp_path / "picture.tif"
     shutil.copy(small / "blurred.tif", picture)
-    settings = {"psf": small / "psf.tif", "tile": 450, "cache": str(tmp_path / "c")}
+    settings = {"psf": small / "psf.tif", "tile": 450, "cache": str(tmp_path / "c")} | QUICK
     make_plan(picture, tmp_path / "a.tif", **settings).run()
     content = bytearray(picture.read_bytes())
     content[len(content) // 2] ^= 1
@@ -122,7 +124,14 @@ def test_jobs_memory_and_paths_change_nothing(small, tmp_path, undisturbed):
     moved = tmp_path / "elsewhere.tif"
     shutil.copy(small / "blurred.tif", moved)
     plan = make_plan(
-        moved, tmp_path / "out.tif", psf=small / "psf.tif", tile=TILE, cache=str(tmp_path / "c"), jobs=1, memory="3GB"
+        moved,
+        tmp_path / "out.tif",
+        psf=small / "psf.tif",
+        tile=TILE,
+        cache=str(tmp_path / "c"),
+        jobs=1,
+        memory="3GB",
+        **QUICK,
     )
     report, _ = collect(plan)
     assert report.tiles["reused"] == 20
@@ -188,7 +197,20 @@ STAGE_MARKS = {
 
 def start(small, tmp_path, *extra):
     command = [sys.executable, "-m", "tilepipe", "run", small / "blurred.tif", "-o", tmp_path / "out.tif"]
-    command += ["--psf", small / "psf.tif", "--tile", TILE, "--cache", tmp_path / "c", "-j", 2, "--json", *extra]
+    command += [
+        "--psf",
+        small / "psf.tif",
+        "--tile",
+        TILE,
+        "--cache",
+        tmp_path / "c",
+        "-j",
+        2,
+        "--json",
+        "--quality",
+        "fast",
+        *extra,
+    ]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
