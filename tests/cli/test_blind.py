@@ -107,11 +107,13 @@ def test_a_psf_is_estimated_kept_and_checked_against_another_picture(tilepipe, s
     assert all(likeness(PSF(plane)) > 0.8 for plane in found.planes)
     other = tmp_path / "other.tif"
     write_scene(other, BlurredScene(Scene(WIDTH, HEIGHT, seed=9), TRUTH, 0.005))
-    checked = json.loads(tilepipe("psf", "check", psf, other, "--json").stdout)
+    checked = json.loads(tilepipe("psf", "check", psf, other, "--window", "210,170,255", "--json").stdout)
     assert checked["explains"]
     wrong = tmp_path / "wrong.tif"
     assert tilepipe("psf", "make", "motion", "--length", 15, "--angle", 80, "-o", wrong).returncode == 0
-    assert not json.loads(tilepipe("psf", "check", wrong, other, "--json").stdout)["explains"]
+    assert not json.loads(tilepipe("psf", "check", wrong, other, "--window", "210,170,255", "--json").stdout)[
+        "explains"
+    ]
 
 
 def test_an_array_gives_the_psf_that_its_file_gives(scenes):
