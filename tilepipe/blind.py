@@ -93,13 +93,11 @@ class Finding:
 
     Parameters
     ----------
-    psf : with what is known of it in ``made_by``.
-    sharp : the picture is not blurred; `psf` is a delta.
+    psf : with what is known of it in ``made_by``; a delta for a picture that is not blurred.
     estimate, look : what it follows from.
     """
 
     psf: PSF
-    sharp: bool
     estimate: Estimate
     look: Look
 
@@ -185,7 +183,7 @@ def find_psf(look: Look, size: int | None = None, *, per_channel: bool = False, 
         "noise": float(f"{look.noise:.3g}"),
         "nearest": str(nearest_shape(estimate.kernel)),
     }
-    return Finding(PSF(kernels, made_by), estimate.sharp, estimate, look)
+    return Finding(PSF(kernels, made_by), estimate, look)
 
 
 def look_at(reader: ImageReader, size: int | None = None, window: Any = None) -> Look:
