@@ -19,6 +19,7 @@ from tilepipe.deconv.locality import WINDOW
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.linearise import fill, known
 from tilepipe.image.sample import Sample, read_sample
+from tilepipe.penalties import Wishes
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import psnr, restore_whole
@@ -82,7 +83,7 @@ def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[in
     planes = blurred_picture(sharp, psf, noise)
     reach = psf.size // 2
     truth = encoded(np.moveaxis(sharp[reach : sharp.shape[0] - reach, reach : sharp.shape[1] - reach], -1, 0))
-    tuning = tune(sample_of(planes), psf, 0.0, None)
+    tuning = tune(sample_of(planes), psf, Wishes(), None)
     certain = known(planes, LIGHT)
     whole = encoded(restore_whole(planes, certain, psf, tuning.parameters, tuning.halo))
     before, after = psnr(encoded(planes), truth), psnr(whole, truth)

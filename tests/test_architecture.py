@@ -19,6 +19,7 @@ FLOORS = {
     "tiling": 3,
     "settings": 3,
     "recipe": 4,
+    "penalties": 4,
     "tuning": 4,
     "blind": 4,
     "cache": 5,

@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.locality import WINDOW
-from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace
+from tilepipe.deconv.parameters import SOLVERS, Parameters
 from tilepipe.errors import SettingsError
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill
 from tilepipe.image.sample import Sample
+from tilepipe.penalties import LADDERS, Wishes, passes_through
 from tilepipe.psf.model import PSF
+from tilepipe.psf.shapes import delta
 from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame
 from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile, has_seams
-from tilepipe.tuning import LADDERS, check_psf_fits, passes_through, tune
+from tilepipe.tuning import check_psf_fits, tune
 
 __all__ = ["deconvolve", "restore_planes"]
 
@@ -31,10 +34,11 @@ FloatArray = npt.NDArray[np.float32]
 
 def deconvolve(
     image: npt.ArrayLike,
-    psf: PSF | str | Path | npt.ArrayLike,
+    psf: PSF | str | Path | npt.ArrayLike | None,
     priority: float | str = 0.0,
     *,
     quality: str = "normal",
+    solver: str = "tv",
     tile: int | None = None,
     jobs: int | None = None,
 ) -> Any:
@@ -44,9 +48,10 @@ def deconvolve(
     ----------
     image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white; numpy or dask.  NaN and Inf count as
         unknown and are filled in from around.
-    psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.
-    priority : -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
+    psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.  None is enough at priority -1.
+    priority : -1 (noise taken off, nothing deblurred) .. 1 (sharper), or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
+    solver : "tv", "sparse", "log", or "richardson-lucy" for counted light.
     tile : largest core edge, px, at least 64; by default 768.
     jobs : threads; by default one a core.
 
@@ -68,16 +73,18 @@ def deconvolve(
         raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
     if quality not in LADDERS:
         raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
-    blur = _as_psf(psf)
+    if solver not in SOLVERS:
+        raise SettingsError(f"solver is {solver!r}; it must be one of {', '.join(SOLVERS)}")
+    wishes = Wishes(parse_priority(priority), quality, solver)
+    blur = delta() if wishes.priority == -1 else _as_psf(psf)
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
     seen = (np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width))
     sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"))
-    strength, seams = parse_priority(priority), has_seams(height, width, tile)
-    tuning = tune(sample, blur, strength, None, quality=quality, seams=seams)
+    tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
-    parameters = None if passes_through(blur, strength) else tuning.parameters
+    parameters = None if passes_through(blur, wishes.priority) else tuning.parameters
     if lazy:
         from tilepipe.lazy import restore_lazily
 
@@ -91,7 +98,7 @@ def deconvolve(
 
 
 def restore_planes(
-    start: FloatArray, known: FloatArray, psf: PSF, parameters: TvParameters, grid: Grid, jobs: int = 1
+    start: FloatArray, known: FloatArray, psf: PSF, parameters: Parameters, grid: Grid, jobs: int = 1
 ) -> FloatArray:
     """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown."""
     spectrum = Spectrum.of(psf.planes, grid.frame_shape)

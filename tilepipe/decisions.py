@@ -18,7 +18,7 @@ import scipy
 
 from tilepipe.cache.ledger import write_durably
 from tilepipe.cache.lifecycle import remembered_hash, source_folder
-from tilepipe.deconv.tv import ALGORITHM_VERSION
+from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import PsfError
 from tilepipe.psf.estimate import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
@@ -59,6 +59,7 @@ def question(given: PSF | None, settings: Settings) -> str:
         "look": None if given else [settings.blur, settings.window, settings.psf_per_channel],
         "priority": settings.priority_value,
         "quality": settings.quality,
+        "solver": settings.solver,
         "halo": settings.halo,
         "tile": settings.tile,  # decides whether there are seams
     }

@@ -9,7 +9,8 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace
+from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.parameters import Parameters
 from tilepipe.image.linearise import fill
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.blend import blend
@@ -21,7 +22,7 @@ __all__ = ["restore_lazily"]
 FloatArray = npt.NDArray[np.float32]
 
 
-def restore_lazily(planes: Any, psf: PSF, parameters: TvParameters | None, grid: Grid) -> Any:
+def restore_lazily(planes: Any, psf: PSF, parameters: Parameters | None, grid: Grid) -> Any:
     """Return (c, h, w) as a dask array of one chunk a core of `grid`, restored when it is computed.
 
     Every tile reads its own frame from `planes`, whatever the chunks there; a chunk of the result is blended from the
@@ -52,7 +53,7 @@ def restore_lazily(planes: Any, psf: PSF, parameters: TvParameters | None, grid:
 
 
 def _restored(
-    frame: FloatArray, tile: Tile, inside: Box, grid: Grid, spectrum: Spectrum, parameters: TvParameters | None
+    frame: FloatArray, tile: Tile, inside: Box, grid: Grid, spectrum: Spectrum, parameters: Parameters | None
 ) -> FloatArray:
     frame = np.asarray(frame, np.float32)
     start = fill(frame)

@@ -15,14 +15,18 @@ from tilepipe.blind import CONFIDENT, find_psf, look_at
 from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
 from tilepipe.decisions import libraries, question, recall
+from tilepipe.deconv.frames import TAPER, Spectrum, Workspace, workspace_planes
 from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
-from tilepipe.deconv.tv import ALGORITHM_VERSION, TAPER, Spectrum, TvParameters, Workspace, restore, workspace_planes
+from tilepipe.deconv.parameters import ALGORITHM_VERSION, Parameters
+from tilepipe.deconv.solvers import restore
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError, UncertainPsfError
 from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import read_sample
 from tilepipe.image.write import output_bytes, output_light
+from tilepipe.penalties import Wishes, passes_through
 from tilepipe.psf.model import PSF
+from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe
 from tilepipe.runtime.events import Listener, Note, silent
 from tilepipe.runtime.memory import (
@@ -37,7 +41,7 @@ from tilepipe.runtime.memory import (
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import DEFAULT_CORE, Grid, has_seams
-from tilepipe.tuning import Tuning, check_psf_fits, passes_through, tune
+from tilepipe.tuning import Tuning, check_psf_fits, tune
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -101,7 +105,7 @@ class Plan:
     def seconds(self) -> float:
         """Expected time on this machine, from the solver's speed during planning."""
         pixels = self.info.height * self.info.width * self.info.colours
-        solver = pixels * self.grid.amplification * self.recipe.steps * self.tuning.nanoseconds
+        solver = pixels * self.grid.amplification * self.recipe.parameters.passes * self.tuning.nanoseconds
         return (solver / self.memory.jobs + pixels * IO_NANOSECONDS) * 1e-9
 
     def check(self) -> None:
@@ -167,15 +171,18 @@ class Plan:
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's numbers under their public names."""
+    numbers = recipe.parameters
     return {
         "solver": recipe.solver,
-        "lambda": recipe.lam,
-        "steps": recipe.steps,
+        "lambda": numbers.lam,
+        "steps": numbers.steps,
+        "closing": numbers.closing,
         "noise": recipe.noise,
         "priority": recipe.priority,
-        "r1": recipe.r1,
-        "r2": recipe.r2,
-        "growth": recipe.growth,
+        "r1": numbers.r1,
+        "r2": numbers.r2,
+        "base": numbers.base,
+        "slope": numbers.slope,
     }
 
 
@@ -214,6 +221,8 @@ def make_plan(
     settings = resolve(flags, sets, config).settings
     root = Path(settings.cache).expanduser() if settings.cache else default_root()
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
+    if settings.priority_value == -1:
+        given = delta()  # noise is taken off and nothing else
     asked = question(given, settings)
     info, blur, tuning = _look_at(Path(image), given, settings, recall(root, Path(image), asked), on_event)
     recipe = _recipe(info, blur, tuning, settings)
@@ -274,11 +283,12 @@ def _look_at(
     assert sample is not None
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
+    wishes = Wishes(settings.priority_value, settings.quality, settings.solver)
     seams = has_seams(reader.info.height, reader.info.width, settings.tile)
     return (
         reader.info,
         psf,
-        tune(sample, psf, settings.priority_value, settings.halo, quality=settings.quality, seams=seams),
+        tune(sample, psf, wishes, settings.halo, seams=seams),
     )
 
 
@@ -309,13 +319,16 @@ def _compile(info: ImageInfo, dtype: str) -> None:
     light = output_light(info, dtype)
     light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
     frame = (2 * TAPER, 2 * TAPER)
-    restore(Workspace(1, frame), Spectrum.of(np.ones((1, 1), np.float32), frame), TvParameters(1.0, 1.0, 1.0, 1.0, 1))
+    restore(
+        Workspace(1, frame),
+        Spectrum.of(np.ones((1, 1), np.float32), frame),
+        Parameters(1.0, 1.0, 1.0, 1.0, 1, closing=1, low=1.0, high=2.0),
+    )
     let_go_of_code()
 
 
 def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Recipe:
     core = settings.tile or DEFAULT_CORE
-    parameters = tuning.parameters
     return Recipe(
         algorithm=ALGORITHM_VERSION,
         libraries=libraries(),
@@ -327,14 +340,9 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
         dtype=info.dtype,
         curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
         psf=psf.digest,
-        solver="identity" if passes_through(psf, settings.priority_value) else settings.solver,
         noise=tuning.noise,
         priority=settings.priority_value,
-        lam=parameters.lam,
-        r1=parameters.r1,
-        r2=parameters.r2,
-        growth=parameters.growth,
-        steps=parameters.steps,
+        parameters=tuning.parameters,
         core=min(core, max(info.height, info.width, 64)),
         halo=tuning.halo,
     )

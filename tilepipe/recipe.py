@@ -6,12 +6,13 @@ canonical JSON; jobs, memory, scheduler and paths are not in it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
 import msgspec
 
-from tilepipe.deconv.tv import TvParameters
+from tilepipe.deconv.parameters import Parameters
 from tilepipe.image.light import Curve, Light
 from tilepipe.tiling.grid import Grid
 
@@ -29,10 +30,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     height, width, colours, extras, dtype : the source array.
     curves : transfer curves, (name, parameters, samples) a colour channel.
     psf : SHA-256 of the kernel; the kernel itself lies beside the recipe.
-    solver : "tv", or "identity" for a PSF that changes nothing.
     noise : standard deviation, linear light 0..1, three digits.
     priority : -1 (cleaner) .. 1 (sharper).
-    lam, r1, r2, growth, steps : see :class:`tilepipe.deconv.tv.TvParameters`.
+    parameters : the solver and its numbers; "identity" for a PSF that changes nothing.
     core, halo : geometry, px.
     """
 
@@ -46,21 +46,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dtype: str
     curves: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...]
     psf: str
-    solver: str
     noise: float
     priority: float
-    lam: float
-    r1: float
-    r2: float
-    growth: float
-    steps: int
+    parameters: Parameters
     core: int
     halo: int
 
     @property
-    def parameters(self) -> TvParameters:
-        """The solver's numbers."""
-        return TvParameters(self.lam, self.r1, self.r2, self.growth, self.steps)
+    def solver(self) -> str:
+        """The solver's name."""
+        return self.parameters.solver
 
     @property
     def grid(self) -> Grid:
@@ -89,11 +84,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Return what changed from `old` to `new`, a phrase a field: ``noise 0.005 -> 0.02``."""
-    before: dict[str, Any] = msgspec.structs.asdict(old)
-    after: dict[str, Any] = msgspec.structs.asdict(new)
+    before, after = _flat(old), _flat(new)
     phrases = []
     for name, value in after.items():
         if before[name] != value:
             long = isinstance(value, (tuple, list)) or name in ("psf", "source")
             phrases.append(f"{name} changed" if long else f"{name} {before[name]} -> {value}")
     return phrases
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields, the solver's numbers among them."""
+    fields: dict[str, Any] = msgspec.structs.asdict(recipe)
+    numbers: Parameters = fields.pop("parameters")
+    return fields | {field.name: getattr(numbers, field.name) for field in dataclasses.fields(numbers)}

@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     force : take an estimated PSF however uncertain it is.
     priority : -1..1, or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
-    solver : "tv".
+    solver : "tv", "sparse", "log" or "richardson-lucy".
     tile : largest core edge, px, at least 64; None chooses.
     halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
     dtype : samples of the output; None keeps the input's.
@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     force: bool = False
     priority: float | str = "balanced"
     quality: Literal["fast", "normal", "best"] = "normal"
-    solver: Literal["tv"] = "tv"
+    solver: Literal["tv", "sparse", "log", "richardson-lucy"] = "tv"
     tile: int | None = None
     halo: int | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None

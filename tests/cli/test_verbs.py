@@ -110,6 +110,7 @@ def test_inspect_says_what_a_picture_is(tilepipe, photo):
     facts = answer(tilepipe("inspect", photo, "--json"))
     noise = facts.pop("noise")
     assert 0.0005 < noise < 0.02
+    assert isinstance(facts.pop("noise_grows"), bool)
     assert facts == {
         "file": str(photo),
         "kind": "TIFF",

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from tilepipe.deconv.locality import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
+from tilepipe.deconv.noise import Noise
+from tilepipe.penalties import LADDERS, rung_at
 from tilepipe.psf.shapes import gaussian, motion
-from tilepipe.tuning import LADDERS, LAMBDA_FACTOR, _parameters
 
 
 def profile_of(psf, noise):
     kernel = np.asarray(psf.kernel)
     scene = SyntheticScene(kernel, noise, size=720)
-    return measure_profile(kernel, _parameters(noise, LAMBDA_FACTOR, LADDERS["normal"][0]), [], scene, 16)
+    return measure_profile(kernel, rung_at(LADDERS["normal"][0], Noise(noise), 8.5), [], scene, 16)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ import pytest
 from benchmarks.seams import measure
 from tilepipe.arrays import deconvolve, restore_planes
 from tilepipe.deconv.locality import SEAM_LIMIT
+from tilepipe.deconv.noise import Noise
+from tilepipe.penalties import LADDERS, rung_at
 from tilepipe.planning import make_plan
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr, restore_whole
 from tilepipe.tiling.grid import Grid
-from tilepipe.tuning import LADDERS, LAMBDA_FACTOR, _parameters
 
 RMS_LIMIT = 2.5e-4
 UNSEEN = 1 / 4096
@@ -42,7 +43,7 @@ def test_a_halo_too_small_is_found_out():
     """The comparison can fail: without a halo the seams are there."""
     psf = motion(13, 0)
     planes = np.moveaxis(degrade(Scene(500, 400).rows(0, 400), psf, 0.005), -1, 0).copy()
-    parameters = _parameters(0.005, LAMBDA_FACTOR, LADDERS["normal"][0])
+    parameters = rung_at(LADDERS["normal"][0], Noise(0.005), 8.5)
     whole = restore_whole(planes, planes, psf, parameters, 160)
     height, width = planes.shape[1:]
     bare = restore_planes(planes, planes, psf, parameters, Grid(height, width, 200, 16))
@@ -90,11 +91,3 @@ def test_gray_pictures_nan_and_deltas():
     clean = deconvolve(gray, psf)
     assert np.abs(restored - clean)[150:, 150:].max() < 0.01
     np.testing.assert_array_equal(deconvolve(gray, np.ones((1, 1))), gray)
-
-
-def test_priority_trades_noise_for_sharpness():
-    psf = gaussian(1.5)
-    blurred = degrade(np.full((300, 300, 3), 0.5, np.float32), psf, 0.02)
-    noise = [float(deconvolve(blurred, psf, priority).std()) for priority in (-1, 0, 1)]
-    assert noise == sorted(noise)
-    assert noise[0] < 0.3 * noise[2]

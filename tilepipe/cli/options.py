@@ -14,7 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLAGS: dict[str, dict[str, Any]] = {
     "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..65 (default: found)."},
     "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
-    "--priority": {"metavar": "P", "help": "denoise | balanced | deblur, or -1 (cleaner) .. 1 (sharper)."},
+    "--priority": {
+        "metavar": "P",
+        "help": "denoise (no deblurring) | balanced | deblur, or -1 (cleaner) .. 1 (sharper).",
+    },
     "--quality": {
         "type": click.Choice(["fast", "normal", "best"]),
         "help": "Steps of the solver: half the time, or twice it for a little more (default: normal).",
@@ -44,7 +47,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "Context round a tile, px (default: what PSF, noise and picture need).",
     },
-    "--solver": {"type": click.Choice(["tv"]), "help": "Restoration method."},
+    "--solver": {
+        "type": click.Choice(["tv", "sparse", "log", "richardson-lucy"]),
+        "help": "Restoration method (default: tv; richardson-lucy for counted light).",
+    },
     "--verify": {
         "type": click.Choice(["full", "quick"]),
         "help": "How reused pieces are checked: contents or size only.",

@@ -20,32 +20,48 @@ Array = Any
 
 
 @kernel
-def data_pass(y: Array, d: Array, kx: Array, r1: Array, taper_y: Array, taper_x: Array) -> None:
+def data_pass(
+    y: Array, d: Array, kx: Array, r1: Array, base: Array, slope: Array, taper_y: Array, taper_x: Array
+) -> None:
     """v- and d-update, and the tapered data source, in one pass over a channel.
 
-    ``v = (M y + r1 (Kx + d)) / (M + r1)``, ``d <- d + Kx - v``, ``kx <- t (v - d - Kx)``; M is 0 where y is
-    NaN, else 1.  All arrays float32 (h, w) but the tapers (h,), (w,); `d` and `kx` are overwritten.
+    ``v = (M y + r1 (Kx + d)) / (M + r1)``, ``d <- d + Kx - v``, ``kx <- t (v - d - Kx)``; M is 0 where y is NaN, else
+    1 / (base + slope Kx): the blurred estimate is the light whose noise this is.  All arrays float32 (h, w) but the
+    tapers (h,), (w,); `d` and `kx` are overwritten.
     """
     height, width = y.shape
-    known_weight = np.float32(1) / (np.float32(1) + r1)
     for i in range(height):
         row_taper = taper_y[i]
         for j in range(width):
             kx_ij = kx[i, j]
             u = kx_ij + d[i, j]
             y_ij = y[i, j]
-            v = (y_ij + r1 * u) * known_weight if y_ij == y_ij else u
+            share = r1 * (base + slope * min(max(kx_ij, np.float32(0)), np.float32(1)))
+            v = (y_ij + share * u) / (np.float32(1) + share) if y_ij == y_ij else u
             dual = u - v
             d[i, j] = dual
             kx[i, j] = (v - dual - kx_ij) * (row_taper * taper_x[j])
 
 
 @kernel
-def prior_pass(x: Array, e: Array, threshold: Array, rescale: Array, taper_y: Array, taper_x: Array) -> None:
+def prior_pass(
+    x: Array,
+    e: Array,
+    threshold: Array,
+    table: Array,
+    per_unit: Array,
+    base: Array,
+    slope: Array,
+    rescale: Array,
+    taper_y: Array,
+    taper_x: Array,
+) -> None:
     """w- and e-update and the divergence of the tapered gradient source, joint over colours.
 
-    ``w = shrink(Dx + e, threshold)``, ``e <- e + Dx - w`` (then times `rescale`), ``x <- D^T(t (w - e - Dx))``
-    with forward differences D.  The source uses e before `rescale`, as this step's penalty wants it.
+    ``w = shrink(Dx + e)``, ``e <- e + Dx - w`` (then times `rescale`), ``x <- D^T(t (w - e - Dx))`` with forward
+    differences D.  The source uses e before `rescale`, as this step's penalty wants it.  shrink is that of total
+    variation by `threshold`, or `table`, if it is not empty (:mod:`tilepipe.deconv.priors`), of lengths times the
+    root of base + slope light: where noise grows with the light, so does the contrast of what is seen in it.
 
     x float32 (c, h, w) is overwritten by the divergence; e float32 (2, c, h, w), rows first.  Differences
     across the wrap are left out: the taper is zero there.
@@ -68,10 +84,15 @@ def prior_pass(x: Array, e: Array, threshold: Array, rescale: Array, taper_y: Ar
                 uy = gy + e[0, c, i, j]
                 ux = gx + e[1, c, i, j]
                 norm[j] += uy * uy + ux * ux
-        for j in range(width):
-            length = np.sqrt(norm[j])
-            # max(n - T, 0) / max(n, T) is the shrinkage factor without a branch
-            norm[j] = max(length - threshold, np.float32(0)) / max(length, threshold)
+        if slope > 0:
+            _times_variance(x[:, i], base, slope, norm)
+        if table.size:
+            _look_up(norm, table, per_unit)
+        else:
+            for j in range(width):
+                length = np.sqrt(norm[j])
+                # max(n - T, 0) / max(n, T) is the shrinkage factor without a branch
+                norm[j] = max(length - threshold, np.float32(0)) / max(length, threshold)
         row_taper = taper_y[i]
         for c in range(channels):
             for j in range(width - 1):
@@ -95,6 +116,28 @@ def prior_pass(x: Array, e: Array, threshold: Array, rescale: Array, taper_y: Ar
     for c in range(channels):
         for j in range(width):
             x[c, height - 1, j] = above[c, j]
+
+
+@kernel
+def _times_variance(row: Array, base: Array, slope: Array, norm: Array) -> None:
+    """Squared lengths times the noise's variance at the light of each pixel of `row` (c, w)."""
+    channels = row.shape[0]
+    for j in range(norm.shape[0]):
+        light = np.float32(0)
+        for c in range(channels):
+            light += row[c, j]
+        norm[j] *= base + slope * min(max(light / np.float32(channels), np.float32(0)), np.float32(1))
+
+
+@kernel
+def _look_up(norm: Array, table: Array, per_unit: Array) -> None:
+    """Squared lengths -> factors, linear between the table's entries; the last one holds beyond it."""
+    last = np.float32(table.size - 1)
+    for j in range(norm.shape[0]):
+        at = min(np.sqrt(norm[j]) * per_unit, last)
+        low = min(int(at), table.size - 2)
+        share = at - np.float32(low)
+        norm[j] = table[low] + share * (table[low + 1] - table[low])
 
 
 @kernel

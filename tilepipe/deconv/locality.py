@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace, restore
+from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.parameters import Parameters
+from tilepipe.deconv.solvers import restore
 
 __all__ = ["HALO_STEP", "MAX_HALO", "SEAM_LIMIT", "WINDOW", "Profile", "SyntheticScene", "measure_profile"]
 
@@ -36,8 +38,8 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 6.0
-"""Predicted error over that in the picture's windows: they hold 8,000 px of seams, a picture many more."""
+SAFETY = 8.0
+"""Predicted error over that in the picture's windows: they hold 5,000 px of seams, a picture many more."""
 
 SEAM_REFERENCE = 13_500
 """Length of seams, px, for which SAFETY was measured (2000 x 1500 in tiles of 384)."""
@@ -48,8 +50,8 @@ SEAM_EXPONENT = 0.75
 ROUNDING = 1.2e-4
 """Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..6.6e-5)."""
 
-WINDOW = 960
-"""Edge of a probe window, px: below the deepest halo there are still 416 px to look at."""
+WINDOW = 800
+"""Edge of a probe window, px: below the deepest halo there are still 256 px to look at."""
 
 BEYOND = 80
 """Pixels of a window that lie beyond the cut, on each side."""
@@ -67,6 +69,11 @@ class Profile:
     """
 
     error: tuple[float, ...]
+
+    @classmethod
+    def of(cls, worst: npt.NDArray[np.float64]) -> Profile:
+        """Return the profile of the largest differences `worst`, rounding added."""
+        return cls(tuple(float(error) + ROUNDING for error in worst))
 
     def halo(self, limit: float = SEAM_LIMIT) -> int | None:
         """Return the smallest halo, px, whose predicted error is within `limit`; None if none is."""
@@ -90,7 +97,7 @@ class Profile:
 
 def measure_profile(
     kernels: FloatArray,
-    parameters: TvParameters,
+    parameters: Parameters,
     windows: Sequence[FloatArray],
     scene: SyntheticScene,
     overlap: int,
@@ -105,24 +112,31 @@ def measure_profile(
     scene : the guard against windows that happen to be flat.
     overlap : px over which a tile fades in where its halo ends.
     """
-    worst = _errors_by_halo(scene.kernel, parameters, scene.blurred[None], overlap)
+    worst = scene.errors(parameters, overlap)
     for window in windows:
         if min(window.shape[1:]) >= SMALLEST_WINDOW:
             worst = np.maximum(worst, SAFETY * _errors_by_halo(kernels, parameters, window, overlap))
-    return Profile(tuple(float(error) + ROUNDING for error in worst))
+    return Profile.of(worst)
 
 
 def _errors_by_halo(
-    kernel: FloatArray, parameters: TvParameters, window: FloatArray, overlap: int
+    kernel: FloatArray, parameters: Parameters, window: FloatArray, overlap: int
 ) -> npt.NDArray[np.float64]:
     """Cut the middle out of `window`; largest encoded difference for halos of 0, 16 ... MAX_HALO px.
 
     Below the halo the difference counts as a tile does: it fades in over `overlap` px.  A halo that the
     window does not hold repeats the last one that it does.
     """
+    return _errors(window, _restored(window, kernel, parameters), kernel, parameters, overlap)
+
+
+def _errors(
+    window: FloatArray, restored: FloatArray, kernel: FloatArray, parameters: Parameters, overlap: int
+) -> npt.NDArray[np.float64]:
+    """As `_errors_by_halo`, where the window is `restored` already."""
     height, width = window.shape[1] - 2 * BEYOND, window.shape[2] - 2 * BEYOND
     middle = (slice(None), slice(BEYOND, BEYOND + height), slice(BEYOND, BEYOND + width))
-    whole = _restored(window, kernel, parameters)[middle]
+    whole = restored[middle]
     cut = _restored(np.ascontiguousarray(window[middle]), kernel, parameters)
     difference = np.abs(_encoded(whole) - _encoded(cut)).max(0)
     depth = np.minimum(_distance_to_ends(height)[:, None], _distance_to_ends(width)[None, :])
@@ -145,7 +159,7 @@ def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
     return weight
 
 
-def _restored(window: FloatArray, kernel: FloatArray, parameters: TvParameters) -> FloatArray:
+def _restored(window: FloatArray, kernel: FloatArray, parameters: Parameters) -> FloatArray:
     work = Workspace(window.shape[0], (window.shape[1], window.shape[2]))
     work.y[...] = window
     work.x[...] = window
@@ -169,12 +183,23 @@ class SyntheticScene:
         blurred = scipy.fft.irfft2(scipy.fft.rfft2(self.sharp) * otf, s=self.sharp.shape)
         noisy = blurred + generator.normal(0, noise, self.sharp.shape)
         self.blurred: FloatArray = np.clip(noisy, 0, 1).astype(np.float32)
+        self._restored: dict[Parameters, FloatArray] = {}
 
-    def decibels(self, parameters: TvParameters) -> float:
+    def restored(self, parameters: Parameters) -> FloatArray:
+        """Return the scene (1, h, w) as `parameters` restore it; kept, as more than one thing is asked of it."""
+        if parameters not in self._restored:
+            self._restored[parameters] = _restored(self.blurred[None], self.kernel, parameters)
+        return self._restored[parameters]
+
+    def errors(self, parameters: Parameters, overlap: int) -> npt.NDArray[np.float64]:
+        """Return the largest encoded difference that a cut leaves inside halos of 0, 16 ... MAX_HALO px."""
+        return _errors(self.blurred[None], self.restored(parameters), self.kernel, parameters, overlap)
+
+    def decibels(self, parameters: Parameters) -> float:
         """Return the PSNR (dB, linear light, inside) that `parameters` reach on this scene."""
         inner = np.s_[BEYOND:-BEYOND, BEYOND:-BEYOND]
-        restored = _restored(self.blurred[None], self.kernel, parameters)[0]
-        return float(-10 * np.log10(np.mean((restored[inner] - self.sharp[inner]) ** 2)))
+        error = self.restored(parameters)[0][inner] - self.sharp[inner]
+        return float(-10 * np.log10(np.mean(error**2)))
 
 
 def _dead_leaves(axis: float, size: int, generator: np.random.Generator) -> FloatArray:

@@ -1,14 +1,16 @@
-"""Noise level of a picture from its own pixels."""
+"""Noise of a picture from its own pixels: how strong it is, and how it grows with the light."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
+import scipy.optimize
 
-__all__ = ["estimate_noise"]
+__all__ = ["Noise", "estimate_noise", "fit_noise"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,6 +25,74 @@ MAD_TO_SIGMA = 1.4826
 
 BLOCK = 64
 """Edge of the blocks that are judged one by one, px; smaller pictures are one block."""
+
+LEVELS = 8
+"""Groups of blocks of like light in which the noise is taken before it is fitted."""
+
+SMALLEST_GROUP = 6
+"""Blocks that a group needs to count."""
+
+WORTH = 0.5
+"""A variance that grows with the light is believed when it leaves less than this share of the constant's misfit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviation at the picture's mean light, and the variance elsewhere in multiples of its square.
+
+    Parameters
+    ----------
+    sigma : linear light 0..1.
+    base, slope : variance at light u over sigma^2 is base + slope u (Foi, Trimeche, Katkovnik & Egiazarian 2008,
+        eq. 3: Gaussian plus Poissonian); 1 and 0 when it is the same everywhere.
+    light : the mean, linear light; 0 when no block was usable.
+    """
+
+    sigma: float
+    base: float = 1.0
+    slope: float = 0.0
+    light: float = 0.0
+
+
+def fit_noise(windows: Iterable[FloatArray]) -> Noise:
+    """Estimate the noise and how its variance grows with the light.
+
+    Blocks as in :func:`estimate_noise`, all channels together, sorted by their light; in every eighth of them
+    the median.  Through these medians a constant and the lines through the origin, and with a base, are laid; a line
+    counts only when it fits clearly better.
+
+    Parameters
+    ----------
+    windows : as for :func:`estimate_noise`, whose figure is `sigma` when the noise does not grow.
+    """
+    kept = [window for window in windows if window.size]
+    constant = estimate_noise(kept)
+    blocks = [block for window in kept for plane in window for block in _blocks(plane)]
+    middle = float(np.mean([light for light, _ in blocks])) if blocks else 0.0
+    if constant == 0 or len(blocks) < LEVELS * SMALLEST_GROUP:
+        return Noise(constant, light=middle)
+    light, level = np.array(sorted(blocks)).T
+    groups = np.array_split(np.arange(len(light)), LEVELS)
+    at = np.array([light[group].mean() for group in groups])
+    variance = np.array([max(np.median(level[group]), 0.1 * constant) ** 2 for group in groups])
+    base, slope = _line(at, variance)
+    flat = float(np.exp(np.log(variance).mean()))
+    misfit, plain = _misfit(base + slope * at, variance), _misfit(np.full_like(at, flat), variance)
+    mean = base + slope * middle
+    if slope <= 0 or misfit > WORTH * plain:
+        return Noise(constant, light=middle)
+    return Noise(float(np.sqrt(mean)), float(base / mean), float(slope / mean), middle)
+
+
+def _line(at: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return base and slope, neither negative, of the line through `variance`; errors count relative to it."""
+    rows = np.stack([np.ones_like(at), at], 1) / variance[:, None]
+    base, slope = scipy.optimize.nnls(rows, np.ones_like(at))[0]
+    return float(base), float(slope)
+
+
+def _misfit(line: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> float:
+    return float((np.log(np.maximum(line, 1e-30) / variance) ** 2).mean())
 
 
 def estimate_noise(windows: Iterable[FloatArray]) -> float:
@@ -42,21 +112,25 @@ def estimate_noise(windows: Iterable[FloatArray]) -> float:
     by_channel: dict[int, list[float]] = {}
     for window in windows:
         for channel, plane in enumerate(window):
-            by_channel.setdefault(channel, []).extend(_block_levels(plane))
+            by_channel.setdefault(channel, []).extend(level for _, level in _blocks(plane))
     levels = [float(np.median(blocks)) for blocks in by_channel.values() if blocks]
     return float(np.sqrt(np.mean(np.square(levels)))) if levels else 0.0
 
 
-def _block_levels(plane: FloatArray) -> list[float]:
+def _blocks(plane: FloatArray) -> list[tuple[float, float]]:
+    """Return mean light and noise of every usable block."""
     if min(plane.shape) < LAPLACIAN.shape[0]:
         return []
     response = scipy.ndimage.convolve(plane, LAPLACIAN, mode="nearest")[1:-1, 1:-1]
-    levels = []
+    inner = plane[1:-1, 1:-1]
+    blocks = []
     for y in range(0, max(1, response.shape[0] - BLOCK + 1), BLOCK):
         for x in range(0, max(1, response.shape[1] - BLOCK + 1), BLOCK):
-            block = response[y : y + BLOCK, x : x + BLOCK]
-            usable = block[np.isfinite(block)]
-            if usable.size * 2 > block.size:
-                deviation = np.median(np.abs(usable - np.median(usable)))
-                levels.append(float(deviation) * MAD_TO_SIGMA / LAPLACIAN_GAIN)
-    return levels
+            box = np.s_[y : y + BLOCK, x : x + BLOCK]
+            usable = np.isfinite(response[box])
+            if usable.sum() * 2 > usable.size:
+                values = response[box][usable]
+                deviation = np.median(np.abs(values - np.median(values)))
+                light = float(inner[box][usable].mean())
+                blocks.append((light, float(deviation) * MAD_TO_SIGMA / LAPLACIAN_GAIN))
+    return blocks

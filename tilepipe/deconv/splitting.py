@@ -1,7 +1,7 @@
 """Half-quadratic splitting on one periodic window: sharp-edged and total-variation restorations.
 
 Fast (a pair of real transforms a step) and good enough to judge and to estimate a PSF with; not local, so not
-for tiles (:mod:`tilepipe.deconv.tv` is).
+for tiles (:mod:`tilepipe.deconv.admm` is).
 """
 
 from __future__ import annotations

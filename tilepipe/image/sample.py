@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.noise import estimate_noise
+from tilepipe.deconv.noise import Noise, fit_noise
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import fill, known, linearise
@@ -34,9 +34,9 @@ class Sample:
     windows: tuple[npt.NDArray[Any], ...]
     light: Light
 
-    def noise(self) -> float:
-        """Return the picture's noise, see :func:`tilepipe.deconv.noise.estimate_noise`."""
-        return estimate_noise(known(linearise(_middle(window), self.light), self.light) for window in self.windows)
+    def noise(self) -> Noise:
+        """Return the picture's noise, see :func:`tilepipe.deconv.noise.fit_noise`."""
+        return fit_noise(known(linearise(_middle(window), self.light), self.light) for window in self.windows)
 
     def liveliest(self, count: int) -> list[FloatArray]:
         """Return the `count` windows with most to see in them, as linear light, NaN and Inf filled in.

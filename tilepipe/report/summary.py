@@ -53,9 +53,11 @@ def _recipe_text(plan: Plan) -> str:
     recipe = plan.recipe
     if recipe.solver == "identity":
         return f"identity;  noise {100 * recipe.noise:.2g} %"
+    numbers = recipe.parameters
+    growing = " at mean light, growing with it" if numbers.slope else ""
     return (
-        f"{recipe.solver}, {recipe.steps} steps, lambda {recipe.lam:.3g}, r1 {recipe.r1:.3g};  "
-        f"noise {100 * recipe.noise:.2g} %, priority {recipe.priority:+g}"
+        f"{recipe.solver}, {numbers.steps} + {numbers.closing} steps, lambda {numbers.lam:.3g}, r1 {numbers.r1:.3g};  "
+        f"noise {100 * recipe.noise:.2g} %{growing}, priority {recipe.priority:+g}"
     )
 
 

@@ -74,7 +74,7 @@ def worker_facts(folder: str) -> dict[str, str]:
     import scipy
     import zarr
 
-    from tilepipe.deconv.tv import ALGORITHM_VERSION
+    from tilepipe.deconv.parameters import ALGORITHM_VERSION
 
     return {
         "algorithm": str(ALGORITHM_VERSION),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tilepipe.cache.ledger import Ledger
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK, ChunkArray, open_array
-from tilepipe.deconv.tv import Spectrum, Workspace
+from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.runtime.memory import return_memory_at_once

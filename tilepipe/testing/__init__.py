@@ -1,6 +1,16 @@
 """Scenes and reference models that tests, benchmarks and the demo share; usable by others' tests too."""
 
-from tilepipe.testing.reference import plain_restore, restore_whole
+from tilepipe.testing.reference import plain_denoise, plain_restore, restore_whole
 from tilepipe.testing.scenes import BlurredScene, Scene, blur, degrade, psnr, write_scene
 
-__all__ = ["BlurredScene", "Scene", "blur", "degrade", "plain_restore", "psnr", "restore_whole", "write_scene"]
+__all__ = [
+    "BlurredScene",
+    "Scene",
+    "blur",
+    "degrade",
+    "plain_denoise",
+    "plain_restore",
+    "psnr",
+    "restore_whole",
+    "write_scene",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilepipe.deconv.tv import TRANSIENT_PLANES
+from tilepipe.deconv.frames import TRANSIENT_PLANES
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 

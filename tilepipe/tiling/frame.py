@@ -7,7 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.tv import Spectrum, TvParameters, Workspace, restore
+from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.parameters import Parameters
+from tilepipe.deconv.solvers import restore
 from tilepipe.tiling.grid import Box, Tile
 
 __all__ = ["restore_in_frame"]
@@ -21,7 +23,7 @@ def restore_in_frame(
     inside: Box,
     planes: Iterable[tuple[FloatArray, FloatArray]],
     spectrum: Spectrum,
-    parameters: TvParameters,
+    parameters: Parameters,
 ) -> FloatArray:
     """Restore `tile` and return its stored box, float32 (c, h, w), linear light.
 

@@ -1,0 +1,111 @@
+r"""Masked ADMM with a prior of the gradients, in residual form: the solver that tiles can trust.
+
+The model is ``y = k * x + n`` where ``y`` is known; the solver minimises
+
+.. math:: \tfrac12 \| M (k * x - y) \|^2 + \lambda \sum |\nabla x|
+
+with the gradient's norm taken jointly over rows, columns and colours; other priors than total variation
+differ in the shrinkage (:mod:`tilepipe.deconv.priors`).  Two splits make every update
+either pointwise or diagonal in Fourier space: ``v = Kx`` with the known-pixel mask ``M`` (unknown rims
+and clipped highlights are then exact: Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo
+2013) and ``w = Dx`` (Goldstein & Osher 2009).  One step with penalties r1, r2 and scaled duals d, e::
+
+    v = (M y + r1 (Kx + d)) / (M + r1)        d <- d + Kx - v
+    w = shrink(Dx + e, lambda / r2)           e <- e + Dx - w
+    x = argmin of r1 |Kx - v + d|^2 + r2 |Dx - w + e|^2
+
+**Residual form.**  The last line is solved for the *change* of x, from the sources
+``a = v - d - Kx`` and ``b = w - e - Dx``.  On an endless picture that is the same step.  On a frame cut
+out of a picture it is what makes the frame local: the sources are tapered to zero at the frame's edge,
+so the wrap of the Fourier transform has nothing to carry round, and what lies outside is missing rather
+than wrong.  The error that a cut leaves behind decays with the distance from it; how fast is measured
+by :mod:`tilepipe.deconv.locality`.
+
+**Noise that grows with the light** (shot noise) makes M = 1 / (base + slope Kx), the inverse of each pixel's variance.
+
+**Closing steps** exchange the gradients for patches of cosines (:mod:`tilepipe.deconv.dct`).
+
+No number in here depends on the pixels: penalties, steps and the shrinkage come from the recipe.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.dct import denoise, pull
+from tilepipe.deconv.frames import Spectrum, Workspace, forward, inverse_of
+from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
+from tilepipe.deconv.parameters import Parameters
+from tilepipe.deconv.priors import shrinkage
+
+__all__ = ["restore"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
+    """As :func:`tilepipe.deconv.solvers.restore`; the outermost ``TAPER`` pixels are the start's."""
+    work.d[...] = 0
+    work.e[...] = 0
+    for channel in range(work.channels):
+        work.spectra[channel] = forward(work.x[channel])
+    r2 = parameters.r2
+    for _ in range(parameters.steps):
+        _step(work, spectrum, parameters, r2)
+        r2 *= parameters.growth
+    if parameters.closing:
+        _close(work, spectrum, parameters)
+    return work.x
+
+
+def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float) -> None:
+    """One ADMM step; r2 grows afterwards, and the scaled dual e shrinks with it."""
+    f32, tau = np.float32, parameters.lam / r2
+    table, per_unit = shrinkage(parameters.solver, tau, parameters.scale)
+    rescale, tapers = f32(1 / parameters.growth), (spectrum.taper_y, spectrum.taper_x)
+    prior_pass(
+        work.x, work.e, f32(tau), table, f32(per_unit), f32(parameters.base), f32(parameters.slope), rescale, *tapers
+    )
+    for channel in range(work.channels):
+        _solve(work, spectrum, parameters, channel, work.x[channel], (spectrum.dy, spectrum.dx), r2)
+
+
+def _close(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> None:
+    """Closing steps towards what the sliding cosine transform leaves of x; its result is the picture."""
+    near = work.e[0]
+    flat = (np.zeros_like(spectrum.dy), np.ones_like(spectrum.dx))
+    for _ in range(parameters.closing):
+        denoise(work.x, parameters, near)
+        for channel in range(work.channels):
+            pull(work.x[channel], near[channel], spectrum.taper_y, spectrum.taper_x)
+            _solve(work, spectrum, parameters, channel, near[channel], flat, parameters.rz)
+    denoise(work.x, parameters, near)
+    work.x[...] = near
+
+
+def _solve(
+    work: Workspace,
+    spectrum: Spectrum,
+    parameters: Parameters,
+    channel: int,
+    pull_of_prior: FloatArray,
+    eigenvalues: tuple[FloatArray, FloatArray],
+    weight: float,
+) -> None:
+    """Data step of a channel, then its x-step: the prior's source `pull_of_prior` weighs `weight`.
+
+    `eigenvalues` are those of the prior's normal operator along rows and columns, which add up.
+    """
+    state, otf, r1 = work.spectra[channel], spectrum.otf(channel), np.float32(parameters.r1)
+    multiply(otf, state, work.product)
+    source = inverse_of(work.product, work.shape)
+    noise = (np.float32(parameters.base), np.float32(parameters.slope))
+    data_pass(work.y[channel], work.d[channel], source, r1, *noise, spectrum.taper_y, spectrum.taper_x)
+    data_source = forward(source)
+    del source
+    prior_source = forward(pull_of_prior)
+    add_step(state, data_source, prior_source, otf, *eigenvalues, r1, np.float32(weight))
+    del data_source, prior_source
+    work.product[...] = state
+    work.x[channel] = inverse_of(work.product, work.shape)

@@ -1,0 +1,127 @@
+"""What a restoration needs besides pixels and numbers: the PSF prepared for a frame's shape, and reused memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+__all__ = ["TAPER", "TRANSIENT_PLANES", "Spectrum", "Workspace", "forward", "inverse_of", "workspace_planes"]
+
+FloatArray = npt.NDArray[np.float32]
+
+TAPER_ZEROS = 2
+"""Pixels at a frame's edge whose sources are exactly zero: differences across the wrap never count."""
+
+TAPER_COSINE = 16
+"""Pixels over which the sources rise from zero to full weight (raised cosine)."""
+
+TAPER = TAPER_ZEROS + TAPER_COSINE
+"""Width of the outermost band of a frame in which nothing is restored, px."""
+
+
+TRANSIENT_PLANES = 2
+"""Planes of h * w float32 that come and go while a frame is restored: transforms on their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """A PSF prepared for one frame shape; shared by all tiles and threads.
+
+    ``reach`` is half the PSF's width, px;
+    ``otfs`` are the transfer functions, complex64 (p, h, w // 2 + 1), one for all channels or one each;
+    ``dy`` (h,) and ``dx`` (w // 2 + 1,) are the eigenvalues of the second differences, float32; ``taper_y`` (h,),
+    ``taper_x`` (w,).
+    """
+
+    shape: tuple[int, int]
+    reach: int
+    otfs: npt.NDArray[np.complex64]
+    dy: FloatArray
+    dx: FloatArray
+    taper_y: FloatArray
+    taper_x: FloatArray
+
+    @classmethod
+    def of(cls, kernel: FloatArray, shape: tuple[int, int]) -> Spectrum:
+        """Prepare the PSF, (k, k) or (p, k, k), centred, for frames of `shape` (h, w), both at least k."""
+        height, width = shape
+        size = kernel.shape[-1]
+        padded = np.zeros((kernel.size // size**2, height, width), np.float32)
+        padded[:, :size, :size] = kernel
+        padded = np.roll(padded, (-(size // 2), -(size // 2)), (1, 2))
+        return cls(
+            shape=shape,
+            reach=size // 2,
+            otfs=scipy.fft.rfft2(padded).astype(np.complex64, copy=False),
+            dy=_second_difference(height, height),
+            dx=_second_difference(width, width // 2 + 1),
+            taper_y=_taper(height),
+            taper_x=_taper(width),
+        )
+
+    def otf(self, channel: int) -> npt.NDArray[np.complex64]:
+        """Return the transfer function (h, w // 2 + 1) that blurred `channel`."""
+        own: npt.NDArray[np.complex64] = self.otfs[channel if len(self.otfs) > 1 else 0]
+        return own
+
+
+def _second_difference(length: int, kept: int) -> FloatArray:
+    """Eigenvalues 2 - 2 cos(2 pi i / length) of D^T D on a ring, the first `kept` of them."""
+    return (2 - 2 * np.cos(2 * np.pi * np.arange(kept) / length)).astype(np.float32)
+
+
+def _taper(length: int) -> FloatArray:
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(TAPER_COSINE) + 0.5) / TAPER_COSINE)
+    edge = np.concatenate([np.zeros(TAPER_ZEROS), rise])
+    taper = np.ones(length)
+    taper[:TAPER] *= edge
+    taper[-TAPER:] *= edge[::-1]
+    return taper.astype(np.float32)
+
+
+class Workspace:
+    """The arrays of one restoration in flight, allocated once and reused from tile to tile.
+
+    Attributes
+    ----------
+    y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
+    x : float32 (c, h, w), the start on entry, the restored picture on return.
+    """
+
+    def __init__(self, channels: int, shape: tuple[int, int]) -> None:
+        height, width = shape
+        self.shape = shape
+        self.channels = channels
+        self.y = np.zeros((channels, height, width), np.float32)
+        self.x = np.zeros_like(self.y)
+        self.d = np.zeros_like(self.y)
+        self.e = np.zeros((2, channels, height, width), np.float32)
+        self.spectra = np.zeros((channels, height, width // 2 + 1), np.complex64)
+        self.product = np.zeros((height, width // 2 + 1), np.complex64)
+
+
+def workspace_planes(channels: int) -> int:
+    """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
+    and the product K X.
+    """
+    return 6 * channels + 1
+
+
+def forward(plane: FloatArray) -> npt.NDArray[np.complex64]:
+    """Return the half spectrum of a plane (h, w), complex64 (h, w // 2 + 1)."""
+    transformed: Any = scipy.fft.rfft2(plane, workers=1)
+    return transformed  # type: ignore[no-any-return]  # scipy.fft carries no types
+
+
+def inverse_of(product: npt.NDArray[np.complex64], shape: tuple[int, int]) -> FloatArray:
+    """Invert axis by axis, the first in place: half the time of irfft2, which copies its input.
+
+    `product` is destroyed.
+    """
+    columns = scipy.fft.ifft(product, axis=0, workers=1, overwrite_x=True)
+    plane: Any = scipy.fft.irfft(columns, n=shape[1], axis=1, workers=1)
+    return plane  # type: ignore[no-any-return]  # scipy.fft carries no types
