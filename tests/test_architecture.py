@@ -28,6 +28,7 @@ FLOORS = {
     "decisions": 6,
     "runtime": 6,
     "planning": 7,
+    "export": 8,
     "pipeline": 8,
     "report": 9,
     "testing": 9,

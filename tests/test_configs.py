@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from tilepipe.settings import resolve
 
@@ -10,15 +11,17 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
 
 def test_there_are_presets():
-    assert {"default", "low-memory"} <= {config.stem for config in CONFIGS}
+    names = {"default", "low-memory", "camera-shake", "slight-misfocus", "lens-softness", "high-iso-denoise", "scanner"}
+    assert names | {"microscope-poisson"} <= {config.stem for config in CONFIGS}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_preset_loads_and_runs(config, small, tmp_path, tilepipe_command):
     effective = resolve(config=config)
     assert str(config) in effective.origins.values()
-    output = tmp_path / "out.tif"
+    picture, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    tifffile.imwrite(picture, tifffile.imread(small / "blurred.tif")[:200, :240], photometric="rgb", metadata=None)
     arguments = ["--psf", small / "psf.tif", "--config", config, "--cache", tmp_path / "c"]
-    done = tilepipe_command("run", small / "blurred.tif", "-o", output, *arguments, check=False)
+    done = tilepipe_command("run", picture, "-o", output, *arguments, check=False)
     assert done.returncode == 0, done.stderr
     assert output.is_file()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.locality import WINDOW
 from tilepipe.deconv.parameters import SOLVERS, Parameters
+from tilepipe.deconv.refocus import composite
 from tilepipe.errors import SettingsError
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill
@@ -23,11 +24,11 @@ from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame
+from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile, has_seams
 from tilepipe.tuning import check_psf_fits, tune
 
-__all__ = ["deconvolve", "restore_planes"]
+__all__ = ["deconvolve", "masked", "restore_planes"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -39,6 +40,9 @@ def deconvolve(
     *,
     quality: str = "normal",
     solver: str = "tv",
+    refocus: bool = False,
+    mask: npt.ArrayLike | None = None,
+    luminance_only: bool = False,
     tile: int | None = None,
     jobs: int | None = None,
 ) -> Any:
@@ -52,6 +56,9 @@ def deconvolve(
     priority : -1 (noise taken off, nothing deblurred) .. 1 (sharper), or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv", "sparse", "log", or "richardson-lucy" for counted light.
+    refocus : restore only where the picture is blurred; what is sharp comes back exactly.
+    mask : (H, W), 0..1: 1 is restored, 0 comes back exactly; together with `refocus` their product counts.
+    luminance_only : restore the luminance of three colours and change each by as much; a third of the time.
     tile : largest core edge, px, at least 64; by default 768.
     jobs : threads; by default one a core.
 
@@ -75,36 +82,61 @@ def deconvolve(
         raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
     if solver not in SOLVERS:
         raise SettingsError(f"solver is {solver!r}; it must be one of {', '.join(SOLVERS)}")
-    wishes = Wishes(parse_priority(priority), quality, solver)
+    wishes = Wishes(parse_priority(priority), quality, solver, refocus)
     blur = delta() if wishes.priority == -1 else _as_psf(psf)
+    drawn = None if mask is None else _as_mask(mask, pixels.shape[:2])
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
     seen = (np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width))
-    sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"))
+    luminance_only = luminance_only and len(planes) == 3
+    sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"), luminance_only)
     tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
     parameters = None if passes_through(blur, wishes.priority) else tuning.parameters
     if lazy:
         from tilepipe.lazy import restore_lazily
 
-        restored = restore_lazily(planes, blur, parameters, grid)
+        restored = restore_lazily(planes, blur, parameters, grid, drawn, luminance_only=luminance_only)
         return restored[0] if pixels.ndim == 2 else np.moveaxis(restored, 0, -1)
     start = fill(np.ascontiguousarray(planes))
     if parameters is not None:
         known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
-        start = restore_planes(start, known, blur, parameters, grid, jobs or os.cpu_count() or 1)
+        threads = jobs or os.cpu_count() or 1
+        restored = restore_planes(start, known, blur, parameters, grid, threads, luminance_only=luminance_only)
+        start = masked(restored, start, drawn)
     return np.ascontiguousarray(np.moveaxis(start, 0, -1)).reshape(pixels.shape)
 
 
+def masked(restored: FloatArray, original: FloatArray, drawn: FloatArray | None) -> FloatArray:
+    """Return the restored colours where the masks are 1, the `original` (c, h, w) where one is 0.
+
+    `restored` may have the mask of a selective restoration as its last plane; `drawn` is (h, w).
+    """
+    colours, found = restored[: len(original)], restored[len(original) :]
+    mask = np.prod([*found, *([] if drawn is None else [drawn])], axis=0, dtype=np.float32)
+    return composite(colours, original, mask)
+
+
 def restore_planes(
-    start: FloatArray, known: FloatArray, psf: PSF, parameters: Parameters, grid: Grid, jobs: int = 1
+    start: FloatArray,
+    known: FloatArray,
+    psf: PSF,
+    parameters: Parameters,
+    grid: Grid,
+    jobs: int = 1,
+    *,
+    luminance_only: bool = False,
 ) -> FloatArray:
-    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown."""
+    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown.
+
+    A selective restoration's mask is one plane more.
+    """
     spectrum = Spectrum.of(psf.planes, grid.frame_shape)
+    restore = restore_luminance if luminance_only else restore_in_frame
     idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(min(jobs, grid.tiles)):
-        idle.put(Workspace(len(start), grid.frame_shape))
+        idle.put(Workspace(1 if luminance_only else len(start), grid.frame_shape))
     picture = Box(0, grid.height, 0, grid.width)
 
     def one(tile: Tile) -> tuple[Tile, FloatArray]:
@@ -113,12 +145,20 @@ def restore_planes(
         work = idle.get()
         try:
             planes = zip(start[place], known[place], strict=True)
-            return tile, restore_in_frame(work, tile, inside, planes, spectrum, parameters)
+            return tile, restore(work, tile, inside, planes, spectrum, parameters)
         finally:
             idle.put(work)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return blend(grid, picture, len(start), pool.map(one, grid.touching(picture)))
+        pieces = pool.map(one, grid.touching(picture))
+        return blend(grid, picture, len(start) + bool(parameters.unexplained), pieces)
+
+
+def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+    drawn = np.asarray(mask, np.float32)
+    if drawn.shape != tuple(shape):
+        raise SettingsError(f"mask has shape {drawn.shape}, the image {tuple(shape)}: they must be of one size")
+    return np.clip(np.nan_to_num(drawn), 0, 1)
 
 
 def _as_psf(psf: Any) -> PSF:

@@ -60,6 +60,8 @@ def question(given: PSF | None, settings: Settings) -> str:
         "priority": settings.priority_value,
         "quality": settings.quality,
         "solver": settings.solver,
+        "refocus": settings.refocus,
+        "luminance_only": settings.luminance_only,
         "halo": settings.halo,
         "tile": settings.tile,  # decides whether there are seams
     }

@@ -9,12 +9,13 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.arrays import masked
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
-from tilepipe.image.linearise import fill
+from tilepipe.image.linearise import FILL_WIDTH, fill
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame
+from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["restore_lazily"]
@@ -22,7 +23,15 @@ __all__ = ["restore_lazily"]
 FloatArray = npt.NDArray[np.float32]
 
 
-def restore_lazily(planes: Any, psf: PSF, parameters: Parameters | None, grid: Grid) -> Any:
+def restore_lazily(
+    planes: Any,
+    psf: PSF,
+    parameters: Parameters | None,
+    grid: Grid,
+    drawn: FloatArray | None = None,
+    *,
+    luminance_only: bool = False,
+) -> Any:
     """Return (c, h, w) as a dask array of one chunk a core of `grid`, restored when it is computed.
 
     Every tile reads its own frame from `planes`, whatever the chunks there; a chunk of the result is blended from the
@@ -32,37 +41,60 @@ def restore_lazily(planes: Any, psf: PSF, parameters: Parameters | None, grid: G
     ----------
     planes : dask array (c, h, w), linear light; NaN and Inf are unknown.
     parameters : None passes pixels through, unknown ones filled in.
+    drawn : mask (h, w).
     """
     channels = planes.shape[0]
     picture = Box(0, grid.height, 0, grid.width)
     spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
+    selective = int(parameters is not None and bool(parameters.unexplained))
     restored = {}
     for row in range(grid.rows):
         for tile in grid.row_of_tiles(row):
             inside = tile.frame.intersection(picture)
             frame = planes[(slice(None), *inside.within(picture))]
-            restored[tile.row, tile.column] = dask.delayed(_restored)(frame, tile, inside, grid, spectrum, parameters)
+            restored[tile.row, tile.column] = dask.delayed(_restored)(
+                frame, tile, inside, grid, spectrum, parameters, luminance_only
+            )
 
     def chunk(core: Box) -> Any:
         tiles = list(grid.touching(core))
         pieces = [restored[tile.row, tile.column] for tile in tiles]
-        blended = dask.delayed(_blended)(grid, core, channels, tiles, pieces)
+        blended = dask.delayed(_blended)(grid, core, channels + selective, tiles, pieces)
+        if drawn is not None or selective:
+            around = Box(core.y0 - FILL_WIDTH, core.y1 + FILL_WIDTH, core.x0 - FILL_WIDTH, core.x1 + FILL_WIDTH)
+            around = around.intersection(picture)
+            seen = planes[(slice(None), *around.within(picture))]
+            share = None if drawn is None else drawn[core.within(picture)]
+            blended = dask.delayed(_masked)(blended, seen, core.within(around), share)
         return da.from_delayed(blended, (channels, *core.shape), np.float32)
 
     return da.block([[chunk(tile.core) for tile in grid.row_of_tiles(row)] for row in range(grid.rows)])
 
 
 def _restored(
-    frame: FloatArray, tile: Tile, inside: Box, grid: Grid, spectrum: Spectrum, parameters: Parameters | None
+    frame: FloatArray,
+    tile: Tile,
+    inside: Box,
+    grid: Grid,
+    spectrum: Spectrum,
+    parameters: Parameters | None,
+    luminance_only: bool,
 ) -> FloatArray:
     frame = np.asarray(frame, np.float32)
     start = fill(frame)
     if parameters is None:
         return np.ascontiguousarray(start[(slice(None), *tile.stored.within(inside))])
     known = np.where(np.isfinite(frame), frame, np.float32(np.nan))
-    work = Workspace(len(frame), grid.frame_shape)
-    return restore_in_frame(work, tile, inside, zip(start, known, strict=True), spectrum, parameters)
+    work = Workspace(1 if luminance_only else len(frame), grid.frame_shape)
+    restore = restore_luminance if luminance_only else restore_in_frame
+    return restore(work, tile, inside, zip(start, known, strict=True), spectrum, parameters)
 
 
 def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
     return blend(grid, core, channels, zip(tiles, pieces, strict=True))
+
+
+def _masked(restored: FloatArray, seen: FloatArray, core: tuple[slice, slice], drawn: FloatArray | None) -> FloatArray:
+    """Apply the masks to a chunk; `seen` is the picture there and a little around it, for what is unknown."""
+    original = fill(np.asarray(seen, np.float32))[(slice(None), *core)]
+    return masked(restored, original, drawn)

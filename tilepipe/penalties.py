@@ -73,11 +73,13 @@ class Wishes:
     priority : -1 (denoise, no deblurring) .. 1 (sharper).
     quality : "fast", "normal" or "best", see :data:`LADDERS`.
     solver : one of :data:`tilepipe.deconv.parameters.SOLVERS`.
+    refocus : restore only where the picture is blurred.
     """
 
     priority: float = 0.0
     quality: str = "normal"
     solver: str = "tv"
+    refocus: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Pa
         r2=_digits(rung.r2 * lam),
         growth=1.0,
         steps=rung.steps,
+        sigma=_digits(noise.sigma),
         base=_digits(noise.base),
         slope=_digits(noise.slope),
         closing=rung.closing,
@@ -182,7 +185,8 @@ def _lucy(noise: Noise, strength: float, psf: PSF, window: FloatArray, steps: in
     work = Workspace(len(window), (window.shape[1], window.shape[2]))
     work.y[...], work.x[...] = window, window
     momentum = find_momentum(work, Spectrum.of(psf.planes, work.shape), lam, steps)
-    return Parameters(lam, 0.0, 0.0, 1.0, steps, solver="richardson-lucy", momentum=momentum)
+    numbers = Parameters(lam, 0.0, 0.0, 1.0, steps, solver="richardson-lucy", momentum=momentum)
+    return replace(numbers, sigma=_digits(noise.sigma), base=_digits(noise.base), slope=_digits(noise.slope))
 
 
 def _halved_past(psf: PSF, window: FloatArray) -> FloatArray:

@@ -32,9 +32,9 @@ from tilepipe.errors import (
     TilepipeError,
     TilesFailedError,
 )
+from tilepipe.export import export
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.read import open_image
-from tilepipe.image.write import TILE, output_light, write_tiff
 from tilepipe.planning import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
 from tilepipe.runtime import tasks
@@ -113,6 +113,8 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     if plan.output is None:
         raise SettingsError("this plan has no output; give one to plan(image, output)")
     check_output(plan.output, overwrite=overwrite)
+    if plan.settings.save_mask:
+        check_output(Path(plan.settings.save_mask), overwrite=overwrite)
     plan.check()
     with _disk_errors(plan.root):
         content, before = content_hash(plan.root, plan.info.path)
@@ -128,7 +130,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
             not_finite = _ingest(plan, recipe, source_folder, on_event)
             job = job_in(folder)
             counts, workers = _restore_and_blend(plan, job, on_event)
-            _export(plan, job, on_event)
+            export(plan, job, on_event, lambda: _stop_if_asked(plan))
     if not plan.settings.keep_cache:
         remove(folder)
     peak = peak_memory()
@@ -297,40 +299,3 @@ def _runtime(plan: Plan) -> Runtime:
 def _stop_if_asked(plan: Plan) -> None:
     if tasks.stop.is_set():
         raise InterruptedRunError("stopped; what is done is kept: run the same command to go on")
-
-
-def _export(plan: Plan, job: Job, on_event: Listener) -> None:
-    """Stream the result into the output, a band of chunks at a time."""
-    info, light = plan.info, output_light(plan.info, plan.dtype)
-    bands_total = -(-info.height // TILE)
-    on_event(StageStart("export", bands_total))
-
-    def rows(y0: int, y1: int) -> npt.NDArray[Any]:
-        _stop_if_asked(plan)
-        out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
-        linear = job.result.read(slice(None), slice(y0, y1), slice(None))
-        for channel in range(info.colours):
-            out[:, :, channel] = light.encoded(channel, linear[channel], plan.dtype)
-        for channel in range(info.colours, info.channels):
-            extra = job.source.read(channel, slice(y0, y1), slice(None))
-            out[:, :, channel] = _rescaled(extra, plan.dtype)
-        on_event(Receipt("export", str(y0 // TILE), "done"))
-        return out
-
-    assert plan.output is not None
-    if info.metadata.dropped:
-        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is left out"))
-    write_tiff(plan.output, info, plan.dtype, rows)
-    on_event(StageEnd("export"))
-
-
-def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Convert an extra channel (alpha) between sample types: full scale stays full scale."""
-    if samples.dtype == np.dtype(dtype):
-        return samples
-    full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
-    share = samples.astype(np.float64) / full
-    if np.dtype(dtype).kind == "f":
-        return share.astype(dtype)
-    top = np.iinfo(dtype).max
-    return np.clip(np.rint(np.nan_to_num(share) * top), 0, top).astype(dtype)

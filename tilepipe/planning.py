@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tilepipe.deconv.parameters import ALGORITHM_VERSION, Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError, UncertainPsfError
 from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.image.mask import DrawnMask
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import read_sample
 from tilepipe.image.write import output_bytes, output_light
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
 
 __all__ = ["DiskPlan", "Plan", "make_plan"]
+
+SELECTIVE_PLANES = 12
+"""Planes of a frame, float32, that finding what is blurred takes besides the workspace."""
 
 IO_NANOSECONDS = 90.0
 """Decoding, storing, blending and writing, per pixel and channel, one thread (measured at 24 Mpx)."""
@@ -104,9 +109,26 @@ class Plan:
     @cached_property
     def seconds(self) -> float:
         """Expected time on this machine, from the solver's speed during planning."""
-        pixels = self.info.height * self.info.width * self.info.colours
-        solver = pixels * self.grid.amplification * self.recipe.parameters.passes * self.tuning.nanoseconds
-        return (solver / self.memory.jobs + pixels * IO_NANOSECONDS) * 1e-9
+        pixels = self.info.height * self.info.width
+        solver = (
+            pixels
+            * self.recipe.solved
+            * self.grid.amplification
+            * self.recipe.parameters.passes
+            * self.tuning.nanoseconds
+        )
+        return (solver / self.memory.jobs + pixels * self.info.colours * IO_NANOSECONDS) * 1e-9
+
+    @property
+    def record(self) -> bytes:
+        """How the output is made, for the output itself: canonical JSON of what decides its pixels, nothing else."""
+        facts = {
+            "tilepipe": ALGORITHM_VERSION,
+            "psf": self.recipe.psf,
+            "halo": self.recipe.halo,
+            "tile": self.recipe.core,
+        }
+        return json.dumps(recipe_facts(self.recipe) | facts, sort_keys=True).encode()
 
     def check(self) -> None:
         """Raise what would stop the run: DoesNotFitError for memory or disk."""
@@ -181,6 +203,8 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "priority": recipe.priority,
         "r1": numbers.r1,
         "r2": numbers.r2,
+        "solved": "luminance" if recipe.luminance_only else "colour",
+        "refocus": bool(numbers.unexplained),
         "base": numbers.base,
         "slope": numbers.slope,
     }
@@ -219,6 +243,8 @@ def make_plan(
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
+    if settings.save_mask and not (settings.mask or settings.refocus):
+        raise SettingsError("save_mask needs a mask to save: give --refocus or --mask")
     root = Path(settings.cache).expanduser() if settings.cache else default_root()
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
     if settings.priority_value == -1:
@@ -226,7 +252,7 @@ def make_plan(
     asked = question(given, settings)
     info, blur, tuning = _look_at(Path(image), given, settings, recall(root, Path(image), asked), on_event)
     recipe = _recipe(info, blur, tuning, settings)
-    model = _stage_model(info, recipe, blur)
+    model = _stage_model(info, recipe, blur, _mask_bytes(info, settings))
     allowed = settings.memory_bytes or available() // 2
     jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
@@ -273,7 +299,7 @@ def _look_at(
             psf = before[0] if before else _found(reader, settings, on_event)
             _check_sure(psf, settings, on_event)
         check_psf_fits(psf, reader.info.height, reader.info.width, reader.info.colours)
-        sample = read_sample(reader, WINDOW) if before is None else None
+        sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only) if before is None else None
     finally:
         reader.close()
     _compile(reader.info, settings.dtype or reader.info.dtype)
@@ -283,7 +309,7 @@ def _look_at(
     assert sample is not None
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
-    wishes = Wishes(settings.priority_value, settings.quality, settings.solver)
+    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus)
     seams = has_seams(reader.info.height, reader.info.width, settings.tile)
     return (
         reader.info,
@@ -343,12 +369,13 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
         noise=tuning.noise,
         priority=settings.priority_value,
         parameters=tuning.parameters,
+        luminance_only=settings.luminance_only and info.colours > 1,
         core=min(core, max(info.height, info.width, 64)),
         halo=tuning.halo,
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> StageModel:
     import tilepipe.pipeline  # noqa: F401  # everything a run imports counts as the process
 
     return StageModel(
@@ -356,19 +383,33 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF) -> StageModel:
         decoded=info.decoded_bytes,
         pixel=info.pixel_bytes,
         channels=info.colours,
+        stored=recipe.planes,
         planning=peak_memory(),
-        planes=0 if recipe.solver == "identity" else workspace_planes(info.colours),
+        planes=0 if recipe.solver == "identity" else workspace_planes(recipe.solved),
+        extra=SELECTIVE_PLANES * bool(recipe.parameters.unexplained)
+        + 3 * info.colours * recipe.luminance_only
+        + recipe.solved,
+        mask=mask_bytes,
         kernels=len(psf.planes),
         band=CHUNK[0],
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )
 
 
+def _mask_bytes(info: ImageInfo, settings: Settings) -> int:
+    """Return what reading the drawn mask holds at once; raises what is wrong with it before anything is done."""
+    if settings.mask is None:
+        return 0
+    mask = DrawnMask(settings.mask, info)
+    mask.close()
+    return mask.decoded_bytes
+
+
 def _disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str) -> DiskPlan:
     pixels, grid = info.height * info.width, recipe.grid
     stored_height, stored_width = grid.stored_shape
-    tiles = 4 * info.colours * grid.tiles * stored_height * stored_width
-    cache = pixels * info.pixel_bytes + tiles + 4 * info.colours * pixels
+    tiles = 4 * recipe.planes * grid.tiles * stored_height * stored_width
+    cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
     content = remembered_hash(root, info.path)
     already = size_of(run_folders(root, _with_source(recipe, content))[0]) if content else 0
     cache_place, output_place = _existing(root), _existing(output.parent if output else root)

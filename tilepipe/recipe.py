@@ -33,6 +33,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     noise : standard deviation, linear light 0..1, three digits.
     priority : -1 (cleaner) .. 1 (sharper).
     parameters : the solver and its numbers; "identity" for a PSF that changes nothing.
+    luminance_only : only the luminance goes through the solver.
     core, halo : geometry, px.
     """
 
@@ -49,8 +50,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     noise: float
     priority: float
     parameters: Parameters
+    luminance_only: bool
     core: int
     halo: int
+
+    @property
+    def solved(self) -> int:
+        """Channels that go through the solver."""
+        return 1 if self.luminance_only else self.colours
+
+    @property
+    def planes(self) -> int:
+        """Planes of a tile and of the result: the colours, and the mask of a selective restoration."""
+        return self.colours + bool(self.parameters.unexplained)
 
     @property
     def solver(self) -> str:

@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority : -1..1, or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv", "sparse", "log" or "richardson-lucy".
+    mask : picture of the same size: white is restored, black left alone.
+    refocus : restore only where the blur is the one that was found.
+    save_mask : TIFF to write the mask to.
+    luminance_only : restore the luminance and leave colour differences as they are.
     tile : largest core edge, px, at least 64; None chooses.
     halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
     dtype : samples of the output; None keeps the input's.
@@ -73,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority: float | str = "balanced"
     quality: Literal["fast", "normal", "best"] = "normal"
     solver: Literal["tv", "sparse", "log", "richardson-lucy"] = "tv"
+    mask: str | None = None
+    refocus: bool = False
+    save_mask: str | None = None
+    luminance_only: bool = False
     tile: int | None = None
     halo: int | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None

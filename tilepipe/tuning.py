@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.locality import MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
+from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.locality import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
+from tilepipe.deconv.refocus import reach, unexplained_share
 from tilepipe.errors import PsfError
 from tilepipe.image.sample import Sample
 from tilepipe.penalties import NOISE_FLOOR, Wishes, ladder, passes_through
@@ -76,7 +78,8 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
     rungs = ladder(wishes, noise, psf, probes)
     if not seams:
         rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
-        return Tuning(sigma, rungs[0], rim if halo is None else halo, None, 0.0, NANOSECONDS)
+        numbers = _selective(rungs[0], psf, probes) if wishes.refocus else rungs[0]
+        return Tuning(sigma, numbers, rim if halo is None else halo, None, 0.0, NANOSECONDS)
     scene = SyntheticScene(psf.kernel, max(sigma, NOISE_FLOOR))
 
     def reaches(rung: int) -> bool:
@@ -91,17 +94,27 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
         rung += 1
         profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP)
     price = best - scene.decibels(rungs[rung]) if rung else 0.0
-    chosen = _halo(profile, psf) if halo is None else halo
-    return Tuning(sigma, rungs[rung], chosen, profile, round(max(0.0, price), 1), nanoseconds)
+    numbers = _selective(rungs[rung], psf, probes) if wishes.refocus else rungs[rung]
+    least = reach(psf.size) if numbers.unexplained else psf.size / 2
+    chosen = max(_halo(profile), -(-int(least + 1) // HALO_STEP) * HALO_STEP) if halo is None else halo
+    return Tuning(sigma, numbers, chosen, profile, round(max(0.0, price), 1), nanoseconds)
 
 
-def _halo(profile: Profile, psf: PSF) -> int:
-    """Return the profile's halo, at least what the kernel itself touches.
+def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
+    """Return the numbers for a selective restoration, if anything is deblurred at all."""
+    if numbers.solver == "cosines":
+        return numbers
+    shares = []
+    for probe in probes:
+        work = Workspace(len(probe), (probe.shape[1], probe.shape[2]))
+        work.y[...], work.x[...] = probe, probe
+        shares.append(unexplained_share(work, Spectrum.of(psf.planes, work.shape), numbers))
+    return replace(numbers, unexplained=float(f"{min(shares):.3g}"))
 
-    Half the limit is aimed at: the largest of many errors is a matter of luck, and a step more costs little.
-    """
-    halo = profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
-    return max(halo, -(-psf.size // 32) * 16)
+
+def _halo(profile: Profile) -> int:
+    """Return the halo for half the limit: the largest of many errors is luck, and a step more costs little."""
+    return profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:

@@ -41,6 +41,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
         "help": "Samples of the output (default: the input's).",
     },
+    "--refocus": {"is_flag": True, "help": "Restore only where the picture is blurred; what is sharp stays as it is."},
+    "--mask": {"metavar": "FILE", "help": "Picture of the same size: white is restored, black stays as it is."},
+    "--save-mask": {"metavar": "FILE", "help": "Write the mask that was used (TIFF)."},
+    "--luminance-only": {"is_flag": True, "help": "Restore the luminance only: a third of the time, colour as it is."},
     "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
     "--halo": {
         "type": int,

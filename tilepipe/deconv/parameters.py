@@ -27,10 +27,13 @@ class Parameters:
     steps : number of steps; the method is stopped early on purpose.
     solver : one of :data:`SOLVERS`, or "cosines" (noise taken off, nothing deblurred) or "identity".
     scale : of the log prior, linear light per pixel.
+    sigma : the noise that these numbers are for, linear light.
     base, slope : the noise's variance at light u is (base + slope u) times the one that lam is for: a pixel's data
         weigh by the inverse.  1 and 0 when noise is the same everywhere.
     closing : closing steps with the cosine prior, see :mod:`tilepipe.deconv.dct`.
     low, high : cosines weaker than `low` go, stronger than `high` stay, linear light.
+    unexplained : share of the residual up to which a place is blurred, see :mod:`tilepipe.deconv.refocus`; 0 restores
+        everywhere.
     momentum : of every step of Richardson-Lucy.
     rz : penalty that draws x towards the picture without weak cosines.
     """
@@ -42,6 +45,7 @@ class Parameters:
     steps: int
     solver: str = "tv"
     scale: float = 0.0
+    sigma: float = 0.0
     base: float = 1.0
     slope: float = 0.0
     closing: int = 0
@@ -49,11 +53,12 @@ class Parameters:
     high: float = 0.0
     rz: float = 0.3
     momentum: tuple[float, ...] = ()
+    unexplained: float = 0.0
 
     @property
     def passes(self) -> float:
-        """What the restoration costs, in steps: a closing one denoises besides."""
-        return self.steps + 2.2 * self.closing
+        """What the restoration costs, in steps: a closing one denoises besides, a selective one is done twice."""
+        return (self.steps + 2.2 * self.closing) * (2 if self.unexplained else 1)
 
 
 PASS_THROUGH = Parameters(0.0, 0.0, 0.0, 1.0, 0, solver="identity")

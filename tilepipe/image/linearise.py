@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import scipy.ndimage
 
 from tilepipe.image.light import Light
 
-__all__ = ["CLIPPED", "fill", "known", "linearise", "start_and_known"]
+__all__ = ["CLIPPED", "FILL_WIDTH", "fill", "known", "linearise", "luminance", "start_and_known"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -46,6 +46,19 @@ def known(linear: FloatArray, light: Light) -> FloatArray:
         clipped = linear >= np.float32(CLIPPED)
         unknown = scipy.ndimage.maximum_filter(clipped, size=(1, 3, 3)) if clipped.any() else clipped
     return np.where(unknown, np.float32(np.nan), linear)
+
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Share of red, green and blue in the light that the eye sees (ITU-R BT.709)."""
+
+
+def luminance(planes: Sequence[FloatArray]) -> FloatArray:
+    """Return the luminance (h, w) of one or three colour channels, linear light; NaN where any of them is."""
+    if len(planes) == 1:
+        return planes[0]
+    red, green, blue = (np.float32(share) * plane for share, plane in zip(LUMINANCE, planes, strict=True))
+    seen: FloatArray = red + green + blue
+    return seen
 
 
 def fill(linear: FloatArray) -> FloatArray:

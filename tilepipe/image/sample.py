@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tilepipe.deconv.noise import Noise, fit_noise
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
-from tilepipe.image.linearise import fill, known, linearise
+from tilepipe.image.linearise import fill, known, linearise, luminance
 
 __all__ = ["Sample", "read_sample"]
 
@@ -29,14 +29,20 @@ NOISE_EDGE = 384
 
 @dataclass(frozen=True)
 class Sample:
-    """Windows as they stand in the file: (colours, h, w), the file's dtype."""
+    """Windows as they stand in the file: (colours, h, w), the file's dtype.
+
+    With `luminance_only` what is derived from them is for their luminance, (1, h, w).
+    """
 
     windows: tuple[npt.NDArray[Any], ...]
     light: Light
+    luminance_only: bool = False
 
     def noise(self) -> Noise:
         """Return the picture's noise, see :func:`tilepipe.deconv.noise.fit_noise`."""
-        return fit_noise(known(linearise(_middle(window), self.light), self.light) for window in self.windows)
+        return fit_noise(
+            self._solved(known(linearise(_middle(window), self.light), self.light)) for window in self.windows
+        )
 
     def liveliest(self, count: int) -> list[FloatArray]:
         """Return the `count` windows with most to see in them, as linear light, NaN and Inf filled in.
@@ -49,7 +55,11 @@ class Sample:
             return float(np.abs(np.diff(seen, axis=1)).mean() + np.abs(np.diff(seen, axis=2)).mean())
 
         best = sorted(self.windows, key=activity, reverse=True)[:count]
-        return [fill(linearise(window, self.light)) for window in best]
+        return [self._solved(fill(linearise(window, self.light))) for window in best]
+
+    def _solved(self, linear: FloatArray) -> FloatArray:
+        """Return the planes that go through the solver."""
+        return luminance(list(linear))[None] if self.luminance_only else linear
 
 
 def _middle(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -58,7 +68,7 @@ def _middle(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return window[:, top : top + NOISE_EDGE, left : left + NOISE_EDGE]
 
 
-def read_sample(reader: ImageReader, size: int) -> Sample:
+def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False) -> Sample:
     """Cut up to nine windows out of the picture, edges up to `size` px; equal ones come once."""
     info = reader.info
     height, width = min(size, info.height), min(size, info.width)
@@ -72,7 +82,7 @@ def read_sample(reader: ImageReader, size: int) -> Sample:
             for window, left in zip(row, lefts, strict=True):
                 window[:, low:high] = band[:, :, left : left + width]
         windows.extend(row)
-    return Sample(tuple(windows), info.light)
+    return Sample(tuple(windows), info.light, luminance_only and info.colours > 1)
 
 
 def _starts(length: int, size: int) -> list[int]:

@@ -18,10 +18,13 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 
-__all__ = ["TILE", "output_bytes", "output_light", "write_tiff"]
+__all__ = ["RECORD", "TILE", "output_bytes", "output_light", "write_tiff"]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF wants multiples of 16)."""
+
+RECORD = 65001
+"""Private TIFF tag (the range for use without registration) that says how the picture was made."""
 
 CLASSIC_LIMIT = 2**32 - 2**25
 """Largest pixel data in a classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
@@ -50,7 +53,7 @@ def output_bytes(info: ImageInfo, dtype: str) -> int:
     return padded * info.channels * np.dtype(dtype).itemsize
 
 
-def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
+def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes = b"") -> None:
     """Write the picture to ``PATH.partial``, flush it to disk, and rename it to `path`.
 
     Parameters
@@ -59,6 +62,7 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
     info : the input, whose metadata is carried over.
     dtype : samples of the output.
     rows : called for bands of ``TILE`` rows, top to bottom.
+    record : how the picture was made, ASCII JSON, for the private tag ``RECORD``.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        _write(partial, info, dtype, rows)
+        _write(partial, info, dtype, rows, record)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -75,7 +79,7 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
+def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes) -> None:
     metadata = info.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
     shape = (info.height, info.width, info.channels)
@@ -104,7 +108,9 @@ def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows) -> None:
             metadata=None,
             software=False,
             maxworkers=1,
-            extratags=_extra_tags(metadata) + placeholders,
+            extratags=_extra_tags(metadata)
+            + placeholders
+            + [(RECORD, 2, len(record) + 1, record, True)] * bool(record),
             **resolution,
         )
     if directories:

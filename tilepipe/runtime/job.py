@@ -31,14 +31,14 @@ class Job:
         self.grid = grid
         self.light = recipe.light
         self.source = source_array(folder.parent, recipe)
-        tile_shape = (recipe.colours, *grid.stored_shape)
+        tile_shape = (recipe.planes, *grid.stored_shape)
         self.tiles = open_array(
             folder / "tiles.zarr", (grid.rows, grid.columns, *tile_shape), (1, 1, *tile_shape), "float32"
         )
         self.result = open_array(
             folder / "result.zarr",
-            (recipe.colours, recipe.height, recipe.width),
-            (recipe.colours, *RESULT_CHUNK),
+            (recipe.planes, recipe.height, recipe.width),
+            (recipe.planes, *RESULT_CHUNK),
             "float32",
         )
         self.tile_ledger = Ledger(folder / "tiles.ledger", recipe.fingerprint)
@@ -61,7 +61,7 @@ class Job:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return Workspace(self.recipe.colours, self.grid.frame_shape)
+            return Workspace(self.recipe.solved, self.grid.frame_shape)
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep `workspace` for the next tile."""

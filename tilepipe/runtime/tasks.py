@@ -20,7 +20,7 @@ from tilepipe.runtime.events import Receipt, Stage
 from tilepipe.runtime.job import Job, chunk_boxes, job_in
 from tilepipe.runtime.memory import peak_memory
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame
+from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
 
 __all__ = ["blend_chunk", "chunk_files", "restore_tile", "stop", "tile_files"]
@@ -67,7 +67,7 @@ def _restore(job: Job, row: int, column: int) -> dict[str, Any]:
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} came out with values that are not finite")
     height, width = tile.stored.shape
-    chunk = np.zeros((job.recipe.colours, *job.grid.stored_shape), np.float32)
+    chunk = np.zeros((job.recipe.planes, *job.grid.stored_shape), np.float32)
     chunk[:, :height, :width] = pixels
     job.tiles.write(chunk, row, column)
     _record(job.tile_ledger, f"{row}-{column}", tile_files(job, row, column), started)
@@ -83,7 +83,8 @@ def _deconvolved(job: Job, tile: Tile) -> Any:
     try:
         inside = tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
         planes = start_and_known(_source(job, inside), job.light)
-        return restore_in_frame(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
+        restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
+        return restore(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
     finally:
         job.give_back(work)
 
@@ -104,7 +105,7 @@ def _blend(job: Job, row: int, column: int) -> dict[str, Any]:
             height, width = tile.stored.shape
             yield tile, job.tiles.read(tile.row, tile.column)[:, :height, :width]
 
-    pixels = blend(job.grid, box, job.recipe.colours, touching())
+    pixels = blend(job.grid, box, job.recipe.planes, touching())
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
     _record(job.result_ledger, f"{row}-{column}", chunk_files(job, row, column), started)
     return {}

@@ -34,8 +34,11 @@ class StageModel:
     decoded : what decoding the input holds at once (whole picture for JPEG and PNG, segments for TIFF).
     pixel : one pixel of the source, all channels, in the file's own dtype.
     channels : channels that are restored.
+    stored : planes of a tile and of the result.
     planning : what planning held at its peak (sample, probes, compiler, a decoded JPEG): measured, it is over.
     planes : float32 planes of a workspace; 0 when nothing is solved.
+    extra : further planes of a frame, for finding what is blurred or for the colours beside the luminance.
+    mask : what reading a drawn mask holds while the result is written.
     kernels : of the PSF, one for all colours or one each.
     band : picture rows that are ingested and exported at a time, px.
     chunk : pixels of one chunk of the result.
@@ -45,8 +48,11 @@ class StageModel:
     decoded: int
     pixel: int
     channels: int
+    stored: int
     planning: int
     planes: int
+    extra: int
+    mask: int
     kernels: int
     band: int
     chunk: int
@@ -64,10 +70,10 @@ class StageModel:
         frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
         plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
         workspace = 4 * self.planes * frame if self.planes else plain
-        solving = 4 * TRANSIENT_PLANES * frame
+        solving = 4 * (TRANSIENT_PLANES + self.extra) * frame
         reading = (self.pixel + 12) * frame  # samples, and three planes of the channel being decoded
-        writing = CODEC_COPIES * 4 * self.channels * stored
-        blending = CODEC_COPIES * 4 * self.channels * (stored + self.chunk)
+        writing = CODEC_COPIES * 4 * self.stored * stored
+        blending = CODEC_COPIES * 4 * self.stored * (stored + self.chunk)
         return workspace + max(solving, reading, writing, blending)
 
     def restore(self, grid: Grid, jobs: int) -> int:
@@ -76,7 +82,7 @@ class StageModel:
 
     def export(self, grid: Grid) -> int:
         """Return what one row of result chunks holds on its way into the file."""
-        return self.process + RUNTIME + self.band * grid.width * (3 * 4 * self.channels + 2 * self.pixel)
+        return self.process + RUNTIME + self.band * grid.width * (3 * 4 * self.stored + 2 * self.pixel) + self.mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""The result into a file: masks applied, encoded, a band of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.refocus import composite
+from tilepipe.image.linearise import fill
+from tilepipe.image.mask import DrawnMask, write_mask
+from tilepipe.image.write import TILE, output_light, write_tiff
+from tilepipe.planning import Plan
+from tilepipe.runtime.events import Listener, Note, Receipt, StageEnd, StageStart
+from tilepipe.runtime.job import Job
+
+__all__ = ["export"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[], None]) -> None:
+    """Stream the result into the output, and the mask into its file when one is asked for.
+
+    `stop_if_asked` raises when the user wants to stop; it is asked before every band.
+    """
+    info, drawn = plan.info, plan.settings.mask
+    on_event(StageStart("export", -(-info.height // TILE)))
+    if info.metadata.dropped:
+        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is left out"))
+    with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
+
+        def rows(y0: int, y1: int) -> npt.NDArray[Any]:
+            stop_if_asked()
+            band = _band(plan, job, y0, y1, _mask(job, mask, y0, y1))
+            on_event(Receipt("export", str(y0 // TILE), "done"))
+            return band
+
+        assert plan.output is not None
+        write_tiff(plan.output, info, plan.dtype, rows, plan.record)
+        if plan.settings.save_mask:
+            everywhere = np.ones((TILE, info.width), np.float32)
+
+            def shares(y0: int, y1: int) -> FloatArray:
+                found = _mask(job, mask, y0, y1)
+                return everywhere[: y1 - y0] if found is None else found
+
+            write_mask(Path(plan.settings.save_mask), info.height, info.width, shares)
+    on_event(StageEnd("export"))
+
+
+def _mask(job: Job, drawn: DrawnMask | None, y0: int, y1: int) -> FloatArray | None:
+    """Return how much of the restored picture to take in rows y0..y1; None for all of it."""
+    selective = job.recipe.planes > job.recipe.colours
+    if drawn is None and not selective:
+        return None
+    mask = np.ones((y1 - y0, job.recipe.width), np.float32)
+    if selective:
+        mask *= job.result.read(job.recipe.colours, slice(y0, y1), slice(None))
+    if drawn is not None:
+        mask *= drawn.rows(y0, y1)
+    return mask
+
+
+def _band(plan: Plan, job: Job, y0: int, y1: int, mask: FloatArray | None) -> npt.NDArray[Any]:
+    """Return rows y0..y1 of the output; where the mask is 0, the input's own samples."""
+    info, light = plan.info, output_light(plan.info, plan.dtype)
+    out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
+    for channel in range(info.colours):
+        plane = job.result.read(channel, slice(y0, y1), slice(None))
+        if mask is None:
+            out[:, :, channel] = light.encoded(channel, plane, plan.dtype)
+            continue
+        samples = job.source.read(channel, slice(y0, y1), slice(None))
+        original = fill(job.light.linear(channel, samples)[None])[0]
+        out[:, :, channel] = light.encoded(channel, composite(plane, original, mask), plan.dtype)
+        if samples.dtype == out.dtype:
+            np.copyto(out[:, :, channel], samples, where=mask == 0)
+    for channel in range(info.colours, info.channels):
+        out[:, :, channel] = _rescaled(job.source.read(channel, slice(y0, y1), slice(None)), plan.dtype)
+    return out
+
+
+def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    """Convert an extra channel (alpha) between sample types: full scale stays full scale."""
+    if samples.dtype == np.dtype(dtype):
+        return samples
+    full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
+    share = samples.astype(np.float64) / full
+    if np.dtype(dtype).kind == "f":
+        return share.astype(dtype)
+    top = np.iinfo(dtype).max
+    return np.clip(np.rint(np.nan_to_num(share) * top), 0, top).astype(dtype)

@@ -1,0 +1,95 @@
+"""Masks as pictures: white is restored, black is left alone, gray is in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from tilepipe.errors import OutputError, SettingsError
+from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.image.read import open_image
+
+__all__ = ["DrawnMask", "write_mask"]
+
+FloatArray = npt.NDArray[np.float32]
+
+BAND = 256
+"""Rows written at a time, and the edge of the file's tiles, px."""
+
+
+class DrawnMask:
+    """A mask that somebody drew: any picture of the size of the one to restore, its codes taken as shares.
+
+    Raises
+    ------
+    SettingsError : the sizes differ.
+    InputError, InputNotFoundError : as for any picture.
+    """
+
+    def __init__(self, path: str | Path, picture: ImageInfo) -> None:
+        self._reader: ImageReader = open_image(path)
+        info = self._reader.info
+        self.decoded_bytes = info.decoded_bytes
+        if (info.height, info.width) != (picture.height, picture.width):
+            self.close()
+            raise SettingsError(
+                f"mask {path} is {info.width} x {info.height}, the picture {picture.width} x {picture.height}: "
+                "they must be of one size"
+            )
+
+    def rows(self, y0: int, y1: int) -> FloatArray:
+        """Return the mask in rows y0..y1, (y1 - y0, width), 0..1: the mean of its colours; NaN counts as 0."""
+        info = self._reader.info
+        codes: npt.NDArray[Any] = self._reader.rows(y0, y1)[:, :, : info.colours]
+        full = 1.0 if info.is_float else float(np.iinfo(info.dtype).max)
+        share: FloatArray = (np.nan_to_num(codes.astype(np.float32)) / np.float32(full)).mean(2)
+        return np.clip(share, 0, 1)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+
+def write_mask(path: Path, height: int, width: int, rows: Callable[[int, int], FloatArray]) -> None:
+    """Write a mask (0..1 by rows, top to bottom) as 8-bit gray TIFF: to ``PATH.partial``, flushed, then renamed.
+
+    Raises
+    ------
+    OutputError : the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+
+    def tiles() -> Iterator[npt.NDArray[np.uint8]]:
+        for top in range(0, height, BAND):
+            band = np.rint(255 * rows(top, min(top + BAND, height))).astype(np.uint8)
+            for left in range(0, width, BAND):
+                tile = np.zeros((BAND, BAND), np.uint8)
+                piece = band[:, left : left + BAND]
+                tile[: piece.shape[0], : piece.shape[1]] = piece
+                yield tile
+
+    try:
+        tifffile.imwrite(
+            partial,
+            tiles(),
+            shape=(height, width),
+            dtype="uint8",
+            tile=(BAND, BAND),
+            photometric="minisblack",
+            compression="adobe_deflate",
+            metadata=None,
+            software=False,
+            maxworkers=1,
+        )
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
