@@ -141,6 +141,7 @@ BAD = [
     ("memory", "-1GB", "-1GB"),
     ("scheduler", "foo", "scheduler is 'foo'; it must be threads, tcp://HOST:PORT or file:PATH"),
     ("solver", "magic", "solver = 'magic'"),
+    ("tolerance", "9", "tolerance is 9; it must lie in 0.25"),
     ("dtype", "float64", "dtype = 'float64'"),
     ("verify", "never", "verify = 'never'"),
     ("keep_cache", "maybe", "keep_cache = 'maybe'"),

@@ -40,6 +40,7 @@ def deconvolve(
     *,
     quality: str = "normal",
     solver: str = "tv",
+    tolerance: float = 1.0,
     refocus: bool = False,
     mask: npt.ArrayLike | None = None,
     luminance_only: bool = False,
@@ -56,6 +57,7 @@ def deconvolve(
     priority : -1 (noise taken off, nothing deblurred) .. 1 (sharper), or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv", "sparse", "log", or "richardson-lucy" for counted light.
+    tolerance : how long the steps go on, 0.25..4: more is sharper and slower.
     refocus : restore only where the picture is blurred; what is sharp comes back exactly.
     mask : (H, W), 0..1: 1 is restored, 0 comes back exactly; together with `refocus` their product counts.
     luminance_only : restore the luminance of three colours and change each by as much; a third of the time.
@@ -82,7 +84,9 @@ def deconvolve(
         raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
     if solver not in SOLVERS:
         raise SettingsError(f"solver is {solver!r}; it must be one of {', '.join(SOLVERS)}")
-    wishes = Wishes(parse_priority(priority), quality, solver, refocus)
+    if not 0.25 <= tolerance <= 4:
+        raise SettingsError(f"tolerance is {tolerance:g}; it must lie in 0.25..4")
+    wishes = Wishes(parse_priority(priority), quality, solver, refocus, tolerance)
     blur = delta() if wishes.priority == -1 else _as_psf(psf)
     drawn = None if mask is None else _as_mask(mask, pixels.shape[:2])
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

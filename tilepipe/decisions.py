@@ -61,6 +61,7 @@ def question(given: PSF | None, settings: Settings) -> str:
         "quality": settings.quality,
         "solver": settings.solver,
         "refocus": settings.refocus,
+        "tolerance": settings.tolerance,
         "luminance_only": settings.luminance_only,
         "halo": settings.halo,
         "tile": settings.tile,  # decides whether there are seams

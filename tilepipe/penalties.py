@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.deconv.admm import steps_until
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
@@ -40,6 +41,15 @@ LOG_FACTOR, LOG_NOISE_EXPONENT = 0.3, -0.3
 
 LOG_SMALLEST_SCALE, LOG_LARGEST_R2 = 3.0, 200.0
 """Scale over sigma, and r2 over sigma^2: a picture of flat surfaces would have the steps crawl."""
+
+STAGNATION = {"fast": 0.025, "normal": 0.01, "best": 0.004}
+"""A step that changes the picture by less than this share of what all have changed ends them."""
+
+STEPS_EDGE = 320
+"""Edge of the middle of a window in which stagnation is looked for, px."""
+
+MOST_STEPS = 1.5
+"""Steps over those of a rung, at tolerance 1, where nothing stagnates."""
 
 LUCY_STEPS = {"fast": 20, "normal": 40, "best": 80}
 """Accelerated steps of Richardson-Lucy."""
@@ -74,12 +84,14 @@ class Wishes:
     quality : "fast", "normal" or "best", see :data:`LADDERS`.
     solver : one of :data:`tilepipe.deconv.parameters.SOLVERS`.
     refocus : restore only where the picture is blurred.
+    tolerance : how many times earlier (below 1) or later (above) than by default stagnation ends the steps.
     """
 
     priority: float = 0.0
     quality: str = "normal"
     solver: str = "tv"
     refocus: bool = False
+    tolerance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,19 +144,19 @@ def ladder(wishes: Wishes, noise: Noise, psf: PSF, windows: Sequence[FloatArray]
     ease = 10 ** (-PRIORITY_DECADES * wishes.priority) * colours
     strength = LAMBDA_FACTOR * (level.sigma / 0.01) ** exponent * ease
     if wishes.solver == "richardson-lucy":
-        return [_lucy(level, strength, psf, windows[0], LUCY_STEPS[wishes.quality])]
+        return [_lucy(level, strength, psf, windows[0], max(1, round(LUCY_STEPS[wishes.quality] * wishes.tolerance)))]
     share = 10 ** (-COSINE_DECADES * wishes.priority)
     rungs = [rung_at(rung, level, strength, share) for rung in LADDERS[wishes.quality]]
     if wishes.solver == "sparse":
         lam = _digits(strength * SPARSE_FACTOR / LAMBDA_FACTOR * level.sigma**2)
-        return [replace(rung, solver="sparse", lam=lam, r2=_digits(SPARSE_R2 * lam)) for rung in rungs]
+        rungs = [replace(rung, solver="sparse", lam=lam, r2=_digits(SPARSE_R2 * lam)) for rung in rungs]
     if wishes.solver == "log":
         scale, heaviness = fit_log([_halved_past(psf, window) for window in windows])
         scale = _digits(max(scale, LOG_SMALLEST_SCALE * level.sigma))
         lam = _digits(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * ease * level.sigma**2)
         r2 = _digits(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
-        return [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in rungs]
-    return rungs
+        rungs = [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in rungs]
+    return _ended(rungs, wishes, psf, windows[0])
 
 
 def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
@@ -167,6 +179,19 @@ def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Pa
         low=low,
         high=high,
     )
+
+
+def _ended(rungs: list[Parameters], wishes: Wishes, psf: PSF, window: FloatArray) -> list[Parameters]:
+    """Return the rungs with as many times their steps as the first needs on the middle of a window to stagnate."""
+    height, width = window.shape[1:]
+    top, left = max(0, height - STEPS_EDGE) // 2, max(0, width - STEPS_EDGE) // 2
+    middle = window[:, top : top + STEPS_EDGE, left : left + STEPS_EDGE]
+    work = Workspace(len(middle), (middle.shape[1], middle.shape[2]))
+    work.y[...], work.x[...] = middle, middle
+    first, least = rungs[0], STAGNATION[wishes.quality] / wishes.tolerance
+    most = max(1, round(first.steps * MOST_STEPS * max(1.0, wishes.tolerance)))
+    share = steps_until(work, Spectrum.of(psf.planes, work.shape), first, least, most) / first.steps
+    return [replace(rung, steps=max(1, round(rung.steps * share))) for rung in rungs]
 
 
 def _denoising(noise: Noise, priority: float) -> Parameters:

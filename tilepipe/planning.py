@@ -295,6 +295,7 @@ def _look_at(
     """
     reader = open_image(image)
     try:
+        _mask_bytes(reader.info, settings)  # what is wrong with a mask is said before anything takes long
         if psf is None:
             psf = before[0] if before else _found(reader, settings, on_event)
             _check_sure(psf, settings, on_event)
@@ -309,7 +310,7 @@ def _look_at(
     assert sample is not None
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
-    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus)
+    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
     seams = has_seams(reader.info.height, reader.info.width, settings.tile)
     return (
         reader.info,

@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority : -1..1, or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv", "sparse", "log" or "richardson-lucy".
+    tolerance : how long the steps go on, 0.25..4: more is sharper and slower.
     mask : picture of the same size: white is restored, black left alone.
     refocus : restore only where the blur is the one that was found.
     save_mask : TIFF to write the mask to.
@@ -77,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority: float | str = "balanced"
     quality: Literal["fast", "normal", "best"] = "normal"
     solver: Literal["tv", "sparse", "log", "richardson-lucy"] = "tv"
+    tolerance: float = 1.0
     mask: str | None = None
     refocus: bool = False
     save_mask: str | None = None
@@ -96,6 +98,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parse_priority(self.priority)
         if self.blur is not None and not (3 <= self.blur <= 65 and self.blur % 2 == 1):
             raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..65: leave it out to have it found")
+        if not 0.25 <= self.tolerance <= 4:
+            raise SettingsError(
+                f"tolerance is {self.tolerance:g}; it must lie in 0.25 (fewer steps) .. 4 (more, sharper)"
+            )
         if self.tile is not None and self.tile < 64:
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:

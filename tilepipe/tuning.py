@@ -23,7 +23,7 @@ __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
-TUNING_VERSION = 3
+TUNING_VERSION = 4
 """Raised whenever the same windows would give other numbers."""
 
 NANOSECONDS = 25.0

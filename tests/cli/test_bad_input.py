@@ -110,6 +110,27 @@ def test_a_psf_file_that_is_no_tiff(refused, photo, tmp_path):
     assert "psf.tif is not a readable PSF" in refused(3, "psf", "show", "psf.tif")
 
 
+def test_a_mask_of_another_size(refused_here, photo, psf, tmp_path):
+    tifffile.imwrite(tmp_path / "mask.tif", np.zeros((10, 20), np.uint8))
+    line = refused_here(2, "run", photo, "-o", "o.tif", "--psf", psf, "--mask", tmp_path / "mask.tif")
+    assert "is 20 x 10, the picture 200 x 160" in line
+
+
+def test_a_mask_that_is_not_there(refused_here, photo, psf):
+    assert "nowhere.tif does not exist" in refused_here(3, "plan", photo, "--psf", psf, "--mask", "nowhere.tif")
+
+
+def test_no_mask_to_save(refused_here, photo, psf):
+    line = refused_here(2, "run", photo, "-o", "o.tif", "--psf", psf, "--save-mask", "m.tif")
+    assert "--refocus or --mask" in line
+
+
+def test_a_mask_file_that_is_there_already_is_left_alone(refused_here, photo, psf, tmp_path):
+    (tmp_path / "m.tif").write_bytes(b"mine")
+    flags = ["--psf", psf, "--refocus", "--save-mask", tmp_path / "m.tif", "-q"]
+    assert "m.tif exists" in refused_here(4, "run", photo, "-o", "o.tif", *flags)
+
+
 def test_a_missing_config(refused_here, photo, psf):
     assert "no.toml does not exist" in refused_here(
         3, "run", photo, "-o", "out.tif", "--psf", psf, "--config", "no.toml"

@@ -241,6 +241,14 @@ def test_run_as_json_keeps_the_contract(finished, psf):
     assert not list(folder.glob("*.partial"))
 
 
+def test_the_output_says_how_it_was_made_and_nothing_of_where_and_when(finished, tilepipe, psf):
+    report, folder = finished
+    record = answer(tilepipe("inspect", folder / "out.tif", "--json"))["restored_by_tilepipe"]
+    assert report["recipe"].items() <= record.items()
+    assert record["psf"] == PSF.load(psf).digest
+    assert set(record) == set(report["recipe"]) | {"tilepipe", "psf", "halo", "tile"}
+
+
 def test_run_writes_a_picture_like_the_input(finished, photo):
     before, after = tifffile.imread(photo), tifffile.imread(finished[1] / "out.tif")
     assert (after.shape, after.dtype) == (before.shape, before.dtype)

@@ -29,6 +29,7 @@ def _facts(file: str) -> dict[str, object]:
     from tilepipe.deconv.locality import WINDOW
     from tilepipe.image.read import open_image
     from tilepipe.image.sample import read_sample
+    from tilepipe.image.write import read_record
 
     reader = open_image(file)
     try:
@@ -54,6 +55,8 @@ def _facts(file: str) -> dict[str, object]:
         "metadata": info.metadata.facts(),
         "not_carried_over": info.metadata.dropped,
     }
+    record = read_record(file)
+    facts |= {"restored_by_tilepipe": record} if record else {}
     psf = _psf_facts(file) if info.width == info.height <= 255 and info.is_float else None
     return facts | ({"psf": psf} if psf else {})
 

@@ -41,6 +41,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
         "help": "Samples of the output (default: the input's).",
     },
+    "--tolerance": {"type": float, "metavar": "PCT", "help": "How long steps go on: more is sharper (default: 1)."},
     "--refocus": {"is_flag": True, "help": "Restore only where the picture is blurred; what is sharp stays as it is."},
     "--mask": {"metavar": "FILE", "help": "Picture of the same size: white is restored, black stays as it is."},
     "--save-mask": {"metavar": "FILE", "help": "Write the mask that was used (TIFF)."},

@@ -50,6 +50,8 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
 
     quiet = bool(values["quiet"])
     check_output(Path(output), overwrite=values["overwrite"])
+    if values.get("save_mask"):
+        check_output(Path(values["save_mask"]), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}
     with make_progress(quiet=quiet) as progress:
         plan = make_plan(image, output, config=values["config"], sets=values["sets"], on_event=progress, **flags)

@@ -39,17 +39,14 @@ from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.priors import shrinkage
 
-__all__ = ["restore"]
+__all__ = ["restore", "steps_until"]
 
 FloatArray = npt.NDArray[np.float32]
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
     """As :func:`tilepipe.deconv.solvers.restore`; the outermost ``TAPER`` pixels are the start's."""
-    work.d[...] = 0
-    work.e[...] = 0
-    for channel in range(work.channels):
-        work.spectra[channel] = forward(work.x[channel])
+    _begin(work)
     r2 = parameters.r2
     for _ in range(parameters.steps):
         _step(work, spectrum, parameters, r2)
@@ -57,6 +54,28 @@ def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> Floa
     if parameters.closing:
         _close(work, spectrum, parameters)
     return work.x
+
+
+def steps_until(work: Workspace, spectrum: Spectrum, parameters: Parameters, least: float, most: int) -> int:
+    """Return how many steps are worth it, 1..most: the first that changes less than the share `least` of all ends them.
+
+    Changes are root mean squares over the workspace: of a step, and from the start to there.
+    """
+    _begin(work)
+    start, last = work.x.copy(), work.x.copy()
+    for step in range(1, most):
+        _step(work, spectrum, parameters, parameters.r2)
+        if np.linalg.norm(work.x - last) < least * np.linalg.norm(work.x - start):
+            return step
+        last[...] = work.x
+    return most
+
+
+def _begin(work: Workspace) -> None:
+    work.d[...] = 0
+    work.e[...] = 0
+    for channel in range(work.channels):
+        work.spectra[channel] = forward(work.x[channel])
 
 
 def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float) -> None:

@@ -86,4 +86,7 @@ def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False)
 
 
 def _starts(length: int, size: int) -> list[int]:
-    return sorted({round(min(max(length * position - size / 2, 0), length - size)) for position in POSITIONS})
+    """Return where windows start along an axis: one in the middle where three would be more or less the same."""
+    if length < size + size // 2:
+        return [(length - size) // 2]
+    return [round(min(max(length * position - size / 2, 0), length - size)) for position in POSITIONS]

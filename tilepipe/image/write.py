@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 
-__all__ = ["RECORD", "TILE", "output_bytes", "output_light", "write_tiff"]
+__all__ = ["TILE", "output_bytes", "output_light", "read_record", "write_tiff"]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF wants multiples of 16)."""
@@ -77,6 +78,17 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: byte
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """Return how tilepipe made the TIFF at `path`; None when it did not, or does not say."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            tag = tiff.pages.first.tags.get(RECORD)
+            found = None if tag is None else json.loads(tag.value)
+    except (OSError, ValueError):  # no TIFF, or somebody else's tag; tifffile's errors are ValueErrors
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes) -> None:
