@@ -17,7 +17,7 @@ demo: $(READY)            ## shake a 24 Mpx scene, deblur it blind, say what it 
 	$(BIN)/tilepipe demo -o demo --cache demo/cache
 
 test: $(READY)            ## all tests but the slow ones
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: $(READY)        ## all tests
 	$(BIN)/python -m pytest -q -m 'slow or not slow' --timeout 3000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -303,7 +303,7 @@ def _look_at(
         sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only) if before is None else None
     finally:
         reader.close()
-    _compile(reader.info, settings.dtype or reader.info.dtype)
+    _compile(reader.info, settings)
     if before is not None:
         on_event(Note("planning as for the run before: blur, noise and halo are known"))
         return reader.info, psf, before[1]
@@ -341,16 +341,19 @@ def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
         on_event(Note("already sharp: no blur was found in the picture"))
 
 
-def _compile(info: ImageInfo, dtype: str) -> None:
+def _compile(info: ImageInfo, settings: Settings) -> None:
     """Compile (or load) every kernel that the run will call, on a few pixels, and let go of the compiler."""
+    dtype = settings.dtype or info.dtype
     light = output_light(info, dtype)
     light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
     frame = (2 * TAPER, 2 * TAPER)
-    restore(
-        Workspace(1, frame),
+    point, numbers = (
         Spectrum.of(np.ones((1, 1), np.float32), frame),
-        Parameters(1.0, 1.0, 1.0, 1.0, 1, closing=1, low=1.0, high=2.0),
+        Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
     )
+    restore(Workspace(1, frame), point, replace(numbers, closing=1))
+    if settings.solver == "richardson-lucy":
+        restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
     let_go_of_code()
 
 

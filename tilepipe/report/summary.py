@@ -45,20 +45,26 @@ def _psf_line(plan: Plan) -> str:
             f"psf      {plan.psf.size} x {plan.psf.size}{each}  found blind: {made_by['nearest']}; "
             f"confidence {plan.psf.confidence:.2f}"
         )
+    if plan.recipe.solver == "cosines":
+        return "psf      none: noise is taken off, nothing is deblurred"
     shape = made_by.get("shape")
     return f"psf      {plan.psf.size} x {plan.psf.size}{each}" + (f"  {shape}" if shape else "")
 
 
 def _recipe_text(plan: Plan) -> str:
-    recipe = plan.recipe
+    recipe, numbers = plan.recipe, plan.recipe.parameters
+    growing = " at the mean light, growing with it" if numbers.slope else ""
+    noise = f"noise {100 * recipe.noise:.2g} %{growing}"
     if recipe.solver == "identity":
-        return f"identity;  noise {100 * recipe.noise:.2g} %"
-    numbers = recipe.parameters
-    growing = " at mean light, growing with it" if numbers.slope else ""
-    return (
-        f"{recipe.solver}, {numbers.steps} + {numbers.closing} steps, lambda {numbers.lam:.3g}, r1 {numbers.r1:.3g};  "
-        f"noise {100 * recipe.noise:.2g} %{growing}, priority {recipe.priority:+g}"
-    )
+        return f"identity;  {noise}"
+    where = ", luminance only" if recipe.luminance_only else ""
+    where += ", only where it is blurred" if numbers.unexplained else ""
+    where += ", within the mask" if plan.settings.mask else ""
+    if recipe.solver == "cosines":
+        return f"cosines below {numbers.low:.2g} to {numbers.high:.2g} taken off{where};  {noise}"
+    steps = f"{numbers.steps} + {numbers.closing}" if numbers.closing else f"{numbers.steps}"
+    weights = f"lambda {numbers.lam:.3g}" + (f", r1 {numbers.r1:.3g}" if numbers.r1 else "")
+    return f"{recipe.solver}, {steps} steps, {weights}{where};  {noise}, priority {recipe.priority:+g}"
 
 
 def _seam_text(plan: Plan) -> str:
