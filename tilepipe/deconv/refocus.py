@@ -45,13 +45,16 @@ WIDE = 97
 WIDE_SHARE = 0.3
 """How much the wider box counts."""
 
+SMALLEST = 41
+"""Edge of the smallest place that counts as blurred amid what is sharp, px: a flat patch of it is none."""
+
 MARGIN = 0.1
 """The feather's ends are cut off here, so that it reaches 0 and 1."""
 
 
 def reach(size: int) -> int:
     """Return from how far a pixel's share is influenced, px, for a PSF of `size` px."""
-    return max(WIDE, 2 * size + 1) // 2 + 2 * size
+    return max(WIDE, 2 * size + 1) // 2 + 2 * size + SMALLEST
 
 
 def restore_blurred(work: Workspace, spectrum: Spectrum, parameters: Parameters, start: FloatArray) -> FloatArray:
@@ -83,7 +86,8 @@ def unexplained_share(work: Workspace, spectrum: Spectrum, parameters: Parameter
 def _mask(share: FloatArray, limit: float, reach: int) -> FloatArray:
     """Return how much of the restored picture to take: feathered over the PSF's width, 0 and 1 exactly where sure."""
     taken_over = np.clip((np.float32(FADE) - share / np.float32(limit)) / np.float32(FADE - 1), 0, 1)
-    feathered = scipy.ndimage.uniform_filter(taken_over, 2 * reach + 1)
+    opened = scipy.ndimage.maximum_filter(scipy.ndimage.minimum_filter(taken_over, SMALLEST), SMALLEST)
+    feathered = scipy.ndimage.uniform_filter(opened, 2 * reach + 1)
     mask: FloatArray = np.clip((feathered - np.float32(MARGIN)) / np.float32(1 - 2 * MARGIN), 0, 1)
     return mask
 
