@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from tilepipe.errors import OutputError, SettingsError
+from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.read import open_image
+from tilepipe.image.write import TILE, write_beside
 
 __all__ = ["DrawnMask", "write_mask"]
 
 FloatArray = npt.NDArray[np.float32]
-
-BAND = 256
-"""Rows written at a time, and the edge of the file's tiles, px."""
 
 
 class DrawnMask:
@@ -63,33 +60,28 @@ def write_mask(path: Path, height: int, width: int, rows: Callable[[int, int], F
     ------
     OutputError : the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:
-        for top in range(0, height, BAND):
-            band = np.rint(255 * rows(top, min(top + BAND, height))).astype(np.uint8)
-            for left in range(0, width, BAND):
-                tile = np.zeros((BAND, BAND), np.uint8)
-                piece = band[:, left : left + BAND]
+        for top in range(0, height, TILE):
+            band = np.rint(255 * rows(top, min(top + TILE, height))).astype(np.uint8)
+            for left in range(0, width, TILE):
+                tile = np.zeros((TILE, TILE), np.uint8)
+                piece = band[:, left : left + TILE]
                 tile[: piece.shape[0], : piece.shape[1]] = piece
                 yield tile
 
-    try:
+    def write(partial: Path) -> None:
         tifffile.imwrite(
             partial,
             tiles(),
             shape=(height, width),
             dtype="uint8",
-            tile=(BAND, BAND),
+            tile=(TILE, TILE),
             photometric="minisblack",
             compression="adobe_deflate",
             metadata=None,
             software=False,
             maxworkers=1,
         )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+    write_beside(path, write)

@@ -19,7 +19,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 
-__all__ = ["TILE", "output_bytes", "output_light", "read_record", "write_tiff"]
+__all__ = ["TILE", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF wants multiples of 16)."""
@@ -69,9 +69,14 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: byte
     ------
     OutputError : the file cannot be written; nothing stands at `path` that did not stand there before.
     """
+    write_beside(path, lambda partial: _write(partial, info, dtype, rows, record))
+
+
+def write_beside(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make ``PATH.partial``, flush it to disk, and rename it to `path`; OutputError when that fails."""
     partial = path.with_name(path.name + ".partial")
     try:
-        _write(partial, info, dtype, rows, record)
+        write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
