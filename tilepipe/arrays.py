@@ -94,6 +94,7 @@ def deconvolve(
     check_psf_fits(blur, height, width, len(planes))
     seen = (np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width))
     luminance_only = luminance_only and len(planes) == 3
+    blur = blur.joint if luminance_only else blur
     sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"), luminance_only)
     tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
@@ -166,6 +167,8 @@ def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
 
 
 def _as_psf(psf: Any) -> PSF:
+    if psf is None:
+        raise SettingsError("psf is None: without a PSF only priority -1 (denoise) can be done")
     if isinstance(psf, PSF):
         return psf
     return PSF.load(psf) if isinstance(psf, (str, Path)) else PSF(np.asarray(psf))

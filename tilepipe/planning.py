@@ -299,6 +299,7 @@ def _look_at(
         if psf is None:
             psf = before[0] if before else _found(reader, settings, on_event)
             _check_sure(psf, settings, on_event)
+        psf = psf.joint if settings.luminance_only else psf
         check_psf_fits(psf, reader.info.height, reader.info.width, reader.info.colours)
         sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only) if before is None else None
     finally:

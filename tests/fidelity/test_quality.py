@@ -8,7 +8,9 @@ import tifffile
 
 import tilepipe
 from tilepipe import deconvolve
+from tilepipe.errors import SettingsError
 from tilepipe.image.light import SRGB, Light
+from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta, disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr
 
@@ -134,5 +136,9 @@ def test_luminance_only_sharpens_and_leaves_colour_differences():
     restored = deconvolve(seen, psf, luminance_only=True)
     assert psnr(restored, truth) > psnr(seen, truth) + 1
     np.testing.assert_allclose(restored[..., 0] - restored[..., 1], seen[..., 0] - seen[..., 1], atol=1e-6)
+    each = PSF(np.stack([gaussian(sigma, psf.size).kernel for sigma in (1.4, 1.5, 1.5)]))
+    assert psnr(deconvolve(seen, each, luminance_only=True), restored) > 35, "one kernel, their mean, does for all"
+    with pytest.raises(SettingsError, match="psf is None"):
+        deconvolve(seen, None)
     lazy = deconvolve(da.from_array(seen, chunks=100), psf, luminance_only=True, tile=128)
     np.testing.assert_array_equal(lazy.compute(), deconvolve(seen, psf, luminance_only=True, tile=128))

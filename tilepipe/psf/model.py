@@ -56,6 +56,11 @@ class PSF:
             object.__setattr__(self, name, value)
 
     @property
+    def joint(self) -> PSF:
+        """One kernel for all colours: the mean of several."""
+        return self if len(self.planes) == 1 else PSF(self.kernel, self.made_by)
+
+    @property
     def size(self) -> int:
         """Edge of the kernel, px."""
         return int(self.kernel.shape[0])
