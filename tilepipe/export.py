@@ -36,7 +36,8 @@ def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[],
 
         def rows(y0: int, y1: int) -> npt.NDArray[Any]:
             stop_if_asked()
-            band = _band(plan, job, y0, y1, _mask(job, mask, y0, y1))
+            result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
+            band = _band(plan, job, y0, y1, result, _mask(mask, y0, y1, result[info.colours :]))
             on_event(Receipt("export", str(y0 // TILE), "done"))
             return band
 
@@ -46,42 +47,47 @@ def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[],
             everywhere = np.ones((TILE, info.width), np.float32)
 
             def shares(y0: int, y1: int) -> FloatArray:
-                found = _mask(job, mask, y0, y1)
+                found = _mask(mask, y0, y1, job.result.read(slice(info.colours, None), slice(y0, y1), slice(None)))
                 return everywhere[: y1 - y0] if found is None else found
 
             write_mask(Path(plan.settings.save_mask), info.height, info.width, shares)
     on_event(StageEnd("export"))
 
 
-def _mask(job: Job, drawn: DrawnMask | None, y0: int, y1: int) -> FloatArray | None:
-    """Return how much of the restored picture to take in rows y0..y1; None for all of it."""
-    selective = job.recipe.planes > job.recipe.colours
-    if drawn is None and not selective:
+def _mask(drawn: DrawnMask | None, y0: int, y1: int, found: FloatArray) -> FloatArray | None:
+    """Return how much of the restored picture to take in rows y0..y1; None for all of it.
+
+    `found` are the result's planes beyond the colours: the mask of a selective restoration, or none.
+    """
+    if drawn is None and not len(found):
         return None
-    mask = np.ones((y1 - y0, job.recipe.width), np.float32)
-    if selective:
-        mask *= job.result.read(job.recipe.colours, slice(y0, y1), slice(None))
+    mask = np.ones(found.shape[1:], np.float32)
+    for plane in found:
+        mask *= plane
     if drawn is not None:
         mask *= drawn.rows(y0, y1)
     return mask
 
 
-def _band(plan: Plan, job: Job, y0: int, y1: int, mask: FloatArray | None) -> npt.NDArray[Any]:
-    """Return rows y0..y1 of the output; where the mask is 0, the input's own samples."""
+def _band(plan: Plan, job: Job, y0: int, y1: int, result: FloatArray, mask: FloatArray | None) -> npt.NDArray[Any]:
+    """Return rows y0..y1 of the output from the result's planes; where the mask is 0, the input's own samples."""
     info, light = plan.info, output_light(plan.info, plan.dtype)
     out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
+    whole = mask is not None or info.extras
+    source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None
     for channel in range(info.colours):
-        plane = job.result.read(channel, slice(y0, y1), slice(None))
-        if mask is None:
+        plane = result[channel]
+        if mask is None or source is None:
             out[:, :, channel] = light.encoded(channel, plane, plan.dtype)
             continue
-        samples = job.source.read(channel, slice(y0, y1), slice(None))
+        samples = source[channel]
         original = fill(job.light.linear(channel, samples)[None])[0]
         out[:, :, channel] = light.encoded(channel, composite(plane, original, mask), plan.dtype)
         if samples.dtype == out.dtype:
             np.copyto(out[:, :, channel], samples, where=mask == 0)
-    for channel in range(info.colours, info.channels):
-        out[:, :, channel] = _rescaled(job.source.read(channel, slice(y0, y1), slice(None)), plan.dtype)
+    if source is not None:
+        for channel in range(info.colours, info.channels):
+            out[:, :, channel] = _rescaled(source[channel], plan.dtype)
     return out
 
 

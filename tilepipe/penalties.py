@@ -29,10 +29,6 @@ LAMBDA_NOISE_EXPONENTS = (-0.6, -0.8)
 LAMBDA_COLOUR_EXPONENT = 0.3
 """How it changes with the number of colours, whose gradients shrink together."""
 
-NOISE_FLOOR = 0.001
-"""Noise below this is taken as this: rounding and model error are never smaller, and lam must not vanish."""
-
-
 SPARSE_FACTOR, SPARSE_R2 = 4.0, 150.0
 """lam / sigma^2 at 1 % noise and r2 / lam for the sparse prior."""
 

@@ -25,7 +25,10 @@ def test_a_tables_entry_costs_as_little_as_the_best_of_a_fine_grid(prior, tau, s
     index = int(at * (len(table) - 1))
     u = index / per_unit
     grid = np.linspace(0, u, 20_001)
-    cost = lambda w: tau * PENALTIES[prior](w, scale) + (w - u) ** 2 / 2  # noqa: E731
+
+    def cost(w):
+        return tau * PENALTIES[prior](w, scale) + (w - u) ** 2 / 2
+
     assert cost(table[index] * u) <= cost(grid).min() * (1 + 1e-3) + 1e-12
 
 

@@ -17,15 +17,20 @@ def textbook(y, start, psf, lam, momentum):
     """float64 numpy, one line a line of the mathematics; the rim of half a PSF is unknown."""
     shape, reach = y.shape[1:], psf.size // 2
     otf = Spectrum.of(psf.planes, shape).otf(0).astype(np.complex128)
-    blur = lambda a: np.fft.irfft2(np.fft.rfft2(a) * otf, s=shape)  # noqa: E731
-    back = lambda a: np.fft.irfft2(np.fft.rfft2(a) * np.conj(otf), s=shape)  # noqa: E731
+
+    def through(a, transfer):
+        return np.fft.irfft2(np.fft.rfft2(a) * transfer, s=shape)
+
     mask = np.isfinite(y)
     mask[:, :reach], mask[:, -reach:], mask[:, :, :reach], mask[:, :, -reach:] = (False,) * 4
     data = np.where(mask, np.maximum(np.nan_to_num(y), DARK), 0)
     x = last = np.maximum(start.astype(float), DARK)
     for a in momentum:
         p = np.maximum(x + a * (x - last), DARK)
-        seen, share = back(data / np.maximum(blur(p), DARK)), back(mask.astype(float))
+        seen, share = (
+            through(data / np.maximum(through(p, otf), DARK), np.conj(otf)),
+            through(mask.astype(float), np.conj(otf)),
+        )
         gy = np.concatenate([np.diff(p, axis=1), np.zeros((len(p), 1, shape[1]))], 1)
         gx = np.concatenate([np.diff(p, axis=2), np.zeros((len(p), shape[0], 1))], 2)
         gy[:, :, -1] = 0

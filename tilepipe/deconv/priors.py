@@ -19,12 +19,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PRIORS", "TV_TABLE", "fit_log", "shrinkage"]
+__all__ = ["fit_log", "shrinkage"]
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-
-PRIORS = ("tv", "sparse", "log")
 
 EXPONENT = 2 / 3
 """Of the hyper-Laplacian."""
@@ -48,7 +46,7 @@ def shrinkage(prior: str, tau: float, scale: float) -> tuple[FloatArray, float]:
 
     Parameters
     ----------
-    prior : one of :data:`PRIORS`.
+    prior : "tv", "sparse" or "log".
     tau : the penalty's weight over the splitting's.
     scale : s of the law of Cauchy, linear light per pixel; unused by the others.
     """
