@@ -13,6 +13,7 @@ PACKAGE = Path(tilepipe.__file__).parent
 FLOORS = {
     "errors": 0,
     "compiled": 0,
+    "durable": 0,
     "deconv": 1,
     "psf": 1,
     "image": 2,
@@ -27,7 +28,10 @@ FLOORS = {
     "lazy": 5,
     "decisions": 6,
     "runtime": 6,
+    "choices": 7,
     "planning": 7,
+    "ingest": 8,
+    "restoration": 8,
     "export": 8,
     "pipeline": 8,
     "report": 9,

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from tilepipe.decisions import question, recall, remember
+from tilepipe.cache.lifecycle import recall_bytes
+from tilepipe.decisions import Decision, question, recall, remember
 from tilepipe.errors import UncertainPsfError
 from tilepipe.planning import make_plan
 from tilepipe.psf.model import PSF
@@ -59,6 +60,11 @@ def test_another_psf_or_another_way_to_look_is_another_question():
     assert question(gaussian(1), Settings(memory="2GB", jobs=3, blur=7)) == questions[0]
 
 
+def recalled(cache, picture, asked):
+    content, _ = recall_bytes(cache, picture)
+    return None if content is None else recall(cache, content, asked)
+
+
 def test_other_pixels_are_looked_at_anew(ran, tmp_path):
     folder, plan = ran
     shutil.copytree(folder / "c", tmp_path / "c")
@@ -66,7 +72,24 @@ def test_other_pixels_are_looked_at_anew(ran, tmp_path):
     content = bytearray((folder / "photo.tif").read_bytes())
     content[len(content) // 2] ^= 1
     changed.write_bytes(content)
-    assert recall(tmp_path / "c", changed, plan.asked) is None
+    assert recalled(tmp_path / "c", changed, plan.chosen.asked) is None
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_took_long_is_kept_before_the_run_begins(tmp_path, given):
+    write_scene(tmp_path / "photo.tif", BlurredScene(Scene(300, 260, seed=1), BLUR, 0.005))
+    arguments = {"psf": BLUR} if given else {}
+    settings = {"cache": str(tmp_path / "c"), "tile": 150, "quality": "fast"}
+    first = make_plan(tmp_path / "photo.tif", keep=True, **arguments, **settings)
+    again, known = notes_of(tmp_path / "photo.tif", BLUR if given else None, tmp_path / "c", tile=150, quality="fast")
+    assert known
+    assert again.recipe == first.recipe
+
+
+def test_a_plan_alone_writes_nothing(tmp_path):
+    write_scene(tmp_path / "photo.tif", BlurredScene(Scene(300, 260, seed=1), BLUR, 0.005))
+    make_plan(tmp_path / "photo.tif", psf=BLUR, cache=str(tmp_path / "c"), tile=150, quality="fast")
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"content": 3', None])
@@ -74,26 +97,21 @@ def test_a_damaged_answer_is_none(ran, tmp_path, damage):
     folder, plan = ran
     cache = tmp_path / "c"
     shutil.copytree(folder / "c", cache)
-    assert recall(cache, folder / "photo.tif", plan.asked) is not None
+    assert recalled(cache, folder / "photo.tif", plan.chosen.asked) is not None
     (file,) = cache.glob("*/decisions/*.json")
     if damage is None:
         text = file.read_text().replace('"kernels":"', '"kernels":"AAAA')
         file.write_text(text)
     else:
         file.write_bytes(damage)
-    assert recall(cache, folder / "photo.tif", plan.asked) is None
+    assert recalled(cache, folder / "photo.tif", plan.chosen.asked) is None
 
 
 def test_an_uncertain_psf_stays_uncertain(ran):
     folder, plan = ran
     unsure = PSF(gaussian(1).kernel, {"estimated": True, "confidence": 0.2, "nearest": "gaussian"})
-    remember(next((folder / "c").glob("*/decisions")).parent, *_found(folder, plan, unsure))
+    content, _ = recall_bytes(folder / "c", folder / "photo.tif")
+    remember(folder / "c", content, question(None, Settings()), Decision(unsure, plan.tuning, ()))
     with pytest.raises(UncertainPsfError, match=r"0\.20"):
         make_plan(folder / "photo.tif", cache=str(folder / "c"))
     assert make_plan(folder / "photo.tif", cache=str(folder / "c"), force=True).psf.digest == unsure.digest
-
-
-def _found(folder, plan, psf):
-    from tilepipe.cache.lifecycle import remembered_hash
-
-    return remembered_hash(folder / "c", folder / "photo.tif"), question(None, Settings()), psf, plan.tuning

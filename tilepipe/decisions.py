@@ -1,14 +1,16 @@
-"""What planning found out about a picture, kept with its cache: going on does not look and measure again.
+"""What was found out about a picture, kept with its cache: going on does not look and measure again.
 
 Finding the blur and measuring the halo take seconds to a minute and give the same numbers every time.  A run
-leaves them in the source's folder; a later plan for the same bytes and the same settings takes them from there.
-A damaged or foreign file counts as none.
+leaves them in the source's folder as soon as they are found; later plans for the same bytes and the same settings
+take them from there.  An edited picture keeps them while most of it is what it was (:func:`still_holds`).  A
+damaged or foreign file counts as none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,52 @@ import msgspec
 import numpy as np
 import scipy
 
-from tilepipe.cache.ledger import write_durably
-from tilepipe.cache.lifecycle import remembered_hash, source_folder
+from tilepipe.cache.lifecycle import source_folder
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
+from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import PsfError
+from tilepipe.image.sample import Sample
 from tilepipe.psf.estimate import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings
 from tilepipe.tuning import TUNING_VERSION, Tuning
 
-__all__ = ["libraries", "question", "recall", "remember"]
+__all__ = ["Decision", "libraries", "question", "recall", "remember", "still_holds"]
+
+UNCHANGED = 0.5
+"""Share of the sampled blocks that an edit must leave bit by bit as they were, for the numbers to stay."""
+
+NOISE_DRIFT = 0.1
+"""Share by which the noise may move for the numbers to stay; lambda grows with its power of 1.5 at most."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The PSF's planes (p, k, k) as little-endian float32 bytes, what made it, and the numbers that follow from it.
+@dataclass(frozen=True)
+class Decision:
+    """PSF and numbers of a picture.
 
-    `content` is the SHA-256 of the picture's bytes that they are for.
+    Parameters
+    ----------
+    tuning : None when the blur was found and the halo not yet measured.
+    blocks : digests of the sampled windows they come from, see :meth:`tilepipe.image.sample.Sample.blocks`.
+    """
+
+    psf: PSF
+    tuning: Tuning | None
+    blocks: tuple[str, ...]
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision on disk: the PSF's planes (p, k, k) as little-endian float32 bytes, and what made it.
+
+    `content` is the SHA-256 of the picture's bytes that it is for.
     """
 
     content: str
     shape: tuple[int, int, int]
     kernels: bytes
     made_by: dict[str, Any]
-    tuning: Tuning
+    tuning: Tuning | None
+    blocks: tuple[str, ...]
 
 
 def libraries() -> str:
@@ -69,26 +94,49 @@ def question(given: PSF | None, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def recall(root: Path, image: Path, asked: str) -> tuple[PSF, Tuning] | None:
-    """Return PSF and numbers decided before for the bytes of `image`, None if there are none in the cache at `root`."""
-    try:
-        content = remembered_hash(root, image)
-        if content is None:
-            return None
-        decision = msgspec.json.decode(_file(source_folder(root, content), asked).read_bytes(), type=Decision)
-        kernels = np.frombuffer(decision.kernels, "<f4").reshape(decision.shape)
-        return (PSF(kernels, decision.made_by), decision.tuning) if decision.content == content else None
-    except (OSError, ValueError, PsfError):  # msgspec's errors are ValueErrors
+def recall(root: Path, content: str, asked: str) -> Decision | None:
+    """Return what was decided for the picture of SHA-256 `content`; None if that is not in the cache at `root`."""
+    data = read_sealed(_file(source_folder(root, content), asked))
+    if data is None:
         return None
+    try:
+        stored = msgspec.json.decode(data, type=Stored)
+        psf = PSF(np.frombuffer(stored.kernels, "<f4").reshape(stored.shape), stored.made_by)
+    except (ValueError, PsfError):  # of another format; msgspec's errors are ValueErrors
+        return None
+    return Decision(psf, stored.tuning, stored.blocks) if stored.content == content else None
 
 
-def remember(folder: Path, content: str, asked: str, psf: PSF, tuning: Tuning) -> None:
-    """Keep what was decided in the source's `folder`."""
-    planes = np.ascontiguousarray(psf.planes, "<f4")
-    decision = Decision(
-        content=content, shape=planes.shape, kernels=planes.tobytes(), made_by=psf.made_by, tuning=tuning
+def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
+    """Keep what was decided for the picture of SHA-256 `content` in the cache at `root`."""
+    planes = np.ascontiguousarray(decision.psf.planes, "<f4")
+    stored = Stored(
+        content=content,
+        shape=planes.shape,
+        kernels=planes.tobytes(),
+        made_by=decision.psf.made_by,
+        tuning=decision.tuning,
+        blocks=decision.blocks,
     )
-    write_durably(_file(folder, asked), msgspec.json.encode(decision))
+    write_sealed(_file(source_folder(root, content), asked), msgspec.json.encode(stored))
+
+
+def still_holds(decision: Decision, sample: Sample) -> tuple[bool, str]:
+    """Return whether `decision` holds for the edited picture of `sample` as well, and why, for people.
+
+    It does while at least ``UNCHANGED`` of the sampled blocks are what they were and the noise has moved by no
+    more than ``NOISE_DRIFT``: another picture in the same file is no edit.
+    """
+    blocks, tuning = sample.blocks(), decision.tuning
+    if tuning is None or len(blocks) != len(decision.blocks):
+        return False, "it is another picture"
+    same = sum(a == b for a, b in zip(blocks, decision.blocks, strict=True)) / len(blocks)
+    drift = abs(sample.noise().sigma / tuning.noise - 1) if tuning.noise else 0.0
+    why = (
+        f"{100 * same:.0f} % of its samples are as they were (limit {100 * UNCHANGED:.0f} %), "
+        f"noise moved by {100 * drift:.1f} % (limit {100 * NOISE_DRIFT:.0f} %)"
+    )
+    return same >= UNCHANGED and drift <= NOISE_DRIFT, why
 
 
 def _file(folder: Path, asked: str) -> Path:

@@ -23,10 +23,11 @@ __all__ = ["export"]
 FloatArray = npt.NDArray[np.float32]
 
 
-def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[], None]) -> None:
+def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
     """Stream the result into the output, and the mask into its file when one is asked for.
 
-    `stop_if_asked` raises when the user wants to stop; it is asked before every band.
+    `check` raises when the run has to stop; it is asked before every band.  Files that stand there are replaced
+    only with `overwrite`.
     """
     info, drawn = plan.info, plan.settings.mask
     on_event(StageStart("export", -(-info.height // TILE)))
@@ -35,14 +36,14 @@ def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[],
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
 
         def rows(y0: int, y1: int) -> npt.NDArray[Any]:
-            stop_if_asked()
+            check()
             result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
             band = _band(plan, job, y0, y1, result, _mask(mask, y0, y1, result[info.colours :]))
             on_event(Receipt("export", str(y0 // TILE), "done"))
             return band
 
         assert plan.output is not None
-        write_tiff(plan.output, info, plan.dtype, rows, plan.record)
+        write_tiff(plan.output, info, plan.dtype, rows, plan.record, overwrite=overwrite)
         if plan.settings.save_mask:
             everywhere = np.ones((TILE, info.width), np.float32)
 
@@ -50,7 +51,7 @@ def export(plan: Plan, job: Job, on_event: Listener, stop_if_asked: Callable[[],
                 found = _mask(mask, y0, y1, job.result.read(slice(info.colours, None), slice(y0, y1), slice(None)))
                 return everywhere[: y1 - y0] if found is None else found
 
-            write_mask(Path(plan.settings.save_mask), info.height, info.width, shares)
+            write_mask(Path(plan.settings.save_mask), info.height, info.width, shares, overwrite=overwrite)
     on_event(StageEnd("export"))
 
 

@@ -5,24 +5,31 @@ Every stage asks its ledger what is done and does the rest, so that running agai
 
 from __future__ import annotations
 
-import errno
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from tilepipe.cache.ledger import Ledger, write_durably
-from tilepipe.cache.lifecycle import content_hash, remove, run_folders, runs_in
+from tilepipe.cache.lifecycle import (
+    Bytes,
+    collect,
+    hash_bytes,
+    recall_bytes,
+    remove,
+    run_folders,
+    runs_in,
+    source_folder,
+    sweep,
+)
 from tilepipe.cache.lock import locked
-from tilepipe.cache.store import CHUNK, ChunkArray, reader_threads
+from tilepipe.cache.store import reader_threads
 from tilepipe.decisions import remember
+from tilepipe.durable import is_disk_full, write_durably
 from tilepipe.errors import (
     CacheError,
     DoesNotFitError,
@@ -30,19 +37,18 @@ from tilepipe.errors import (
     InterruptedRunError,
     SettingsError,
     TilepipeError,
-    TilesFailedError,
 )
 from tilepipe.export import export
-from tilepipe.image.info import ImageInfo
-from tilepipe.image.read import open_image
+from tilepipe.ingest import ingest, refuse_if_touched
 from tilepipe.planning import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
+from tilepipe.restoration import restore_and_blend
 from tilepipe.runtime import tasks
-from tilepipe.runtime.events import Listener, Note, Receipt, StageEnd, StageStart
-from tilepipe.runtime.graph import Todo, bands, find_todo
-from tilepipe.runtime.job import Job, job_in, source_array
-from tilepipe.runtime.local import Threads
+from tilepipe.runtime.events import Listener, Note
+from tilepipe.runtime.job import Conduct, open_job
 from tilepipe.runtime.memory import peak_memory
+from tilepipe.settings import parse_bytes
+from tilepipe.tiling.budget import human_bytes
 
 __all__ = ["RunReport", "run"]
 
@@ -81,16 +87,6 @@ class RunReport:
         }
 
 
-class Runtime(Protocol):
-    """Where graphs run."""
-
-    def check(self, job: Job) -> None: ...
-
-    def run(self, tasks: list[Any], on_receipt: Any) -> None: ...
-
-    def close(self, job: Job) -> None: ...
-
-
 def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
     """Carry out `plan`.
 
@@ -104,10 +100,10 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     Raises
     ------
     OutputError, DoesNotFitError : before anything is written.
-    InputError : the input is damaged in the middle; what was read stays cached.
+    InputError : the input is damaged in the middle, or changed meanwhile; what was read before stays cached.
     TilesFailedError : some tiles failed; running again tries them again.
     InterruptedRunError : ``tasks.stop`` was set; running again goes on.
-    CacheError : another run uses this recipe's folder.
+    CacheError : another run uses this recipe's folder, or somebody removed it.
     """
     started = time.perf_counter()
     if plan.output is None:
@@ -117,33 +113,55 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
         check_output(Path(plan.settings.save_mask), overwrite=overwrite)
     plan.check()
     with _disk_errors(plan.root):
-        content, before = content_hash(plan.root, plan.info.path)
-        recipe = msgspec.structs.replace(plan.recipe, source=content)
-        source_folder, folder = run_folders(plan.root, recipe)
-        _announce_reuse(plan.root, source_folder, folder, recipe, before, on_event)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            if fresh:
-                _forget(folder)
-            _write_facts(plan, recipe, source_folder, folder)
+        picture = _same_picture(plan)
+        recipe = msgspec.structs.replace(plan.recipe, source=picture.sha256)
+        folder = run_folders(plan.root, recipe)[1]
+        _announce_reuse(plan.root, folder, recipe, picture.before, on_event)
+        with locked(folder, plan.root) as lock:
+
+            def check() -> None:
+                lock.check()
+                if tasks.stop.is_set():
+                    raise InterruptedRunError("stopped; what is done is kept: run the same command to go on")
+
+            _write_facts(plan, recipe, picture.before, folder)
             reader_threads(plan.memory.jobs)
-            not_finite = _ingest(plan, recipe, source_folder, on_event)
-            job = job_in(folder)
-            counts, workers = _restore_and_blend(plan, job, on_event)
-            export(plan, job, on_event, lambda: _stop_if_asked(plan))
-    if not plan.settings.keep_cache:
-        remove(folder)
-    peak = peak_memory()
+            job = open_job(folder)
+            if fresh:
+                job.tiles.forget_all()
+                job.result.forget_all()
+            try:
+                not_finite = ingest(plan, job, on_event, check)
+                counts, workers = restore_and_blend(plan, job, on_event, check)
+                export(plan, job, on_event, check, overwrite=overwrite)
+            except CacheError:
+                job.forget_damaged()
+                raise
+            write_durably(folder / "done.json", json.dumps({"output": str(plan.output.absolute())}).encode())
+        _clean_up(plan, folder, on_event)
     return RunReport(
         output=plan.output,
         seconds=time.perf_counter() - started,
         tiles=counts,
-        memory={"allowed": plan.memory.allowed, "projected": plan.memory.projected, "peak": peak},
+        memory={"allowed": plan.memory.allowed, "projected": plan.memory.projected, "peak": peak_memory()},
         plan=plan,
         folder=folder,
         not_finite=not_finite,
         workers=workers,
     )
+
+
+def _same_picture(plan: Plan) -> Bytes:
+    """Hash the picture; InputError when it is another one than was planned."""
+    refuse_if_touched(plan)
+    known, _ = recall_bytes(plan.root, plan.info.path)
+    picture = hash_bytes(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
+    if known is not None and known != picture.sha256:
+        raise InputError(
+            f"{plan.info.path} has other bytes than before, though its size and times say that nobody touched it; "
+            "run the same command again: it is taken as it is now"
+        )
+    return picture
 
 
 @contextmanager
@@ -154,7 +172,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
     except TilepipeError:
         raise  # some are OSErrors as well
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DoesNotFitError(
                 f"the disk under the cache {root} is full; what is done is kept: free some space and run the same "
                 "command to go on, or give another --cache"
@@ -165,137 +183,45 @@ def _disk_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _announce_reuse(
-    root: Path, source_folder: Path, folder: Path, recipe: Recipe, before: str | None, on_event: Listener
-) -> None:
+def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None, on_event: Listener) -> None:
     """Say why nothing is reused, when something like it is there."""
-    if folder.is_dir():
+    if (folder / "recipe.json").is_file():
         return
-    if before is not None and not source_folder.is_dir():
+    if before is not None:
+        old = msgspec.structs.replace(recipe, source=before)
+        if run_folders(root, old)[1].is_dir():
+            on_event(Note(f"edited   tiles of {before[:12]} serve where {recipe.source[:12]} has the same pixels"))
+            return
         on_event(Note(f"fresh    the pixels changed since the last run: {before[:12]} -> {recipe.source[:12]}"))
-    others = sorted(runs_in(source_folder), key=lambda run: (run.folder / "recipe.json").stat().st_mtime)
+    others = sorted(runs_in(folder.parent), key=lambda run: run.used)
+    if not others and before is not None:
+        others = sorted(runs_in(source_folder(root, before)), key=lambda run: run.used)
     if others:
         changed = "; ".join(differences(others[-1].recipe, recipe))
         on_event(Note(f"fresh    cache {others[-1].name} is for other settings: {changed}"))
 
 
-def _forget(folder: Path) -> None:
-    """Drop the ledgers: without records nothing counts as done."""
-    for ledger in ("tiles.ledger", "result.ledger"):
-        for record in (folder / ledger).glob("*.json"):
-            record.unlink()
-
-
-def _write_facts(plan: Plan, recipe: Recipe, source_folder: Path, folder: Path) -> None:
+def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -> None:
+    """Write what the run stands on: the recipe, its PSF, what was found out; what the last run left half done goes."""
+    durable = plan.settings.durable
     image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
-    write_durably(source_folder / "image.json", json.dumps(image).encode())
-    remember(source_folder, recipe.source, plan.asked, plan.psf, plan.tuning)
+    write_durably(folder.parent / "image.json", json.dumps(image).encode(), durable=durable)
+    remember(plan.root, recipe.source, plan.chosen.asked, plan.chosen.decision)
+    Conduct(durable=durable, edited_from=before).save(folder)
     plan.psf.save(folder / "psf.tif", overwrite=True)
-    write_durably(folder / "recipe.json", recipe.to_json())
+    write_durably(folder / "recipe.json", recipe.to_json(), durable=durable)
+    (folder / "done.json").unlink(missing_ok=True)
+    sweep(folder)
 
 
-def _ingest(plan: Plan, recipe: Recipe, folder: Path, on_event: Listener) -> int:
-    """Decode the picture band by band into the source array; return how many samples are not finite."""
-    info = plan.info
-    source = source_array(folder, recipe)
-    ledger = Ledger(folder / "source.ledger", recipe.source)
-    band, width = CHUNK
-    columns = range(-(-info.width // width))
-    starts = list(range(0, info.height, band))
-    files = {str(i): [source.chunk_file(0, i, column) for column in columns] for i in range(len(starts))}
-    full = plan.settings.verify == "full"
-    todo = [index for index, paths in files.items() if not ledger.accepts(index, paths, full=full)]
-    on_event(StageStart("ingest", len(starts), len(starts) - len(todo), megapixels=info.height * info.width / 1e6))
-    if todo:
-        reader = open_image(info.path)
-        try:
-            for index in todo:
-                _stop_if_asked(plan)
-                began = time.perf_counter()
-                top = int(index) * band
-                facts = _ingest_band(source, info, reader.rows(top, min(top + band, info.height)), top)
-                ledger.put(index, files[index], seconds=time.perf_counter() - began, peak=peak_memory(), facts=facts)
-                on_event(Receipt("ingest", index, "done", time.perf_counter() - began))
-        finally:
-            reader.close()
-        if content_hash(plan.root, info.path)[0] != recipe.source:
-            raise InputError(f"{info.path} changed while it was read; run again")
-    on_event(StageEnd("ingest"))
-    return sum(int(record.facts.get("not_finite", 0)) for record in ledger.records().values())
-
-
-def _ingest_band(source: ChunkArray, info: ImageInfo, rows: npt.NDArray[Any], top: int) -> dict[str, int]:
-    source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
-    if not info.is_float:
-        return {}
-    return {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())}
-
-
-def _restore_and_blend(plan: Plan, job: Job, on_event: Listener) -> tuple[dict[str, int], list[str]]:
-    """Run the graph band by band; return tile counts and the processes that did the work."""
-    todo = find_todo(job, full=plan.settings.verify == "full")
-    pixels = plan.info.height * plan.info.width / 1e6
-    _announce(todo, pixels, on_event)
-    runtime = _runtime(plan)
-    failed: list[Receipt] = []
-    done = {"restore": 0, "blend": 0}
-    workers: set[str] = set()
-
-    def on_receipt(receipt: Receipt) -> None:
-        if receipt.status == "done":
-            done[receipt.stage] += 1
-            workers.add(f"{receipt.host}:{receipt.pid}")
-        elif receipt.status == "failed":
-            failed.append(receipt)
-        on_event(receipt)
-
-    try:
-        if todo.tiles or todo.chunks:
-            runtime.check(job)
-        for band in bands(job, todo):
-            _stop_if_asked(plan)
-            runtime.run(band, on_receipt)
-    finally:
-        runtime.close(job)
-    on_event(StageEnd("restore"))
-    _stop_if_asked(plan)
-    if failed:
-        raise TilesFailedError(_failure_text(failed, todo, job))
-    repaired = todo.tiles_repaired
-    return {
-        "total": todo.tiles_total,
-        "computed": done["restore"],
-        "reused": todo.tiles_total - done["restore"],
-        "repaired": repaired,
-        "failed": 0,
-    }, sorted(workers)
-
-
-def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
-    reused = todo.tiles_total - len(todo.tiles)
-    if reused or todo.tiles_repaired:
-        damaged = f", {todo.tiles_repaired} damaged (made anew)" if todo.tiles_repaired else ""
-        on_event(Note(f"resume   {reused} of {todo.tiles_total} tiles done{damaged}, {len(todo.tiles)} left"))
-    on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_repaired, megapixels))
-    on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_repaired))
-
-
-def _failure_text(failed: list[Receipt], todo: Todo, job: Job) -> str:
-    first = failed[0]
-    return (
-        f"{len(failed)} of {len(todo.tiles) + len(todo.chunks)} tasks failed, the first {first.stage} {first.index}: "
-        f"{first.error}; the others are kept in {job.folder}: run the same command to try again"
-    )
-
-
-def _runtime(plan: Plan) -> Runtime:
-    if plan.settings.scheduler == "threads":
-        return Threads(plan.memory.jobs)
-    from tilepipe.runtime.cluster import Cluster
-
-    return Cluster(plan.settings.scheduler)
-
-
-def _stop_if_asked(plan: Plan) -> None:
-    if tasks.stop.is_set():
-        raise InterruptedRunError("stopped; what is done is kept: run the same command to go on")
+def _clean_up(plan: Plan, folder: Path, on_event: Listener) -> None:
+    """Remove the run's cache when it is not to be kept, and older ones when there is a limit."""
+    if not plan.settings.keep_cache:
+        with suppress(CacheError):  # the next run has begun in it
+            remove(folder, plan.root)
+    if plan.settings.cache_limit is None:
+        return
+    gone = collect(plan.root, parse_bytes(plan.settings.cache_limit, "cache_limit"), keep=folder)
+    if gone:
+        size = human_bytes(sum(item.size for item in gone))
+        on_event(Note(f"cache    {size} of {len(gone)} older runs removed (cache_limit {plan.settings.cache_limit})"))

@@ -5,32 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 
-from tilepipe.blind import CONFIDENT, find_psf, look_at
-from tilepipe.cache.lifecycle import default_root, remembered_hash, run_folders, size_of
+from tilepipe.cache.lifecycle import default_root, recall_bytes, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
-from tilepipe.decisions import libraries, question, recall
-from tilepipe.deconv.frames import TAPER, Spectrum, Workspace, workspace_planes
-from tilepipe.deconv.locality import SEAM_LIMIT, WINDOW
-from tilepipe.deconv.parameters import ALGORITHM_VERSION, Parameters
-from tilepipe.deconv.solvers import restore
-from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError, UncertainPsfError
-from tilepipe.image.info import ImageInfo, ImageReader
-from tilepipe.image.mask import DrawnMask
-from tilepipe.image.read import open_image
-from tilepipe.image.sample import read_sample
-from tilepipe.image.write import output_bytes, output_light
-from tilepipe.penalties import Wishes, passes_through
+from tilepipe.choices import Choices, choose
+from tilepipe.decisions import libraries
+from tilepipe.deconv.frames import workspace_planes
+from tilepipe.deconv.locality import SEAM_LIMIT
+from tilepipe.deconv.parameters import ALGORITHM_VERSION
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.mask import mask_bytes
+from tilepipe.image.write import is_unfinished, output_bytes
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe
-from tilepipe.runtime.events import Listener, Note, silent
+from tilepipe.runtime.events import Listener, silent
 from tilepipe.runtime.memory import (
     available,
     cores,
@@ -42,8 +38,8 @@ from tilepipe.runtime.memory import (
 )
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
-from tilepipe.tiling.grid import DEFAULT_CORE, Grid, has_seams
-from tilepipe.tuning import Tuning, check_psf_fits, tune
+from tilepipe.tiling.grid import DEFAULT_CORE, Grid
+from tilepipe.tuning import Tuning
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport
@@ -75,26 +71,37 @@ class Plan:
 
     Parameters
     ----------
-    info : the input.
+    chosen : the input, and what was found out about it.
     output : where the result goes; None for a plan without one.
-    psf, recipe, tuning, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input
-        is hashed, when the run begins.
+    recipe, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input is hashed, when
+        the run begins.
     root : the cache.
-    asked : what PSF and tuning were asked for, :func:`tilepipe.decisions.question`.
     """
 
-    info: ImageInfo
+    chosen: Choices
     output: Path | None
     dtype: str
-    psf: PSF
     recipe: Recipe
-    tuning: Tuning
     model: StageModel
     memory: MemoryPlan
     disk: DiskPlan
     settings: Settings
     root: Path
-    asked: str
+
+    @property
+    def info(self) -> ImageInfo:
+        """The input."""
+        return self.chosen.info
+
+    @property
+    def psf(self) -> PSF:
+        """The blur."""
+        return self.chosen.psf
+
+    @property
+    def tuning(self) -> Tuning:
+        """The solver's numbers and the halo, as measured."""
+        return self.chosen.tuning
 
     @property
     def grid(self) -> Grid:
@@ -131,19 +138,21 @@ class Plan:
         return json.dumps(recipe_facts(self.recipe) | facts, sort_keys=True).encode()
 
     def check(self) -> None:
-        """Raise what would stop the run: DoesNotFitError for memory or disk."""
+        """Raise what would stop the run: DoesNotFitError for memory, and for disk unless that is forced."""
         check_memory(self.memory, self.model, self.grid)
         disk = self.disk
+        if self.settings.force:
+            return
         cache_needs = max(0, disk.cache - disk.cached_already) + (disk.output if disk.same_disk else 0)
         if cache_needs > disk.cache_free:
             raise DoesNotFitError(
                 f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free "
-                "there; free some space or give another place with --cache"
+                "there; free some space, give another place with --cache, or begin all the same with --force"
             )
         if self.output is not None and disk.output > disk.output_free:
             raise DoesNotFitError(
                 f"the output {self.output} needs {human_bytes(disk.output)}, {human_bytes(disk.output_free)} are free "
-                "there; free some space or write elsewhere"
+                "there; free some space, write elsewhere, or begin all the same with --force"
             )
 
     def run(self, on_event: Listener = silent, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
@@ -218,9 +227,11 @@ def make_plan(
     config: str | Path | None = None,
     sets: tuple[str, ...] = (),
     on_event: Listener = silent,
+    keep: bool = False,
+    fresh: bool = False,
     **flags: Any,
 ) -> Plan:
-    """Plan the restoration of `image`; writes nothing.
+    """Plan the restoration of `image`; writes nothing, unless told to `keep` what it finds in the cache.
 
     Parameters
     ----------
@@ -229,6 +240,7 @@ def make_plan(
     psf : the blur, or its file; by default the setting ``psf``.
     config, sets : further settings, as on the command line.
     on_event : told when the blur is about to be estimated and the halo measured, which takes some seconds.
+    keep, fresh : see :func:`tilepipe.choices.choose`.
     **flags : any field of :class:`tilepipe.settings.Settings`.
 
     Raises
@@ -249,26 +261,23 @@ def make_plan(
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
     if settings.priority_value == -1:
         given = delta()  # noise is taken off and nothing else
-    asked = question(given, settings)
-    info, blur, tuning = _look_at(Path(image), given, settings, recall(root, Path(image), asked), on_event)
-    recipe = _recipe(info, blur, tuning, settings)
-    model = _stage_model(info, recipe, blur, _mask_bytes(info, settings))
+    chosen = choose(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
+    info = chosen.info
+    recipe = _recipe(chosen, settings)
+    model = _stage_model(info, recipe, chosen.psf, mask_bytes(settings.mask, info))
     allowed = settings.memory_bytes or available() // 2
     jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
     return Plan(
-        info=info,
+        chosen=chosen,
         output=target,
         dtype=settings.dtype or info.dtype,
-        psf=blur,
         recipe=recipe,
-        tuning=tuning,
         model=model,
         memory=plan_memory(model, recipe.grid, allowed, jobs),
         disk=_disk(info, recipe, root, target, settings.dtype or info.dtype),
         settings=settings,
         root=root,
-        asked=asked,
     )
 
 
@@ -278,7 +287,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"output {output} must end in .tif or .tiff: tilepipe writes TIFF")
     if output.is_dir():
         raise OutputError(f"output {output} is a folder; give a file name ending in .tif")
-    if output.exists() and not overwrite:
+    if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
     if not output.parent.is_dir():
         raise OutputError(f"output {output}: the folder {output.parent} does not exist; make it first")
@@ -286,79 +295,8 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"output {output}: the folder {output.parent} is not writable")
 
 
-def _look_at(
-    image: Path, psf: PSF | None, settings: Settings, before: tuple[PSF, Tuning] | None, on_event: Listener
-) -> tuple[ImageInfo, PSF, Tuning]:
-    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes.
-
-    What was decided `before` about the same bytes is taken over; it would come out the same.
-    """
-    reader = open_image(image)
-    try:
-        _mask_bytes(reader.info, settings)  # what is wrong with a mask is said before anything takes long
-        if psf is None:
-            psf = before[0] if before else _found(reader, settings, on_event)
-            _check_sure(psf, settings, on_event)
-        psf = psf.joint if settings.luminance_only else psf
-        check_psf_fits(psf, reader.info.height, reader.info.width, reader.info.colours)
-        sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only) if before is None else None
-    finally:
-        reader.close()
-    _compile(reader.info, settings)
-    if before is not None:
-        on_event(Note("planning as for the run before: blur, noise and halo are known"))
-        return reader.info, psf, before[1]
-    assert sample is not None
-    if not passes_through(psf, settings.priority_value):
-        on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
-    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
-    seams = has_seams(reader.info.height, reader.info.width, settings.tile)
-    return (
-        reader.info,
-        psf,
-        tune(sample, psf, wishes, settings.halo, seams=seams),
-    )
-
-
-def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
-    """Find the blur in the picture."""
-    look = look_at(reader, settings.blur, settings.window)
-    on_event(
-        Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
-    )
-    threads = settings.jobs or cores()
-    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads).psf
-
-
-def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
-    """Raise UncertainPsfError when a PSF found blind is not sure enough and nobody forces it; say if it is none."""
-    sure = psf.confidence or 0.0
-    if sure < CONFIDENT and not settings.force:
-        raise UncertainPsfError(
-            f"the blur was found with confidence {sure:.2f}, at least {CONFIDENT:g} is needed; give it with --psf, "
-            "look elsewhere with --window X,Y, or take it all the same with --force"
-        )
-    if psf.is_delta:
-        on_event(Note("already sharp: no blur was found in the picture"))
-
-
-def _compile(info: ImageInfo, settings: Settings) -> None:
-    """Compile (or load) every kernel that the run will call, on a few pixels, and let go of the compiler."""
-    dtype = settings.dtype or info.dtype
-    light = output_light(info, dtype)
-    light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
-    frame = (2 * TAPER, 2 * TAPER)
-    point, numbers = (
-        Spectrum.of(np.ones((1, 1), np.float32), frame),
-        Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
-    )
-    restore(Workspace(1, frame), point, replace(numbers, closing=1))
-    if settings.solver == "richardson-lucy":
-        restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
-    let_go_of_code()
-
-
-def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Recipe:
+def _recipe(chosen: Choices, settings: Settings) -> Recipe:
+    info, tuning = chosen.info, chosen.tuning
     core = settings.tile or DEFAULT_CORE
     return Recipe(
         algorithm=ALGORITHM_VERSION,
@@ -370,7 +308,7 @@ def _recipe(info: ImageInfo, psf: PSF, tuning: Tuning, settings: Settings) -> Re
         extras=info.extras,
         dtype=info.dtype,
         curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
-        psf=psf.digest,
+        psf=chosen.psf.digest,
         noise=tuning.noise,
         priority=settings.priority_value,
         parameters=tuning.parameters,
@@ -401,22 +339,13 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
     )
 
 
-def _mask_bytes(info: ImageInfo, settings: Settings) -> int:
-    """Return what reading the drawn mask holds at once; raises what is wrong with it before anything is done."""
-    if settings.mask is None:
-        return 0
-    mask = DrawnMask(settings.mask, info)
-    mask.close()
-    return mask.decoded_bytes
-
-
 def _disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str) -> DiskPlan:
     pixels, grid = info.height * info.width, recipe.grid
     stored_height, stored_width = grid.stored_shape
     tiles = 4 * recipe.planes * grid.tiles * stored_height * stored_width
     cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
-    content = remembered_hash(root, info.path)
-    already = size_of(run_folders(root, _with_source(recipe, content))[0]) if content else 0
+    content, _ = recall_bytes(root, info.path)
+    already = size_of(run_folders(root, msgspec.structs.replace(recipe, source=content))[0]) if content else 0
     cache_place, output_place = _existing(root), _existing(output.parent if output else root)
     return DiskPlan(
         cache=cache,
@@ -426,12 +355,6 @@ def _disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtyp
         output_free=shutil.disk_usage(output_place).free,
         same_disk=cache_place.stat().st_dev == output_place.stat().st_dev,
     )
-
-
-def _with_source(recipe: Recipe, content: str) -> Recipe:
-    import msgspec
-
-    return msgspec.structs.replace(recipe, source=content)
 
 
 def _existing(path: Path) -> Path:

@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     blur : width of the blur that is looked for, px, odd, 3..65; None finds it.
     window : where to look for it, "X,Y" or "X,Y,SIZE" (centre, px); None chooses.
     psf_per_channel : refine the PSF found for each colour.
-    force : take an estimated PSF however uncertain it is.
+    force : take an estimated PSF however uncertain it is, and begin though the disk may not suffice.
     priority : -1..1, or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
     solver : "tv", "sparse", "log" or "richardson-lucy".
@@ -67,7 +67,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scheduler : "threads", "tcp://host:port" or "file:PATH".
     cache : cache folder; None: the user's.
     keep_cache : keep the cache after a complete run.
-    verify : "full" hashes what is reused, "quick" trusts its size.
+    cache_limit : size that the cache is brought back to after a run, "20GB": complete runs go, least recently used
+        first; None: no limit.
+    verify : "full" hashes what is reused, "quick" trusts its size (of the input: size and times).
+    durable : flush every finished piece to the disk; without it only a power failure costs more.
+    max_failures : tiles that may fail before the run stops; None: it goes on and reports them in the end.
     """
 
     psf: str | None = None
@@ -91,7 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scheduler: str = "threads"
     cache: str | None = None
     keep_cache: bool = True
+    cache_limit: str | int | None = None
     verify: Literal["full", "quick"] = "full"
+    durable: bool = True
+    max_failures: int | None = None
 
     def __post_init__(self) -> None:
         """Check ranges; SettingsError gives the value, the limit and the way out."""
@@ -110,6 +117,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"jobs is {self.jobs}; at least 1 tile must be in flight")
         if self.memory is not None:
             parse_bytes(self.memory)
+        if self.cache_limit is not None:
+            parse_bytes(self.cache_limit, "cache_limit")
+        if self.max_failures is not None and self.max_failures < 0:
+            raise SettingsError(f"max_failures is {self.max_failures}; it must be at least 0 (stop at the first)")
         if not re.fullmatch(r"threads|(tcp|tls)://.+|file:.+", self.scheduler):
             raise SettingsError(f"scheduler is {self.scheduler!r}; it must be threads, tcp://HOST:PORT or file:PATH")
 
@@ -206,14 +217,14 @@ def _split(item: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), value.strip()
 
 
-def parse_bytes(text: str | int) -> int:
-    """Return a size in bytes: "512MB" is 512e6, "512MiB" 512 * 2^20; SettingsError for anything else."""
+def parse_bytes(text: str | int, name: str = "memory") -> int:
+    """Return a size in bytes: "512MB" is 512e6, "512MiB" 512 * 2^20; SettingsError, about `name`, for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if not match or match[2].upper() not in UNITS:
-        raise SettingsError(f"memory is {text!r}; write a size such as 512MB, 2GB or 512MiB")
+        raise SettingsError(f"{name} is {text!r}; write a size such as 512MB, 2GB or 512MiB")
     size = int(float(match[1]) * UNITS[match[2].upper()])
     if size < 10**6:
-        raise SettingsError(f"memory is {text!r} ({size} bytes); did you mean {match[1]}MB?")
+        raise SettingsError(f"{name} is {text!r} ({size} bytes); did you mean {match[1]}MB?")
     return size
 
 

@@ -2,45 +2,125 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from tilepipe.cache.lock import STALE, locked
+from tilepipe.cache import lock
+from tilepipe.cache.lifecycle import remove
+from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
 
 
-def write_lock(folder, host, pid):
-    (folder / "lock").write_text(json.dumps({"host": host, "pid": pid}))
+def write_lock(folder, host, pid, started=None):
+    folder.mkdir(exist_ok=True)
+    (folder / "lock").write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": "x"}))
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
-    with locked(tmp_path), pytest.raises(CacheError, match=f"process {os.getpid()}"), locked(tmp_path):
+    with (
+        locked(tmp_path / "run", tmp_path),
+        pytest.raises(CacheError, match=f"process {os.getpid()}"),
+        locked(tmp_path / "run", tmp_path),
+    ):
         pass
-    assert not (tmp_path / "lock").exists()
+    assert not (tmp_path / "run" / "lock").exists()
 
 
 def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
-    write_lock(tmp_path, os.uname().nodename, dead.pid)
-    with locked(tmp_path):
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    write_lock(tmp_path / "run", os.uname().nodename, dead.pid)
+    with locked(tmp_path / "run", tmp_path):
+        assert json.loads((tmp_path / "run" / "lock").read_text())["pid"] == os.getpid()
 
 
-def test_another_host_is_believed_while_its_heart_beats(tmp_path):
-    write_lock(tmp_path, "elsewhere", 1)
-    with pytest.raises(CacheError, match="elsewhere"), locked(tmp_path):
+def test_a_reused_process_number_is_not_the_process(tmp_path):
+    write_lock(tmp_path / "run", os.uname().nodename, os.getpid(), started=1)
+    with locked(tmp_path / "run", tmp_path):
         pass
-    old = time.time() - STALE - 1
-    os.utime(tmp_path / "lock", (old, old))
-    with locked(tmp_path):
+
+
+def test_another_host_is_believed_while_its_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "GLANCE", 0.01)
+    write_lock(tmp_path / "run", "elsewhere", 1)
+    file = tmp_path / "run" / "lock"
+    beat = threading.Timer(0.1, lambda: os.utime(file, (1, 1)))  # its clock may be far behind
+    beat.start()
+    with pytest.raises(CacheError, match="elsewhere"), locked(tmp_path / "run", tmp_path):
         pass
+    beat.join()
+
+
+@pytest.mark.parametrize("clock", [1, 4e9], ids=["behind", "ahead"])
+def test_another_host_that_is_silent_is_taken_over_whatever_its_clock(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(lock, "STALE", 0.1)
+    monkeypatch.setattr(lock, "GLANCE", 0.01)
+    write_lock(tmp_path / "run", "elsewhere", 1)
+    os.utime(tmp_path / "run" / "lock", (clock, clock))
+    with locked(tmp_path / "run", tmp_path) as held:
+        held.check()
 
 
 def test_a_torn_lock_is_taken_over(tmp_path):
-    (tmp_path / "lock").write_text('{"ho')
-    with locked(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").write_text('{"ho')
+    with locked(tmp_path / "run", tmp_path):
         pass
+
+
+def test_a_lock_that_somebody_removed_is_noticed_and_not_removed_twice(tmp_path):
+    with locked(tmp_path / "run", tmp_path) as held:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(CacheError, match="was removed"):
+            held.check()
+        write_lock(tmp_path / "run", "elsewhere", 1)
+    assert (tmp_path / "run" / "lock").exists(), "the other one's lock stays"
+
+
+CONTEND = """
+import sys, time
+from pathlib import Path
+from tilepipe.cache.lock import locked
+from tilepipe.errors import CacheError
+root = Path(sys.argv[1])
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+try:
+    with locked(root / "run", root):
+        (root / f"in-{sys.argv[3]}").touch()
+        time.sleep(1.5)
+except CacheError:
+    pass
+"""
+
+
+def test_one_of_eight_takes_a_dead_lock(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    write_lock(tmp_path / "run", os.uname().nodename, dead.pid)
+    start = str(time.time() + 3)
+    contenders = [subprocess.Popen([sys.executable, "-c", CONTEND, str(tmp_path), start, str(i)]) for i in range(8)]
+    assert all(process.wait(60) == 0 for process in contenders)
+    assert len(list(tmp_path.glob("in-*"))) == 1
+
+
+def test_a_folder_in_use_is_not_removed(tmp_path):
+    with locked(tmp_path / "source" / "run", tmp_path):
+        (tmp_path / "source" / "run" / "recipe.json").touch()
+        with pytest.raises(CacheError, match=f"process {os.getpid()}"):
+            remove(tmp_path / "source" / "run", tmp_path)
+    assert remove(tmp_path / "source" / "run", tmp_path) == 0
+    assert not (tmp_path / "source").exists()
+
+
+def test_a_source_stays_while_another_run_has_only_just_begun(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    (tmp_path / "source" / "one" / "recipe.json").touch()
+    with locked(tmp_path / "source" / "two", tmp_path):
+        remove(tmp_path / "source" / "one", tmp_path)
+        assert (tmp_path / "source" / "two" / "lock").exists()

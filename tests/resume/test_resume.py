@@ -65,8 +65,9 @@ def test_a_finished_run_computes_nothing_again(small, tmp_path, undisturbed):
 
 def test_a_lost_tile_is_never_taken_for_zeros(small, tmp_path, undisturbed):
     folder = copy_cache(undisturbed, tmp_path)
-    shutil.rmtree(folder / "result.zarr" / "c")
-    (folder / "tiles.zarr/c/1/2/0/0/0").unlink()
+    for chunk in (folder / "result.zarr").glob("c.*"):
+        chunk.unlink()
+    (folder / "tiles.zarr/c.1.2.0.0.0").unlink()
     report, events = collect(planned(small, tmp_path))
     assert (report.tiles["computed"], report.tiles["repaired"]) == (1, 1)
     assert any(isinstance(e, Note) and "1 damaged" in e.text for e in events)
@@ -83,7 +84,7 @@ def test_a_damaged_chunk_is_made_anew(small, tmp_path, undisturbed, stage, damag
             shutil.rmtree(folder / ledger)
     elif stage == "tiles":
         shutil.rmtree(folder / "result.ledger")
-    chunks = sorted(p for p in (place / f"{stage}.zarr" / "c").rglob("*") if p.is_file())
+    chunks = sorted((place / f"{stage}.zarr").glob("c.*"))
     chunk = chunks[len(chunks) // 2]
     content = bytearray(chunk.read_bytes())
     if damage == "flip":
@@ -104,19 +105,6 @@ def test_changed_settings_say_what_changed(small, tmp_path, undisturbed):
     notes = " ".join(e.text for e in events if isinstance(e, Note))
     assert "priority 0.0 -> -0.5" in notes
     assert "lam" in notes
-
-
-def test_changed_pixels_are_noticed(small, tmp_path):
-    picture = tmp_path / "picture.tif"
-    shutil.copy(small / "blurred.tif", picture)
-    settings = {"psf": small / "psf.tif", "tile": 450, "cache": str(tmp_path / "c")} | QUICK
-    make_plan(picture, tmp_path / "a.tif", **settings).run()
-    content = bytearray(picture.read_bytes())
-    content[len(content) // 2] ^= 1
-    picture.write_bytes(content)
-    report, events = collect(make_plan(picture, tmp_path / "b.tif", **settings))
-    assert report.tiles["reused"] == 0
-    assert any(isinstance(e, Note) and "pixels changed" in e.text for e in events)
 
 
 def test_jobs_memory_and_paths_change_nothing(small, tmp_path, undisturbed):

@@ -1,39 +1,49 @@
-"""The arrays on disk: zarr v3, lz4 with byte shuffle, a CRC-32C over every chunk.
+"""The arrays on disk: zarr v3, lz4 with byte shuffle, a CRC-32C over every chunk; each with its ledger.
 
-Layout of a cache (``ROOT``)::
+Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
 
     ROOT/
+      guard                      held for moments, while runs begin and folders are removed
       hashes/<path>.json         SHA-256 of input files, remembered with their stat
       <source>/                  first 16 digits of the input's SHA-256
         image.json               where it came from, for people
+        decisions/<asked>.json   PSF and numbers found for it
         source.zarr/             (channels, height, width), the file's own dtype
         source.ledger/           one record per row of chunks
         <recipe>/                first 12 digits of the recipe's fingerprint
-          recipe.json  psf.tif  lock
+          recipe.json  run.json  psf.tif  lock  done.json
           tiles.zarr/            (rows, columns, colours, h, w) float32, one chunk a tile
           tiles.ledger/          one record per tile
           result.zarr/           (colours, height, width) float32, linear light
           result.ledger/         one record per chunk
 
-Every chunk has one writer.  zarr writes a chunk to a temporary file and renames it, without fsync; that is
-enough, because nothing counts as done without a ledger record whose checksum agrees with the file.
+Every chunk has one writer.  zarr writes a chunk to a temporary file and renames it; the ledger flushes it before
+it is recorded.  All chunks of an array lie in one folder (``c.0.1.2``), so that there is one folder to flush.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
+from tilepipe.cache.ledger import Ledger, Record
+from tilepipe.durable import make_folder, write_durably
 from tilepipe.errors import CacheError
 
-__all__ = ["CHUNK", "RESULT_CHUNK", "ChunkArray", "open_array", "reader_threads"]
+__all__ = ["CHUNK", "PARTIAL", "RESULT_CHUNK", "CheckedArray", "Index", "reader_threads"]
 
 CHUNK = (256, 512)
 """Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
@@ -41,53 +51,166 @@ CHUNK = (256, 512)
 RESULT_CHUNK = (512, 512)
 """Rows and columns of a chunk of the result, px: 3 MB, so that a tile is read for few chunks."""
 
+PARTIAL = ".partial"
+"""How names of files end that are not finished; those of killed processes are swept away by the next run."""
 
-@dataclass(frozen=True)
-class ChunkArray:
-    """A zarr array and the folder that it lies in."""
+Index = tuple[int, ...]
+"""Which piece of an array."""
 
-    folder: Path
-    array: zarr.Array[Any]
 
-    def chunk_file(self, *index: int) -> Path:
-        """Return the file that holds the chunk at `index` of the chunk grid."""
-        return self.folder.joinpath("c", *(str(i) for i in index))
+class CheckedArray:
+    """A zarr array on disk whose pieces count only when their ledger says so.
+
+    A piece is what is made at once: some chunks with one record.
+
+    Parameters
+    ----------
+    folder : the array lies in ``FOLDER.zarr``, its records in ``FOLDER.ledger``.
+    shape, chunks, dtype : of the array.
+    pieces : how many pieces there are along each axis of their index.
+    chunks_of : piece -> the chunks that hold it, as indices of the chunk grid.
+    fingerprint : what the pieces belong to; others do not count.
+    durable : see :class:`tilepipe.cache.ledger.Ledger`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        dtype: str,
+        pieces: tuple[int, ...],
+        chunks_of: Callable[[Index], list[Index]],
+        fingerprint: str,
+        *,
+        durable: bool = True,
+    ) -> None:
+        self.folder = folder.with_suffix(".zarr")
+        self.ledger = Ledger(folder.with_suffix(".ledger"), fingerprint, durable=durable)
+        self.pieces = pieces
+        self._shape, self._chunks, self._dtype = shape, chunks, dtype
+        self._chunks_of = chunks_of
+
+    @cached_property
+    def array(self) -> zarr.Array[Any]:
+        """The array, made when it is not there; a damaged header is written anew, chunks are left to the ledger.
+
+        Chunks that hold nothing but zeros are written too: an absent chunk always means "not done".
+        """
+        made: dict[str, Any] = {}
+        zarr.create_array(
+            store=MemoryStore(made),
+            shape=self._shape,
+            chunks=self._chunks,
+            dtype=self._dtype,
+            compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            fill_value=0,
+            zarr_format=3,
+            chunk_key_encoding={"name": "default", "separator": "."},
+        )
+        wanted, file = made["zarr.json"].to_bytes(), self.folder / "zarr.json"
+        if not file.is_file() or file.read_bytes() != wanted:
+            write_durably(file, wanted, durable=self.ledger.durable)
+        array = zarr.open_array(store=str(self.folder), mode="r+", zarr_format=3)
+        return array.with_config({"write_empty_chunks": True})  # what open_array is given, it forgets (zarr 3.1)
 
     def read(self, *selection: slice | int) -> npt.NDArray[Any]:
-        """Return the pixels of `selection`; CacheError when a chunk is damaged."""
+        """Return the pixels of `selection`; CacheError when a chunk is damaged, or not there: zarr would give zeros."""
         try:
-            return np.asarray(self.array[selection])
+            pixels = np.asarray(self.array[selection])
         except Exception as error:  # codecs, checksums and files each raise their own
             raise CacheError(f"{self.folder} is damaged ({error}); run again: damaged chunks are made anew") from error
+        missing = [file for file in self._files_of(selection) if not file.exists()]
+        if missing:
+            raise CacheError(f"{missing[0]} is gone; run again: missing chunks are made anew")
+        return pixels
 
     def write(self, pixels: npt.NDArray[Any], *selection: slice | int) -> None:
-        """Write whole chunks."""
+        """Write whole chunks; they count once :meth:`record` was called."""
         self.array[selection] = pixels
 
+    def indices(self) -> Iterator[Index]:
+        """Yield the index of every piece, row by row."""
+        return itertools.product(*map(range, self.pieces))
 
-def open_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> ChunkArray:
-    """Open the array in `folder`, or make it when it is not there or is another one.
+    def files(self, index: Index) -> list[Path]:
+        """Return the files that hold piece `index`."""
+        return [self._file(chunk) for chunk in self._chunks_of(index)]
 
-    Chunks that hold nothing but zeros are written too: an absent chunk always means "not done".
-    """
-    try:
-        array = zarr.open_array(store=str(folder), mode="r+", zarr_format=3, config={"write_empty_chunks": True})
-        if array.shape == shape and array.chunks == chunks and array.dtype == np.dtype(dtype):
-            return ChunkArray(folder, array)
-    except (FileNotFoundError, KeyError, ValueError, zarr.errors.BaseZarrError):
-        pass  # absent, or its header is damaged: made anew, and no record will agree with old chunks
-    shutil.rmtree(folder, ignore_errors=True)
-    array = zarr.create_array(
-        store=str(folder),
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        compressors=[BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()],
-        fill_value=0,
-        zarr_format=3,
-        config={"write_empty_chunks": True},
-    )
-    return ChunkArray(folder, array)
+    def state(self, index: Index, *, full: bool = True) -> Literal["done", "damaged", "absent"]:
+        """Return whether piece `index` is done; "damaged" when a record speaks of chunks that are not as it says."""
+        name = piece_name(index)
+        if self.ledger.accepts(name, self.files(index), full=full):
+            return "done"
+        return "absent" if self.ledger.get(name) is None else "damaged"
+
+    def record(
+        self, index: Index, began: float, peak: int, *, inputs: str = "", facts: dict[str, Any] | None = None
+    ) -> Record:
+        """Enter piece `index`, begun at ``time.perf_counter()`` `began`; then ask what a later run will ask.
+
+        `peak` is the largest memory of the process so far, bytes.
+
+        Raises
+        ------
+        CacheError : the chunks do not read back as they were written.
+        """
+        name, files = piece_name(index), self.files(index)
+        record = self.ledger.put(
+            name, files, seconds=time.perf_counter() - began, peak=peak, inputs=inputs, facts=facts
+        )
+        if not self.ledger.accepts(name, files):
+            raise CacheError(f"{files[0]} does not read back as it was written; is the disk sound?")
+        return record
+
+    def take_over(self, index: Index, other: CheckedArray, inputs: str, peak: int) -> bool:
+        """Take piece `index` from `other`, an array of the same shape, if it is sound there and made from `inputs`.
+
+        The files are linked where the file system can do that (chunks are never written in place), else copied.
+        """
+        began = time.perf_counter()
+        found = other.ledger.get(piece_name(index))
+        if found is None or found.inputs != inputs or other.state(index) != "done":
+            return False
+        make_folder(self.folder, durable=self.ledger.durable)
+        for mine, theirs in zip(self.files(index), other.files(index), strict=True):
+            temporary = mine.with_name(f"{mine.name}.{uuid.uuid4().hex}{PARTIAL}")
+            try:
+                os.link(theirs, temporary)
+            except OSError:
+                shutil.copyfile(theirs, temporary)
+            temporary.replace(mine)
+        self.record(index, began, peak, inputs=inputs, facts=found.facts)
+        return True
+
+    def forget_damaged(self, *, full: bool = True) -> list[Index]:
+        """Drop the records of damaged pieces, so that they count as not done; return which."""
+        damaged = [index for index in self.indices() if self.state(index, full=full) == "damaged"]
+        for index in damaged:
+            self.ledger.forget(piece_name(index))
+        return damaged
+
+    def _files_of(self, selection: tuple[slice | int, ...]) -> Iterator[Path]:
+        """Yield the files of the chunks that `selection` touches."""
+        ranges = []
+        for axis, (length, size) in enumerate(zip(self._shape, self._chunks, strict=True)):
+            chosen = selection[axis] if axis < len(selection) else slice(None)
+            low, high, _ = (chosen, chosen + 1, 1) if isinstance(chosen, int) else chosen.indices(length)
+            ranges.append(range(low // size, -(-high // size)))
+        return map(self._file, itertools.product(*ranges))
+
+    def _file(self, chunk: Index) -> Path:
+        return self.folder / ".".join(("c", *map(str, chunk)))
+
+    def forget_all(self) -> None:
+        """Drop all records: every piece will be made again."""
+        for record in self.ledger.folder.glob("*.json"):
+            record.unlink()
+
+
+def piece_name(index: Index) -> str:
+    """Return the name of a piece in ledger and receipts: "row-column"."""
+    return "-".join(map(str, index))
 
 
 def reader_threads(jobs: int) -> None:

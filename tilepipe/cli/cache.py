@@ -1,9 +1,9 @@
-"""``tilepipe cache ls | verify | rm``."""
+"""``tilepipe cache ls | verify | rm | gc``."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,86 +14,94 @@ cache_option = click.option("--cache", metavar="DIR", help="Cache folder (defaul
 
 @click.group("cache")
 def cache_verb() -> None:
-    """List, verify and remove caches."""
+    """List, verify, remove and collect caches."""
 
 
 def _root(cache: str | None) -> Path:
     from tilepipe.cache.lifecycle import default_root
+    from tilepipe.settings import resolve
 
-    return Path(cache).expanduser() if cache else default_root()
+    place = resolve({"cache": cache}).settings.cache
+    return Path(place).expanduser() if place else default_root()
 
 
 @cache_verb.command("ls")
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ls(cache: str | None, as_json: bool) -> None:
-    """List the runs in the cache: size, settings, image."""
+    """List the runs in the cache: progress, size, age, settings, image."""
     import json
+    import time
 
     from tilepipe.cache.lifecycle import runs_in, size_of
+    from tilepipe.cache.lock import holder_of
+    from tilepipe.report.summary import duration
+    from tilepipe.runtime.survey import survey
     from tilepipe.tiling.budget import human_bytes
 
     root = _root(cache)
-    rows = [
-        {
-            "run": run.name,
-            "bytes": size_of(run.folder) + size_of(run.folder.parent / "source.zarr"),
-            "solver": run.recipe.solver,
-            "noise": run.recipe.noise,
-            "priority": run.recipe.priority,
-            "tile": run.recipe.core,
-            "halo": run.recipe.halo,
-            "image": run.image,
-        }
-        for run in runs_in(root)
-    ]
+    rows: list[dict[str, Any]] = []
+    for run in runs_in(root):
+        found = survey(run.folder, full=False)
+        rows.append(
+            {
+                "run": run.name,
+                "bytes": size_of(run.folder) + size_of(run.folder.parent / "source.zarr"),
+                "tiles": {"done": found.tiles[0], "total": found.tiles[1]},
+                "complete": found.complete,
+                "in_use_by": holder_of(run.folder),
+                "age": max(0.0, time.time() - run.used),
+                "solver": run.recipe.solver,
+                "noise": run.recipe.noise,
+                "priority": run.recipe.priority,
+                "tile": run.recipe.core,
+                "halo": run.recipe.halo,
+                "image": run.image,
+            }
+        )
     if as_json:
-        click.echo(json.dumps({"cache": str(root), "runs": rows}))
+        click.echo(json.dumps({"cache": str(root), "bytes": size_of(root), "runs": rows}))
         return
     if not rows:
         click.echo(f"{root} holds no runs", err=True)
     for row in rows:
+        done = "complete" if row["complete"] else "{done}/{total} tiles".format(**row["tiles"])
+        state = f"{done}, in use by {row['in_use_by']}" if row["in_use_by"] else done
         click.echo(
-            f"{row['run']}  {human_bytes(float(str(row['bytes']))):>8s}  {row['solver']}, noise {row['noise']}, "
-            f"priority {row['priority']}, tile {row['tile']}, halo {row['halo']}  {row['image']}"
+            f"{row['run']}  {human_bytes(row['bytes']):>8s}  {state}, used {duration(row['age'])} ago  "
+            f"{row['solver']}, noise {row['noise']}, priority {row['priority']}, tile {row['tile']}, "
+            f"halo {row['halo']}  {row['image']}"
         )
 
 
 @cache_verb.command("verify")
 @cache_option
-def verify(cache: str | None) -> None:
-    """Check every finished piece against its checksum; exit 7 when one is damaged."""
-    from tilepipe.cache.ledger import Ledger
+@click.option("--fix", is_flag=True, help="Drop what is damaged, so that it counts as not done.")
+def verify(cache: str | None, fix: bool) -> None:
+    """Check every finished piece against its checksum; exit 7 when one is damaged (and was not dropped)."""
     from tilepipe.cache.lifecycle import runs_in
-    from tilepipe.cache.store import CHUNK
+    from tilepipe.cache.lock import locked
     from tilepipe.errors import CacheError
     from tilepipe.runtime.job import Job
-    from tilepipe.runtime.tasks import chunk_files, tile_files
 
-    checked, damaged = 0, []
-    for run in runs_in(_root(cache)):
+    root = _root(cache)
+    checked, damaged = 0, 0
+    for run in runs_in(root):
         job = Job(run.folder)
-        columns = range(-(-job.recipe.width // CHUNK[1]))
-        source_ledger = Ledger(run.folder.parent / "source.ledger", job.recipe.source)
-        pieces = [
-            (source_ledger, index, [job.source.chunk_file(0, int(index), column) for column in columns], "source")
-            for index in source_ledger.records()
-        ]
-        for ledger, files_of, stage in (
-            (job.tile_ledger, tile_files, "tile"),
-            (job.result_ledger, chunk_files, "chunk"),
-        ):
-            for index in ledger.records():
-                row, column = (int(part) for part in index.split("-"))
-                pieces.append((ledger, index, files_of(job, row, column), stage))
-        for ledger, index, files, stage in pieces:
-            checked += 1
-            if not ledger.accepts(index, files):
-                damaged.append(f"{run.name} {stage} {index}")
-                click.echo(f"damaged  {damaged[-1]}", err=True)
-    if damaged:
-        raise CacheError(f"{len(damaged)} of {checked} pieces are damaged; the next run makes them anew")
-    click.echo(f"{checked} pieces checked, all sound")
+        for stage, array in (("source", job.source), ("tile", job.tiles), ("chunk", job.result)):
+            states = {index: array.state(index) for index in array.indices()}
+            checked += len(states) - list(states.values()).count("absent")
+            for index in (index for index, state in states.items() if state == "damaged"):
+                damaged += 1
+                click.echo(f"damaged  {run.name} {stage} {'-'.join(map(str, index))}", err=True)
+        if fix:
+            with locked(run.folder, root):
+                job.forget_damaged()
+    if damaged and not fix:
+        raise CacheError(
+            f"{damaged} of {checked} pieces are damaged; the next run makes them anew, `cache verify --fix` drops them"
+        )
+    click.echo(f"{checked} pieces checked, {f'{damaged} damaged ones dropped' if damaged else 'all sound'}")
 
 
 @cache_verb.command("rm")
@@ -103,7 +111,6 @@ def verify(cache: str | None) -> None:
 def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
     """Remove RUN (as `cache ls` names it), or --all."""
     from tilepipe.cache.lifecycle import remove, runs_in
-    from tilepipe.cache.lock import locked
     from tilepipe.errors import CacheError, SettingsError
     from tilepipe.tiling.budget import human_bytes
 
@@ -114,6 +121,26 @@ def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
     for name in known if everything else runs:
         if name not in known:
             raise CacheError(f"{root} holds no run {name!r}; `tilepipe cache ls` lists them")
-        with locked(known[name].folder):
-            pass  # refused while another run works in it
-        click.echo(f"removed  {name}  {human_bytes(remove(known[name].folder))}", file=sys.stdout)
+        click.echo(f"removed  {name}  {human_bytes(remove(known[name].folder, root))}")
+
+
+@cache_verb.command("gc")
+@cache_option
+@click.option("--limit", metavar="SIZE", help="Bring the cache down to SIZE, least recently used runs first.")
+@click.option("--resumable", is_flag=True, help="Take unfinished runs as well, after the complete ones.")
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only tell.")
+def gc(cache: str | None, limit: str | None, resumable: bool, dry_run: bool) -> None:
+    """Remove what nobody needs: leftovers of killed runs, and complete runs beyond --limit (or cache_limit)."""
+    from tilepipe.cache.lifecycle import collect
+    from tilepipe.settings import parse_bytes, resolve
+    from tilepipe.tiling.budget import human_bytes
+
+    size = limit or resolve().settings.cache_limit
+    most = None if size is None else 0 if str(size).strip() == "0" else parse_bytes(size, "limit")
+    gone = collect(_root(cache), most, resumable=resumable, dry_run=dry_run)
+    for item in gone:
+        click.echo(
+            f"{'would remove' if dry_run else 'removed'}  {item.name}  {human_bytes(item.size)}  ({item.reason})"
+        )
+    total = human_bytes(sum(item.size for item in gone))
+    click.echo(f"{total} {'would be freed' if dry_run else 'freed'}", err=True)

@@ -24,7 +24,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (default: found in the picture)."},
     "--psf-per-channel": {"is_flag": True, "help": "Refine the PSF found for each colour (chromatic aberration)."},
-    "--force": {"is_flag": True, "help": "Take an estimated PSF however uncertain it is."},
+    "--force": {"is_flag": True, "help": "Take an uncertain PSF, begin though the disk may not suffice."},
     "--memory": {
         "metavar": "SIZE",
         "help": "Budget of the whole process, 512MB or 2GiB (default: half of what is free).",
@@ -59,6 +59,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--verify": {
         "type": click.Choice(["full", "quick"]),
         "help": "How reused pieces are checked: contents or size only.",
+    },
+    "--max-failures": {
+        "type": int,
+        "metavar": "N",
+        "help": "Stop when more than N tiles have failed (default: go on, report them in the end).",
     },
 }
 """Flag -> click's arguments; the flag's name is the setting's name."""

@@ -54,7 +54,16 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}
     with make_progress(quiet=quiet) as progress:
-        plan = make_plan(image, output, config=values["config"], sets=values["sets"], on_event=progress, **flags)
+        plan = make_plan(
+            image,
+            output,
+            config=values["config"],
+            sets=values["sets"],
+            on_event=progress,
+            keep=True,
+            fresh=values["fresh"],
+            **flags,
+        )
     if not quiet:
         click.echo("\n".join(plan_lines(plan)), err=True)
     caught = _stop_on_signals()

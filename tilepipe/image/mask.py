@@ -15,7 +15,7 @@ from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.read import open_image
 from tilepipe.image.write import TILE, write_beside
 
-__all__ = ["DrawnMask", "write_mask"]
+__all__ = ["DrawnMask", "mask_bytes", "write_mask"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -53,12 +53,23 @@ class DrawnMask:
         self._reader.close()
 
 
-def write_mask(path: Path, height: int, width: int, rows: Callable[[int, int], FloatArray]) -> None:
-    """Write a mask (0..1 by rows, top to bottom) as 8-bit gray TIFF: to ``PATH.partial``, flushed, then renamed.
+def mask_bytes(path: str | Path | None, picture: ImageInfo) -> int:
+    """Return what reading the drawn mask at `path` holds at once; raises what is wrong with it before work begins."""
+    if path is None:
+        return 0
+    mask = DrawnMask(path, picture)
+    mask.close()
+    return mask.decoded_bytes
+
+
+def write_mask(
+    path: Path, height: int, width: int, rows: Callable[[int, int], FloatArray], *, overwrite: bool = False
+) -> None:
+    """Write a mask (0..1 by rows, top to bottom) as 8-bit gray TIFF.
 
     Raises
     ------
-    OutputError : the file cannot be written.
+    DoesNotFitError, OutputError, OutputExistsError : see :func:`tilepipe.image.write.write_beside`.
     """
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:
@@ -84,4 +95,4 @@ def write_mask(path: Path, height: int, width: int, rows: Callable[[int, int], F
             maxworkers=1,
         )
 
-    write_beside(path, write)
+    write_beside(path, write, overwrite=overwrite)

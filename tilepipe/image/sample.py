@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ POSITIONS = (0.2, 0.5, 0.8)
 BAND = 64
 """Rows read at a time while windows are cut out of them, px."""
 
+BLOCK = 100
+"""Edge of the blocks by which windows are compared, px."""
+
 NOISE_EDGE = 384
 """The noise is estimated in the middle of every window, this many px an edge."""
 
@@ -42,6 +46,15 @@ class Sample:
         """Return the picture's noise, see :func:`tilepipe.deconv.noise.fit_noise`."""
         return fit_noise(
             self._solved(known(linearise(_middle(window), self.light), self.light)) for window in self.windows
+        )
+
+    def blocks(self) -> tuple[str, ...]:
+        """Return a digest of every block of ``BLOCK`` px in the windows: which parts of a picture an edit changed."""
+        return tuple(
+            hashlib.blake2b(window[:, y : y + BLOCK, x : x + BLOCK].tobytes(), digest_size=8).hexdigest()
+            for window in self.windows
+            for y in range(0, window.shape[1], BLOCK)
+            for x in range(0, window.shape[2], BLOCK)
         )
 
     def liveliest(self, count: int) -> list[FloatArray]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from tilepipe.errors import OutputError
+from tilepipe.durable import is_disk_full, sync
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, TilepipeError
 from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
 from tilepipe.image.icc import gray_srgb_profile
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 
-__all__ = ["TILE", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
+__all__ = ["TILE", "is_unfinished", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF wants multiples of 16)."""
@@ -54,12 +56,14 @@ def output_bytes(info: ImageInfo, dtype: str) -> int:
     return padded * info.channels * np.dtype(dtype).itemsize
 
 
-def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes = b"") -> None:
-    """Write the picture to ``PATH.partial``, flush it to disk, and rename it to `path`.
+def write_tiff(
+    path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes = b"", *, overwrite: bool = False
+) -> None:
+    """Write the picture, see :func:`write_beside`.
 
     Parameters
     ----------
-    path : where the picture goes; an existing file is replaced (the caller has asked).
+    path : where the picture goes.
     info : the input, whose metadata is carried over.
     dtype : samples of the output.
     rows : called for bands of ``TILE`` rows, top to bottom.
@@ -67,22 +71,85 @@ def write_tiff(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: byte
 
     Raises
     ------
-    OutputError : the file cannot be written; nothing stands at `path` that did not stand there before.
+    DoesNotFitError, OutputError, OutputExistsError : as :func:`write_beside`.
     """
-    write_beside(path, lambda partial: _write(partial, info, dtype, rows, record))
+    write_beside(path, lambda partial: _write(partial, info, dtype, rows, record), overwrite=overwrite)
 
 
-def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make ``PATH.partial``, flush it to disk, and rename it to `path`; OutputError when that fails."""
+def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Let `write` make ``PATH.partial``, flush it to disk, and give it its name; whatever fails, `path` is untouched.
+
+    Parameters
+    ----------
+    overwrite : replace a file that stands at `path`; without it not even one that came to be meanwhile is.
+
+    Raises
+    ------
+    DoesNotFitError : the disk is full.
+    OutputExistsError : a file stands at `path`.
+    OutputError : the file cannot be written, or another run is writing it.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        if is_unfinished(path):
+            partial.unlink()
+            overwrite = True
+        with partial.open("ab") as mine:  # one that a killed run left is written over
+            _claim(mine, path)
+            try:
+                write(partial)
+                os.fsync(mine.fileno())
+                _give_name(partial, path, overwrite=overwrite)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        sync(path.parent)
+    except TilepipeError:
+        raise  # some are OSErrors as well
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DoesNotFitError(
+                f"the disk of the output {path} is full; free some space and run the same command to go on"
+            ) from error
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a run was killed just as it gave its finished file the name `path`."""
+    try:
+        return path.samefile(path.with_name(path.name + ".partial"))
+    except OSError:
+        return False
+
+
+def _claim(file: IO[bytes], path: Path) -> None:
+    """Let no other process write the same output at the same time, where the file system has locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{path} is being written by another run; wait for it or write elsewhere") from None
+    except OSError:
+        return
+
+
+def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename `partial` to `path`; without `overwrite` a link shows in the same step that nothing stands there."""
+    if overwrite:
+        partial.replace(path)
+        return
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise OutputExistsError(
+            f"output {path} came to be while the run worked and is left alone; --overwrite replaces it, "
+            "what is done is kept"
+        ) from None
+    except OSError:  # a file system without links
+        if path.exists():
+            raise OutputExistsError(f"output {path} exists; --overwrite replaces it, what is done is kept") from None
+        partial.replace(path)
+    else:
+        partial.unlink()
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

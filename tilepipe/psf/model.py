@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.errors import InputError, InputNotFoundError, OutputError, OutputExistsError, PsfError
+from tilepipe.durable import is_disk_full
+from tilepipe.errors import (
+    DoesNotFitError,
+    InputError,
+    InputNotFoundError,
+    OutputError,
+    OutputExistsError,
+    PsfError,
+)
 
 __all__ = ["LARGEST_PSF", "PSF"]
 
@@ -109,7 +117,7 @@ class PSF:
         Raises
         ------
         OutputExistsError : the file exists and `overwrite` is false.
-        OutputError : it cannot be written.
+        DoesNotFitError, OutputError : the disk is full; it cannot be written for another reason.
         """
         import tifffile
 
@@ -122,6 +130,8 @@ class PSF:
                 path, np.asarray(self.planes), photometric="minisblack", description=note, metadata=None, software=False
             )
         except OSError as error:
+            if is_disk_full(error):
+                raise DoesNotFitError(f"the disk of {path} is full; free some space and try again") from error
             raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
 
     @classmethod

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Event", "Listener", "Note", "Receipt", "StageEnd", "StageStart", "silent"]
 
@@ -26,7 +26,8 @@ class StageStart:
 class Receipt:
     """What a task returns: never pixels, always under 1 KiB.
 
-    `status` is "done", "failed" (then `error` says why) or "cancelled" (it never began).
+    `status` is "done", "failed" (then `error` says why) or "cancelled" (it never began).  `disk_full`: what failed
+    it will fail every other task.  `taken_over`: done by a run before, on the same pixels.
     """
 
     stage: Stage
@@ -37,7 +38,8 @@ class Receipt:
     pid: int = 0
     peak: int = 0
     error: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    disk_full: bool = False
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from dask.delayed import delayed
 
 from tilepipe.runtime.job import Job, chunk_boxes
-from tilepipe.runtime.tasks import blend_chunk, chunk_files, restore_tile, tile_files
+from tilepipe.runtime.tasks import blend_chunk, restore_tile
 
 __all__ = ["BAND_TASKS", "Todo", "bands", "find_todo"]
 
@@ -45,20 +45,20 @@ def find_todo(job: Job, *, full: bool = True) -> Todo:
     A chunk of the result that is done needs its tiles no more; a chunk that is not needs all of them.
     """
     todo = Todo(tiles_total=job.grid.tiles)
+    boxes = chunk_boxes(job.grid.height, job.grid.width)
     needed: set[Index] = set()
-    for row, boxes in enumerate(chunk_boxes(job.grid.height, job.grid.width)):
-        for column, box in enumerate(boxes):
-            todo.chunks_total += 1
-            index = f"{row}-{column}"
-            if not job.result_ledger.accepts(index, chunk_files(job, row, column), full=full):
-                todo.chunks.append((row, column))
-                todo.chunks_repaired += job.result_ledger.get(index) is not None
-                needed.update((tile.row, tile.column) for tile in job.grid.touching(box))
-    for row, column in sorted(needed):
-        index = f"{row}-{column}"
-        if not job.tile_ledger.accepts(index, tile_files(job, row, column), full=full):
-            todo.tiles.append((row, column))
-            todo.tiles_repaired += job.tile_ledger.get(index) is not None
+    for row, column in job.result.indices():
+        todo.chunks_total += 1
+        state = job.result.state((row, column), full=full)
+        if state != "done":
+            todo.chunks.append((row, column))
+            todo.chunks_repaired += state == "damaged"
+            needed.update((tile.row, tile.column) for tile in job.grid.touching(boxes[row][column]))
+    for index in sorted(needed):
+        state = job.tiles.state(index, full=full)
+        if state != "done":
+            todo.tiles.append(index)
+            todo.tiles_repaired += state == "damaged"
     return todo
 
 

@@ -10,39 +10,68 @@ import queue
 import threading
 from pathlib import Path
 
-from tilepipe.cache.ledger import Ledger
-from tilepipe.cache.store import CHUNK, RESULT_CHUNK, ChunkArray, open_array
+import msgspec
+
+from tilepipe.cache.lifecycle import run_folders
+from tilepipe.cache.store import CHUNK, RESULT_CHUNK, CheckedArray
 from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.durable import read_sealed, write_sealed
+from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.runtime.memory import return_memory_at_once
 from tilepipe.tiling.grid import Box
 
-__all__ = ["Job", "chunk_boxes", "job_in"]
+__all__ = ["Conduct", "Job", "chunk_boxes", "job_in", "open_job"]
+
+
+class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run goes about its work, for all who take part; nothing in it changes a pixel.
+
+    Parameters
+    ----------
+    durable : flush every chunk and record to the disk.
+    edited_from : SHA-256 of the picture that this one is an edit of: tiles whose samples are the same are taken
+        from its cache.
+    """
+
+    durable: bool = True
+    edited_from: str | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write it into a recipe's `folder`."""
+        write_sealed(folder / "run.json", msgspec.json.encode(self))
+
+    @classmethod
+    def of(cls, folder: Path) -> Conduct:
+        """Read it; the defaults when it is absent or damaged."""
+        data = read_sealed(folder / "run.json")
+        return cls() if data is None else msgspec.json.decode(data, type=cls)
 
 
 class Job:
-    """An open recipe folder."""
+    """An open recipe folder.
+
+    Raises
+    ------
+    CacheError : the recipe in it is not the one that the folder is named after.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
-        recipe, grid = self.recipe, self.recipe.grid
-        self.grid = grid
-        self.light = recipe.light
-        self.source = source_array(folder.parent, recipe)
-        tile_shape = (recipe.planes, *grid.stored_shape)
-        self.tiles = open_array(
-            folder / "tiles.zarr", (grid.rows, grid.columns, *tile_shape), (1, 1, *tile_shape), "float32"
-        )
-        self.result = open_array(
-            folder / "result.zarr",
-            (recipe.planes, recipe.height, recipe.width),
-            (recipe.planes, *RESULT_CHUNK),
-            "float32",
-        )
-        self.tile_ledger = Ledger(folder / "tiles.ledger", recipe.fingerprint)
-        self.result_ledger = Ledger(folder / "result.ledger", recipe.fingerprint)
+        if not self.recipe.fingerprint.startswith(folder.name):
+            raise CacheError(f"{folder / 'recipe.json'} is damaged; run the same command: it is written anew")
+        conduct = Conduct.of(folder)
+        self.grid = self.recipe.grid
+        self.light = self.recipe.light
+        self.source = _source(folder.parent, self.recipe, conduct)
+        self.tiles = _tiles(folder, self.recipe, conduct)
+        self.result = _result(folder, self.recipe, conduct)
+        self.before: CheckedArray | None = None
+        if conduct.edited_from:
+            old = msgspec.structs.replace(self.recipe, source=conduct.edited_from)
+            self.before = _tiles(run_folders(folder.parent.parent, old)[1], old, conduct)
         self._spectrum: Spectrum | None = None
         self._opening = threading.Lock()
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
@@ -52,9 +81,16 @@ class Job:
         """The PSF prepared for this grid's frames; made once, shared by all threads."""
         with self._opening:
             if self._spectrum is None:
-                planes = PSF.load(self.folder / "psf.tif").planes
-                self._spectrum = Spectrum.of(planes, self.grid.frame_shape)
+                psf = PSF.load(self.folder / "psf.tif")
+                if psf.digest != self.recipe.psf:
+                    raise CacheError(f"{self.folder / 'psf.tif'} is damaged; run the same command: it is written anew")
+                self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
+
+    def forget_damaged(self) -> None:
+        """Let no damaged piece count as done any more, so that the next run makes it anew."""
+        for array in (self.source, self.tiles, self.result):
+            array.forget_damaged()
 
     def take_workspace(self) -> Workspace:
         """Return a workspace that no other thread uses; give it back with :meth:`give_back`."""
@@ -77,10 +113,50 @@ class Job:
         self._spectrum = None
 
 
-def source_array(folder: Path, recipe: Recipe) -> ChunkArray:
-    """Open the source array in its folder."""
-    channels = recipe.colours + recipe.extras
-    return open_array(folder / "source.zarr", (channels, recipe.height, recipe.width), (channels, *CHUNK), recipe.dtype)
+def _source(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
+    """The picture as it is in its file; a piece is a row of chunks."""
+    channels, columns = recipe.colours + recipe.extras, -(-recipe.width // CHUNK[1])
+    return CheckedArray(
+        folder / "source",
+        (channels, recipe.height, recipe.width),
+        (channels, *CHUNK),
+        recipe.dtype,
+        (-(-recipe.height // CHUNK[0]),),
+        lambda index: [(0, *index, column) for column in range(columns)],
+        recipe.source,
+        durable=conduct.durable,
+    )
+
+
+def _tiles(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
+    """The restored tiles, a chunk each."""
+    grid = recipe.grid
+    shape = (recipe.planes, *grid.stored_shape)
+    return CheckedArray(
+        folder / "tiles",
+        (grid.rows, grid.columns, *shape),
+        (1, 1, *shape),
+        "float32",
+        (grid.rows, grid.columns),
+        lambda index: [(*index, 0, 0, 0)],
+        recipe.fingerprint,
+        durable=conduct.durable,
+    )
+
+
+def _result(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
+    """The blended result, linear light."""
+    height, width = RESULT_CHUNK
+    return CheckedArray(
+        folder / "result",
+        (recipe.planes, recipe.height, recipe.width),
+        (recipe.planes, *RESULT_CHUNK),
+        "float32",
+        (-(-recipe.height // height), -(-recipe.width // width)),
+        lambda index: [(0, *index)],
+        recipe.fingerprint,
+        durable=conduct.durable,
+    )
 
 
 def chunk_boxes(height: int, width: int) -> list[list[Box]]:
@@ -100,9 +176,17 @@ def job_in(folder: str | Path) -> Job:
     """Return the open job of `folder`; opened at the first call in a process."""
     path = Path(folder)
     with _open_lock:
-        job = _open.get(path)
-        if job is None:
-            return_memory_at_once()
-            _open.clear()  # a worker serves one run after the other; old arrays and workspaces go
-            job = _open[path] = Job(path)
-        return job
+        return _open.get(path) or _opened(path)
+
+
+def open_job(folder: Path) -> Job:
+    """Open `folder` anew: a run begins."""
+    with _open_lock:
+        return _opened(folder)
+
+
+def _opened(folder: Path) -> Job:
+    return_memory_at_once()
+    _open.clear()  # a worker serves one run after the other; old arrays and workspaces go
+    _open[folder] = Job(folder)
+    return _open[folder]

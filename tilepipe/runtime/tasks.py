@@ -6,6 +6,7 @@ raises: a failure is a receipt too, so that one bad tile does not end the graph.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -13,7 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from tilepipe.cache.store import Index, piece_name
+from tilepipe.durable import is_disk_full
 from tilepipe.errors import CacheError
 from tilepipe.image.linearise import fill, linearise, start_and_known
 from tilepipe.runtime.events import Receipt, Stage
@@ -23,15 +27,15 @@ from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
 
-__all__ = ["blend_chunk", "chunk_files", "restore_tile", "stop", "tile_files"]
+__all__ = ["blend_chunk", "restore_tile", "stop"]
 
 stop = threading.Event()
-"""Set when the user asks to stop: tasks that have not begun do not begin."""
+"""Set when the run is to stop: tasks that have not begun do not begin."""
 
 
 def restore_tile(folder: str, row: int, column: int) -> Receipt:
     """Restore the tile at (row, column) of the job in `folder` and record it."""
-    return _receipt("restore", f"{row}-{column}", lambda: _restore(job_in(folder), row, column))
+    return _receipt("restore", (row, column), lambda: _restore(job_in(folder), row, column))
 
 
 def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = ()) -> Receipt:
@@ -40,89 +44,76 @@ def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = (
     `tiles` are the receipts of the tiles made in the same graph; they order the graph, and a chunk is not
     blended from a tile that failed.
     """
-    index = f"{row}-{column}"
     if any(tile.status != "done" for tile in tiles):
-        return Receipt("blend", index, "cancelled")
-    return _receipt("blend", index, lambda: _blend(job_in(folder), row, column))
+        return Receipt("blend", piece_name((row, column)), "cancelled")
+    return _receipt("blend", (row, column), lambda: _blend(job_in(folder), row, column))
 
 
-def _receipt(stage: Stage, index: str, work: Callable[[], dict[str, Any]]) -> Receipt:
+def _receipt(stage: Stage, index: Index, work: Callable[[], bool]) -> Receipt:
+    """Do the `work`, which returns whether the piece was done already, here or by a run on the same pixels."""
+    name = piece_name(index)
     if stop.is_set():
-        return Receipt(stage, index, "cancelled")
-    started = time.perf_counter()
+        return Receipt(stage, name, "cancelled")
+    started, host, pid = time.perf_counter(), os.uname().nodename, os.getpid()
     try:
-        facts = work()
+        taken_over = work()
     except Exception as error:  # whatever a tile raises, the others go on
-        return Receipt(
-            stage, index, "failed", host=os.uname().nodename, pid=os.getpid(), error=f"{type(error).__name__}: {error}"
-        )
+        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return Receipt(stage, name, "failed", host=host, pid=pid, error=why, disk_full=is_disk_full(error))
     seconds = time.perf_counter() - started
-    return Receipt(stage, index, "done", seconds, os.uname().nodename, os.getpid(), peak_memory(), facts=facts)
+    return Receipt(stage, name, "done", seconds, host, pid, peak_memory(), taken_over=taken_over)
 
 
-def _restore(job: Job, row: int, column: int) -> dict[str, Any]:
-    started = time.perf_counter()
+def _restore(job: Job, row: int, column: int) -> bool:
+    began = time.perf_counter()
+    if job.tiles.state((row, column)) == "done":
+        return True  # a cluster asks again when a worker is lost with its receipts
     tile = job.grid.tile(row, column)
-    pixels = _identity(job, tile) if job.recipe.solver == "identity" else _deconvolved(job, tile)
+    plain = job.recipe.solver == "identity"
+    box = tile.stored if plain else tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
+    samples = job.source.read(slice(0, job.recipe.colours), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    inputs = hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest()
+    if job.before is not None and job.tiles.take_over((row, column), job.before, inputs, peak_memory()):
+        return True
+    pixels = fill(linearise(samples, job.light)) if plain else _deconvolved(job, tile, box, samples)
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} came out with values that are not finite")
     height, width = tile.stored.shape
     chunk = np.zeros((job.recipe.planes, *job.grid.stored_shape), np.float32)
     chunk[:, :height, :width] = pixels
     job.tiles.write(chunk, row, column)
-    _record(job.tile_ledger, f"{row}-{column}", tile_files(job, row, column), started)
-    return {}
+    job.tiles.record((row, column), began, peak_memory(), inputs=inputs)
+    return False
 
 
-def _identity(job: Job, tile: Tile) -> Any:
-    return fill(linearise(_source(job, tile.stored), job.light))
-
-
-def _deconvolved(job: Job, tile: Tile) -> Any:
+def _deconvolved(job: Job, tile: Tile, inside: Box, samples: npt.NDArray[Any]) -> Any:
     work = job.take_workspace()
     try:
-        inside = tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
-        planes = start_and_known(_source(job, inside), job.light)
         restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
+        planes = start_and_known(samples, job.light)
         return restore(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
     finally:
         job.give_back(work)
 
 
-def _source(job: Job, box: Box) -> Any:
-    """Return the colour channels of the source in `box`, (c, h, w), the file's dtype."""
-    return job.source.read(slice(0, job.recipe.colours), slice(box.y0, box.y1), slice(box.x0, box.x1))
-
-
-def _blend(job: Job, row: int, column: int) -> dict[str, Any]:
-    started = time.perf_counter()
+def _blend(job: Job, row: int, column: int) -> bool:
+    began = time.perf_counter()
     box = chunk_boxes(job.grid.height, job.grid.width)[row][column]
 
     def touching() -> Any:
         for tile in job.grid.touching(box):
-            if job.tile_ledger.get(f"{tile.row}-{tile.column}") is None:
-                raise CacheError(f"tile {tile.row}-{tile.column} is not in the ledger")
+            name = piece_name((tile.row, tile.column))
+            if job.tiles.ledger.get(name) is None:
+                raise CacheError(f"tile {name} is not in the ledger")
             height, width = tile.stored.shape
-            yield tile, job.tiles.read(tile.row, tile.column)[:, :height, :width]
+            try:
+                pixels = job.tiles.read(tile.row, tile.column)
+            except CacheError:
+                job.tiles.ledger.forget(name)  # to be made again
+                raise
+            yield tile, pixels[:, :height, :width]
 
     pixels = blend(job.grid, box, job.recipe.planes, touching())
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
-    _record(job.result_ledger, f"{row}-{column}", chunk_files(job, row, column), started)
-    return {}
-
-
-def _record(ledger: Any, index: str, files: list[Any], started: float) -> None:
-    """Enter the piece, then ask the question that a later run will ask."""
-    ledger.put(index, files, seconds=time.perf_counter() - started, peak=peak_memory())
-    if not ledger.accepts(index, files):
-        raise CacheError(f"{files[0]} does not read back as it was written")
-
-
-def tile_files(job: Job, row: int, column: int) -> list[Any]:
-    """Return the chunk files of a tile."""
-    return [job.tiles.chunk_file(row, column, 0, 0, 0)]
-
-
-def chunk_files(job: Job, row: int, column: int) -> list[Any]:
-    """Return the chunk files of a chunk of the result."""
-    return [job.result.chunk_file(0, row, column)]
+    job.result.record((row, column), began, peak_memory())
+    return False

@@ -1,0 +1,171 @@
+"""Everything adaptive, chosen before the first tile: the blur, the solver's numbers, the halo.
+
+Found by looking at the picture, or taken over from an earlier run on the same bytes or on what they were
+before an edit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tilepipe.blind import CONFIDENT, find_psf, look_at
+from tilepipe.cache.lifecycle import Stamp, hash_bytes, recall_bytes, stamp_of
+from tilepipe.decisions import Decision, question, recall, remember, still_holds
+from tilepipe.deconv.frames import TAPER, Spectrum, Workspace
+from tilepipe.deconv.locality import WINDOW
+from tilepipe.deconv.parameters import Parameters
+from tilepipe.deconv.solvers import restore
+from tilepipe.errors import UncertainPsfError
+from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.image.mask import mask_bytes
+from tilepipe.image.read import open_image
+from tilepipe.image.sample import Sample, read_sample
+from tilepipe.image.write import output_light
+from tilepipe.penalties import Wishes, passes_through
+from tilepipe.psf.model import PSF
+from tilepipe.runtime.events import Listener, Note
+from tilepipe.runtime.memory import cores, let_go_of_code
+from tilepipe.settings import Settings
+from tilepipe.tiling.grid import has_seams
+from tilepipe.tuning import Tuning, check_psf_fits, tune
+
+__all__ = ["Choices", "choose"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen for a picture.
+
+    Parameters
+    ----------
+    info : the picture.
+    stamp : of its file, before it was read.
+    psf, tuning : the choice.
+    blocks : what the sampled windows looked like, see :class:`tilepipe.decisions.Decision`.
+    asked : what was asked for, :func:`tilepipe.decisions.question`.
+    """
+
+    info: ImageInfo
+    stamp: Stamp
+    psf: PSF
+    tuning: Tuning
+    blocks: tuple[str, ...]
+    asked: str
+
+    @property
+    def decision(self) -> Decision:
+        """What a later run may take over."""
+        return Decision(self.psf, self.tuning, self.blocks)
+
+
+def choose(
+    image: Path, given: PSF | None, settings: Settings, root: Path, on_event: Listener, *, keep: bool, fresh: bool
+) -> Choices:
+    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes.
+
+    Parameters
+    ----------
+    given : the PSF when the user gave one.
+    root : the cache; what is known from it is taken over, it would come out the same.
+    keep : write what took time into the cache as soon as it is found, so that a killed run need not find it again.
+    fresh : take over nothing.
+    """
+    asked = question(given, settings)
+    with closing(open_image(image)) as reader:
+        stamp = stamp_of(image)
+        info = reader.info
+        mask_bytes(settings.mask, info)  # what is wrong with a mask is said before anything takes long
+        read = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
+        known = None if fresh else _known(root, image, asked, read, on_event)
+        if known is None or known.tuning is None:
+            read()  # while the picture is open
+        psf = given or (known.psf if known else _found(reader, settings, on_event))
+    if given is None:
+        _check_sure(psf, settings, on_event)
+    psf = psf.joint if settings.luminance_only else psf
+    check_psf_fits(psf, info.height, info.width, info.colours)
+    _compile(info, settings)
+    if known is not None and known.tuning is not None:
+        return Choices(info, stamp, psf, known.tuning, known.blocks, asked)
+    sample = read()
+    blocks = sample.blocks()
+    if keep and given is None and known is None:
+        _keep(root, image, stamp, asked, Decision(psf, None, blocks))
+    if not passes_through(psf, settings.priority_value):
+        on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
+    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
+    seams = has_seams(info.height, info.width, settings.tile)
+    tuning = tune(sample, psf, wishes, settings.halo, seams=seams)
+    if keep and seams:
+        _keep(root, image, stamp, asked, Decision(psf, tuning, blocks))
+    return Choices(info, stamp, psf, tuning, blocks, asked)
+
+
+def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Decision | None:
+    """Return what was decided about the picture before, or about what it was before an edit, if that still holds."""
+    content, before = recall_bytes(root, image)
+    known = recall(root, content, asked) if content else None
+    if known is not None:
+        if known.tuning is not None:
+            on_event(Note("planning as for the run before: blur, noise and halo are known"))
+        return known
+    former = recall(root, before, asked) if before else None
+    if former is None:
+        return None
+    holds, why = still_holds(former, read())
+    kept = "blur, numbers and halo are kept" if holds else "blur, numbers and halo are found anew"
+    on_event(Note(f"edited   the picture changed since the last run; {kept}: {why}"))
+    return replace(former, blocks=read().blocks()) if holds else None
+
+
+def _keep(root: Path, image: Path, stamp: Stamp, asked: str, decision: Decision) -> None:
+    """Write a decision into the cache, if that can be written; the run itself will say if it cannot."""
+    with contextlib.suppress(OSError):
+        content = hash_bytes(root, image, trust_stamp=True)
+        if content.stamp == stamp:
+            remember(root, content.sha256, asked, decision)
+
+
+def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
+    """Find the blur in the picture."""
+    look = look_at(reader, settings.blur, settings.window)
+    on_event(
+        Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
+    )
+    threads = settings.jobs or cores()
+    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads).psf
+
+
+def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
+    """Raise UncertainPsfError when a PSF found blind is not sure enough and nobody forces it; say if it is none."""
+    sure = psf.confidence or 0.0
+    if sure < CONFIDENT and not settings.force:
+        raise UncertainPsfError(
+            f"the blur was found with confidence {sure:.2f}, at least {CONFIDENT:g} is needed; give it with --psf, "
+            "look elsewhere with --window X,Y, or take it all the same with --force"
+        )
+    if psf.is_delta:
+        on_event(Note("already sharp: no blur was found in the picture"))
+
+
+def _compile(info: ImageInfo, settings: Settings) -> None:
+    """Compile (or load) every kernel that the run will call, on a few pixels, and let go of the compiler."""
+    dtype = settings.dtype or info.dtype
+    light = output_light(info, dtype)
+    light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
+    frame = (2 * TAPER, 2 * TAPER)
+    point, numbers = (
+        Spectrum.of(np.ones((1, 1), np.float32), frame),
+        Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
+    )
+    restore(Workspace(1, frame), point, replace(numbers, closing=1))
+    if settings.solver == "richardson-lucy":
+        restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
+    let_go_of_code()
