@@ -27,7 +27,7 @@ from tilepipe.runtime.events import Note, Receipt
 from tilepipe.testing import BlurredScene, Scene, write_scene
 
 PSF = motion(9, 30)
-STAGES = ("estimate", "ingest", "restore", "blend", "export")
+STAGES = ("restore", "ingest", "blend", "export", "estimate")
 MARKS = {
     "ingest": "source.ledger/*.json",
     "restore": "tiles.ledger/*.json",
@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def print_kills(bench: Bench, kills: int, generator: random.Random) -> None:
-    undisturbed = _blind_reference(bench)
+    undisturbed = _blind_reference(bench) if kills >= len(STAGES) else None
     trials = [killed(bench, number, generator, undisturbed) for number in range(kills)]
     for stage in STAGES:
         mine = [(again, same) for name, again, same in trials if name == stage]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from workplace import TILES, Workplace, reference
+from workplace import TILES, Workplace, at, reference
 
 from tilepipe.cache.store import CheckedArray
 from tilepipe.errors import (
@@ -23,20 +23,6 @@ from tilepipe.errors import (
 )
 from tilepipe.image.write import write_beside
 from tilepipe.runtime import tasks
-from tilepipe.runtime.events import Receipt
-
-
-def at(stage, act, number=1):
-    """A listener that acts once, when `number` pieces of a stage are done."""
-    seen = []
-
-    def listen(event):
-        if isinstance(event, Receipt) and event.stage == stage and event.status == "done":
-            seen.append(event)
-            if len(seen) == number:
-                act()
-
-    return listen
 
 
 def full_disk(*_, **__):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from workplace import TILES, reference
+from workplace import TILES, at, reference
 
 from tilepipe.cache import lifecycle
 from tilepipe.cache.lifecycle import hash_bytes
@@ -147,12 +147,8 @@ def with_the_numbers_of(place, happened):
 def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):
     finished.edit(lambda pixels: pixels[:10, :10].fill(0))
 
-    def stop(event):
-        if getattr(event, "stage", "") == "restore" and getattr(event, "status", "") == "done":
-            tasks.stop.set()
-
     with pytest.raises(InterruptedRunError):
-        finished.run(on_event=stop)
+        finished.run(on_event=at("restore", tasks.stop.set))
     tasks.stop.clear()
     happened = finished.run()
     assert happened.computed <= {"0-0"}

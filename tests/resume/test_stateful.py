@@ -188,7 +188,7 @@ COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_b
 
 def test_any_sequence(template):
     run_state_machine_as_test(
-        machine_for(template), settings=settings(max_examples=12, stateful_step_count=8, derandomize=True, **COMMON)
+        machine_for(template), settings=settings(max_examples=8, stateful_step_count=8, derandomize=True, **COMMON)
     )
 
 

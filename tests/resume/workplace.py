@@ -87,6 +87,19 @@ class Happened:
         return "\n".join(event.text for event in self.events if isinstance(event, Note))
 
 
+def at(stage, act, number=1):
+    """A listener that acts once, when `number` pieces of a stage are done."""
+    seen = []
+
+    def listen(event):
+        if isinstance(event, Receipt) and event.stage == stage and event.status == "done":
+            seen.append(event)
+            if len(seen) == number:
+                act()
+
+    return listen
+
+
 def adopted(place):
     """Let the cache know the copied picture: its inode is another one."""
     hash_bytes(place.cache, place.picture)
