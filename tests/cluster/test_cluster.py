@@ -1,6 +1,8 @@
 """The same bytes on one thread, on two, and on a cluster of processes that see only receipts."""
 
+import os
 import pickle
+import signal
 
 import pytest
 
@@ -8,7 +10,7 @@ from tilepipe.errors import SettingsError
 from tilepipe.planning import make_plan
 from tilepipe.runtime.events import Receipt
 from tilepipe.runtime.graph import bands, find_todo
-from tilepipe.runtime.job import _open, job_in
+from tilepipe.runtime.job import job_in
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, at shutdown
@@ -41,9 +43,14 @@ def messages(monkeypatch):
     return sizes
 
 
-def run(moving, folder, **settings):
-    _open.clear()
+def run(moving, folder, on_event=None, **settings):
     events = []
+
+    def listen(event):
+        events.append(event)
+        if on_event:
+            on_event(event)
+
     plan = make_plan(
         moving / "blurred.tif",
         folder / "out.tif",
@@ -53,7 +60,7 @@ def run(moving, folder, **settings):
         cache=str(folder / "c"),
         **settings,
     )
-    report = plan.run(events.append)
+    report = plan.run(listen)
     return (folder / "out.tif").read_bytes(), report, [e for e in events if isinstance(e, Receipt)]
 
 
@@ -66,8 +73,6 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
     assert one == two == far
     workers = {receipt.pid for receipt in receipts if receipt.stage == "restore"}
     assert len(workers) == 2
-    import os
-
     assert os.getpid() not in workers
     assert len(report.workers) == 2
     assert messages
@@ -100,3 +105,28 @@ def test_graphs_and_receipts_are_small(moving, tmp_path):
 def test_a_scheduler_that_is_not_there_is_one_sentence(moving, tmp_path):
     with pytest.raises(SettingsError, match="no scheduler with workers answers"):
         run(moving, tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_worker_that_is_killed_costs_what_it_had_in_hand(moving, tmp_path, cluster):
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "killed").mkdir()
+    calm, _, _ = run(moving, tmp_path / "calm", jobs=2)
+    victims = []
+
+    def kill(event):
+        if isinstance(event, Receipt) and event.stage == "restore" and not victims:
+            victims.append(event.pid)
+            os.kill(event.pid, signal.SIGKILL)
+
+    shaken, report, _ = run(moving, tmp_path / "killed", on_event=kill, scheduler=cluster.scheduler_address)
+    assert victims
+    assert shaken == calm
+    assert report.tiles["failed"] == 0
+
+
+def test_a_cluster_reuses_what_threads_made(moving, tmp_path, cluster):
+    first, _, _ = run(moving, tmp_path, jobs=2)
+    (tmp_path / "out.tif").unlink()
+    second, report, _ = run(moving, tmp_path, scheduler=cluster.scheduler_address)
+    assert report.tiles["computed"] == 0
+    assert first == second

@@ -16,7 +16,6 @@ from tilepipe.errors import InterruptedRunError, TilesFailedError
 from tilepipe.planning import make_plan
 from tilepipe.runtime import tasks
 from tilepipe.runtime.events import Note, Receipt, silent
-from tilepipe.runtime.job import _open
 
 QUICK = {"quality": "fast"}
 
@@ -35,7 +34,6 @@ def undisturbed(small, tmp_path_factory):
 
 
 def planned(small, tmp_path, **settings):
-    _open.clear()
     settings = {"psf": small / "psf.tif", "tile": TILE, "cache": str(tmp_path / "c")} | QUICK | settings
     return make_plan(small / "blurred.tif", tmp_path / "out.tif", **settings)
 
@@ -238,6 +236,20 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(small, tmp_path, undisturbed):
     again = start(small, tmp_path)
     out, err = again.communicate(timeout=120)
     assert json.loads(out)["tiles"]["reused"] >= 1
+    assert same_bytes(tmp_path, undisturbed)
+
+
+def test_ctrl_c_twice_ends_at_once_and_the_same_command_goes_on(small, tmp_path, undisturbed):
+    process = start(small, tmp_path)
+    wait_for_stage(process, tmp_path, "restore")
+    process.send_signal(signal.SIGINT)
+    assert "stopping" in next(line for line in process.stderr if "stopping" in line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    again = start(small, tmp_path, "--overwrite")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
     assert same_bytes(tmp_path, undisturbed)
 
 
