@@ -20,6 +20,7 @@ import scipy
 
 from tilepipe.cache.lifecycle import source_folder
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
+from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import PsfError
 from tilepipe.image.sample import Sample
@@ -68,7 +69,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 def libraries() -> str:
     """Return what the numbers depend on besides our own code, with versions."""
-    return f"scipy {scipy.__version__}, numpy {np.__version__}"
+    return ", ".join(dict.fromkeys((LIBRARY, f"scipy {scipy.__version__}", f"numpy {np.__version__}")))
 
 
 def question(given: PSF | None, settings: Settings) -> str:

@@ -95,7 +95,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     plan : from :func:`tilepipe.planning.make_plan`, with an output.
     on_event : told of every stage, receipt and remark.
     overwrite : replace an existing output.
-    fresh : drop what the cache holds of this recipe first.
+    fresh : use nothing that the cache holds of tiles and result.
 
     Raises
     ------
@@ -116,7 +116,8 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
         picture = _same_picture(plan)
         recipe = msgspec.structs.replace(plan.recipe, source=picture.sha256)
         folder = run_folders(plan.root, recipe)[1]
-        _announce_reuse(plan.root, folder, recipe, picture.before, on_event)
+        before = None if fresh else picture.before
+        _announce_reuse(plan.root, folder, recipe, before, on_event)
         with locked(folder, plan.root) as lock:
 
             def check() -> None:
@@ -124,7 +125,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
                 if tasks.stop.is_set():
                     raise InterruptedRunError("stopped; what is done is kept: run the same command to go on")
 
-            _write_facts(plan, recipe, picture.before, folder)
+            _write_facts(plan, recipe, before, folder)
             reader_threads(plan.memory.jobs)
             job = open_job(folder)
             if fresh:

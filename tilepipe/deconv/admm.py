@@ -34,10 +34,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.dct import denoise, pull
-from tilepipe.deconv.frames import Spectrum, Workspace, forward, inverse_of
+from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.priors import shrinkage
+from tilepipe.deconv.transforms import IN_PLACE, forward, inverse
 
 __all__ = ["restore", "steps_until"]
 
@@ -75,7 +76,7 @@ def _begin(work: Workspace) -> None:
     work.d[...] = 0
     work.e[...] = 0
     for channel in range(work.channels):
-        work.spectra[channel] = forward(work.x[channel])
+        work.spectra[channel] = forward(work.x[channel], work.spare_spectra[0])
 
 
 def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float) -> None:
@@ -118,13 +119,16 @@ def _solve(
     """
     state, otf, r1 = work.spectra[channel], spectrum.otf(channel), np.float32(parameters.r1)
     multiply(otf, state, work.product)
-    source = inverse_of(work.product, work.shape)
+    source = inverse(work.product, work.shape, work.spare_plane)
     noise = (np.float32(parameters.base), np.float32(parameters.slope))
     data_pass(work.y[channel], work.d[channel], source, r1, *noise, spectrum.taper_y, spectrum.taper_x)
-    data_source = forward(source)
+    data_source = forward(source, work.spare_spectra[0])
     del source
-    prior_source = forward(pull_of_prior)
+    prior_source = forward(pull_of_prior, work.spare_spectra[1])
     add_step(state, data_source, prior_source, otf, *eigenvalues, r1, np.float32(weight))
     del data_source, prior_source
     work.product[...] = state
-    work.x[channel] = inverse_of(work.product, work.shape)
+    x = work.x[channel]
+    restored = inverse(work.product, work.shape, x)
+    if not IN_PLACE:
+        x[...] = restored

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
-__all__ = ["TAPER", "TRANSIENT_PLANES", "Spectrum", "Workspace", "forward", "inverse_of", "workspace_planes"]
+from tilepipe.deconv.transforms import IN_PLACE, forward
+
+__all__ = ["TAPER", "TRANSIENT_PLANES", "Spectrum", "Workspace", "workspace_planes"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,8 +23,11 @@ TAPER = TAPER_ZEROS + TAPER_COSINE
 """Width of the outermost band of a frame in which nothing is restored, px."""
 
 
-TRANSIENT_PLANES = 2
+TRANSIENT_PLANES = 0 if IN_PLACE else 2
 """Planes of h * w float32 that come and go while a frame is restored: transforms on their way."""
+
+SPARE_PLANES = 3 if IN_PLACE else 0
+"""Planes that a workspace holds for transforms on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Spectrum:
         return cls(
             shape=shape,
             reach=size // 2,
-            otfs=scipy.fft.rfft2(padded).astype(np.complex64, copy=False),
+            otfs=np.stack([forward(plane) for plane in padded]),
             dy=_second_difference(height, height),
             dx=_second_difference(width, width // 2 + 1),
             taper_y=_taper(height),
@@ -90,6 +93,7 @@ class Workspace:
     ----------
     y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
     x : float32 (c, h, w), the start on entry, the restored picture on return.
+    spare_plane, spare_spectra : memory for transforms on their way, where the library can use it.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int]) -> None:
@@ -102,26 +106,12 @@ class Workspace:
         self.e = np.zeros((2, channels, height, width), np.float32)
         self.spectra = np.zeros((channels, height, width // 2 + 1), np.complex64)
         self.product = np.zeros((height, width // 2 + 1), np.complex64)
+        self.spare_plane = np.zeros(shape, np.float32) if IN_PLACE else None
+        self.spare_spectra = [np.zeros_like(self.product) if IN_PLACE else None for _ in range(2)]
 
 
 def workspace_planes(channels: int) -> int:
     """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
-    and the product K X.
+    and the product K X, and what transforms are written to.
     """
-    return 6 * channels + 1
-
-
-def forward(plane: FloatArray) -> npt.NDArray[np.complex64]:
-    """Return the half spectrum of a plane (h, w), complex64 (h, w // 2 + 1)."""
-    transformed: Any = scipy.fft.rfft2(plane, workers=1)
-    return transformed  # type: ignore[no-any-return]  # scipy.fft carries no types
-
-
-def inverse_of(product: npt.NDArray[np.complex64], shape: tuple[int, int]) -> FloatArray:
-    """Invert axis by axis, the first in place: half the time of irfft2, which copies its input.
-
-    `product` is destroyed.
-    """
-    columns = scipy.fft.ifft(product, axis=0, workers=1, overwrite_x=True)
-    plane: Any = scipy.fft.irfft(columns, n=shape[1], axis=1, workers=1)
-    return plane  # type: ignore[no-any-return]  # scipy.fft carries no types
+    return 6 * channels + 1 + SPARE_PLANES

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-from tilepipe.deconv.frames import Spectrum, Workspace, forward, inverse_of
+from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
+from tilepipe.deconv.transforms import forward, inverse
 
 __all__ = ["composite", "reach", "restore_blurred", "unexplained_share"]
 
@@ -117,7 +118,7 @@ def composite(restored: FloatArray, original: FloatArray, mask: FloatArray) -> F
 
 def _blurred(work: Workspace, spectrum: Spectrum, channel: int, plane: FloatArray) -> FloatArray:
     multiply(spectrum.otf(channel), forward(plane), work.product)
-    return inverse_of(work.product, work.shape)
+    return inverse(work.product, work.shape)
 
 
 def _boxes(plane: FloatArray, size: int) -> FloatArray:

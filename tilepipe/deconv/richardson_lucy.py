@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.compiled import kernel
-from tilepipe.deconv.frames import Spectrum, Workspace, forward, inverse_of
+from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.deconv.transforms import forward, inverse
 
 __all__ = ["find_momentum", "restore"]
 
@@ -80,7 +81,7 @@ def _begin(work: Workspace, spectrum: Spectrum) -> None:
         np.maximum(y, np.float32(DARK), out=y)
         known = forward(np.isfinite(y).astype(np.float32))
         _times_conjugate(spectrum.otf(channel), known)
-        work.e[1, channel] = inverse_of(known, work.shape)
+        work.e[1, channel] = inverse(known, work.shape)
 
 
 def _step(work: Workspace, spectrum: Spectrum, lam: float, momentum: float) -> None:
@@ -88,14 +89,14 @@ def _step(work: Workspace, spectrum: Spectrum, lam: float, momentum: float) -> N
     _predict(work.x, work.d, np.float32(momentum))
     for channel in range(work.channels):
         state, otf = work.spectra[channel], spectrum.otf(channel)
-        state[...] = forward(work.x[channel])
+        state[...] = forward(work.x[channel], work.spare_spectra[0])
         multiply(otf, state, work.product)
-        ratio = inverse_of(work.product, work.shape)
+        ratio = inverse(work.product, work.shape, work.spare_plane)
         _ratio(work.y[channel], ratio)
-        seen = forward(ratio)
+        seen = forward(ratio, work.spare_spectra[0])
         del ratio
         _times_conjugate(otf, seen)
-        work.e[0, channel] = inverse_of(seen, work.shape)
+        work.e[0, channel] = inverse(seen, work.shape, work.spare_plane)
     _apply(work.x, work.e[0], work.e[1], np.float32(lam))
 
 

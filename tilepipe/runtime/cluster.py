@@ -75,9 +75,11 @@ def worker_facts(folder: str) -> dict[str, str]:
     import zarr
 
     from tilepipe.deconv.parameters import ALGORITHM_VERSION
+    from tilepipe.deconv.transforms import LIBRARY
 
     return {
         "algorithm": str(ALGORITHM_VERSION),
+        "transforms": LIBRARY,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "numba": numba.__version__,
