@@ -102,7 +102,7 @@ def choose(
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
     seams = has_seams(info.height, info.width, settings.tile)
-    tuning = tune(sample, psf, wishes, settings.halo, seams=seams)
+    tuning = tune(sample, psf, wishes, settings.halo, seams=seams, threads=settings.jobs or cores())
     if keep and seams:
         _keep(root, image, stamp, asked, Decision(psf, tuning, blocks))
     return Choices(info, stamp, psf, tuning, blocks, asked)

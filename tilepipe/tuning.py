@@ -59,7 +59,7 @@ class Tuning:
         return 0.0 if self.profile is None else self.profile.predict(grid.halo, grid.seam_length)
 
 
-def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: bool = True) -> Tuning:
+def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: bool = True, threads: int = 1) -> Tuning:
     """Derive all numbers from windows of the picture.
 
     Parameters
@@ -69,6 +69,7 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
     wishes : what the user asked for.
     halo : px when the user fixed it: penalties stay what they would be, only the prediction changes.
     seams : False for a picture of one tile: nothing is measured or softened for a cut, the halo is a mere rim.
+    threads : the seam error is measured on so many.
     """
     noise = sample.noise()
     sigma = float(f"{noise.sigma:.3g}")
@@ -87,12 +88,12 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
 
     best = scene.decibels(rungs[0])  # compiles, too: what follows can be timed
     rung = 0 if len(rungs) == 1 or reaches(0) else _first(reaches, 1, len(rungs) - 1)
-    started = time.perf_counter()
-    profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP)
-    nanoseconds = (time.perf_counter() - started) / _pixels(probes, scene) / max(rungs[rung].passes, 1) * 1e9
+    started = time.process_time()
+    profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP, threads)
+    nanoseconds = (time.process_time() - started) / _pixels(probes, scene) / max(rungs[rung].passes, 1) * 1e9
     while profile.halo() is None and rung < len(rungs) - 1:
         rung += 1
-        profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP)
+        profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP, threads)
     price = best - scene.decibels(rungs[rung]) if rung else 0.0
     numbers = _selective(rungs[rung], psf, probes) if wishes.refocus else rungs[rung]
     least = reach(psf.size) if numbers.unexplained else psf.size / 2

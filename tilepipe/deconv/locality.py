@@ -15,6 +15,7 @@ what a picture of many megapixels holds beyond its windows; ``benchmarks/seams.p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,7 @@ def measure_profile(
     windows: Sequence[FloatArray],
     scene: SyntheticScene,
     overlap: int,
+    threads: int = 1,
 ) -> Profile:
     """Measure the seam error of `parameters` for a PSF.
 
@@ -111,34 +113,36 @@ def measure_profile(
         those with an edge below ``SMALLEST_WINDOW`` px say nothing and are passed over.
     scene : the guard against windows that happen to be flat.
     overlap : px over which a tile fades in where its halo ends.
+    threads : windows and their cuts are restored on so many; the numbers are the same for any.
     """
-    worst = scene.errors(parameters, overlap)
-    for window in windows:
-        if min(window.shape[1:]) >= SMALLEST_WINDOW:
-            worst = np.maximum(worst, SAFETY * _errors_by_halo(kernels, parameters, window, overlap))
+    large = [window for window in windows if min(window.shape[1:]) >= SMALLEST_WINDOW]
+    with ThreadPoolExecutor(threads) as pool:
+        pairs = [
+            (
+                pool.submit(_restored, window, kernels, parameters),
+                pool.submit(_restored, _middle(window), kernels, parameters),
+            )
+            for window in large
+        ]
+        worst = pool.submit(scene.errors, parameters, overlap).result()
+        for whole, cut in pairs:
+            worst = np.maximum(worst, SAFETY * _errors(whole.result(), cut.result(), overlap))
     return Profile.of(worst)
 
 
-def _errors_by_halo(
-    kernel: FloatArray, parameters: Parameters, window: FloatArray, overlap: int
-) -> npt.NDArray[np.float64]:
-    """Cut the middle out of `window`; largest encoded difference for halos of 0, 16 ... MAX_HALO px.
+def _middle(window: FloatArray) -> FloatArray:
+    """Return a window (c, h, w) without its outermost ``BEYOND`` px."""
+    return np.ascontiguousarray(window[:, BEYOND:-BEYOND, BEYOND:-BEYOND])
 
-    Below the halo the difference counts as a tile does: it fades in over `overlap` px.  A halo that the
-    window does not hold repeats the last one that it does.
+
+def _errors(whole: FloatArray, cut: FloatArray, overlap: int) -> npt.NDArray[np.float64]:
+    """Compare a restored window with its middle, cut out and restored alone: largest encoded difference for halos.
+
+    For halos of 0, 16 ... MAX_HALO px.  Below the halo the difference counts as a tile does: it fades in over
+    `overlap` px.  A halo that the window does not hold repeats the last one that it does.
     """
-    return _errors(window, _restored(window, kernel, parameters), kernel, parameters, overlap)
-
-
-def _errors(
-    window: FloatArray, restored: FloatArray, kernel: FloatArray, parameters: Parameters, overlap: int
-) -> npt.NDArray[np.float64]:
-    """As `_errors_by_halo`, where the window is `restored` already."""
-    height, width = window.shape[1] - 2 * BEYOND, window.shape[2] - 2 * BEYOND
-    middle = (slice(None), slice(BEYOND, BEYOND + height), slice(BEYOND, BEYOND + width))
-    whole = restored[middle]
-    cut = _restored(np.ascontiguousarray(window[middle]), kernel, parameters)
-    difference = np.abs(_encoded(whole) - _encoded(cut)).max(0)
+    height, width = cut.shape[1:]
+    difference = np.abs(_encoded(_middle(whole)) - _encoded(cut)).max(0)
     depth = np.minimum(_distance_to_ends(height)[:, None], _distance_to_ends(width)[None, :])
     deepest = min(height, width) // 2 - HALO_STEP
     halos = np.minimum(np.arange(0, MAX_HALO + 1, HALO_STEP), deepest)
@@ -193,7 +197,8 @@ class SyntheticScene:
 
     def errors(self, parameters: Parameters, overlap: int) -> npt.NDArray[np.float64]:
         """Return the largest encoded difference that a cut leaves inside halos of 0, 16 ... MAX_HALO px."""
-        return _errors(self.blurred[None], self.restored(parameters), self.kernel, parameters, overlap)
+        cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)
+        return _errors(self.restored(parameters), cut, overlap)
 
     def decibels(self, parameters: Parameters) -> float:
         """Return the PSNR (dB, linear light, inside) that `parameters` reach on this scene."""

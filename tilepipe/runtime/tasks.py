@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.cache.store import Index, piece_name
 from tilepipe.durable import is_disk_full
@@ -75,7 +74,12 @@ def _restore(job: Job, row: int, column: int) -> bool:
     inputs = hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest()
     if job.before is not None and job.tiles.take_over((row, column), job.before, inputs, peak_memory()):
         return True
-    pixels = fill(linearise(samples, job.light)) if plain else _deconvolved(job, tile, box, samples)
+    if plain:
+        pixels = fill(linearise(samples, job.light))
+    else:
+        planes = start_and_known(samples, job.light)
+        del samples  # the planes are decoded one by one, the last one lets go of them
+        pixels = _deconvolved(job, tile, box, planes)
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} came out with values that are not finite")
     height, width = tile.stored.shape
@@ -86,11 +90,10 @@ def _restore(job: Job, row: int, column: int) -> bool:
     return False
 
 
-def _deconvolved(job: Job, tile: Tile, inside: Box, samples: npt.NDArray[Any]) -> Any:
+def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:
     work = job.take_workspace()
     try:
         restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
-        planes = start_and_known(samples, job.light)
         return restore(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
     finally:
         job.give_back(work)
