@@ -27,6 +27,10 @@ EDGE = 4
 """Of a patch, px."""
 
 
+BLOCK = 256
+"""Patches of a row that are worked on at a time."""
+
+
 def _cosines() -> Any:
     """Return the orthonormal DCT-II of length 4, a basis vector a row."""
     position = np.arange(EDGE)
@@ -50,91 +54,112 @@ def denoise(x: Array, parameters: Parameters, out: Array) -> None:
 
 @kernel
 def _slide(x: Array, basis: Array, low: Array, high: Array, base: Array, slope: Array, out: Array) -> None:
-    """Patch by patch, a row of patches at a time; `low` and `high` are squared, summed over the colours."""
+    """Patch by patch, a row of patches at a time; `low` and `high` are squared, summed over the colours.
+
+    A row is worked through in blocks that stay in the nearest cache.  Every inner loop writes one array and reads few:
+    with more the compiler gives up comparing their places, and does not make SIMD of them.
+    """
     channels, height, width = x.shape
     patches = width - 3
     across = np.zeros((channels, 4, 4, patches), np.float32)  # [row % 4, frequency along x]
     back = np.zeros((channels, 4, 4, patches), np.float32)  # what the patches above give to rows to come
-    coefficient = np.zeros((channels, patches), np.float32)
-    energy = np.zeros(patches, np.float32)
-    spread = np.zeros(patches, np.float32)  # of the noise at the patch's mean, over that of `low`
-    gain = np.float32(1) / (high - low)
+    coefficient = np.zeros((channels, 4, BLOCK), np.float32)  # [frequency along y]
+    share = np.zeros(BLOCK, np.float32)  # of a coefficient that stays
+    quiet = np.zeros(BLOCK, np.float32)  # 1 / noise at the patch's mean, over that of `low`
+    across_patch = np.ascontiguousarray(basis.T)  # [place in the patch, frequency]
     for i in range(height):
         for c in range(channels):
             for b in range(4):
-                for j in range(patches):
-                    across[c, i % 4, b, j] = (
-                        basis[b, 0] * x[c, i, j]
-                        + basis[b, 1] * x[c, i, j + 1]
-                        + basis[b, 2] * x[c, i, j + 2]
-                        + basis[b, 3] * x[c, i, j + 3]
-                    )
-                    back[c, i % 4, b, j] = np.float32(0)
+                _mix(x[c, i], x[c, i, 1:], x[c, i, 2:], x[c, i, 3:], basis[b], across[c, i % 4, b])
+            back[c, i % 4] = np.float32(0)
         top = i - 3
         if top >= 0:
             r0, r1, r2, r3 = top % 4, (top + 1) % 4, (top + 2) % 4, (top + 3) % 4
-            for a in range(4):
-                w0, w1, w2, w3 = basis[a, 0], basis[a, 1], basis[a, 2], basis[a, 3]
+            for start in range(0, patches, BLOCK):
+                stop = min(start + BLOCK, patches)
                 for b in range(4):
-                    energy[:] = np.float32(0)
                     for c in range(channels):
-                        for j in range(patches):
-                            value = (
-                                w0 * across[c, r0, b, j]
-                                + w1 * across[c, r1, b, j]
-                                + w2 * across[c, r2, b, j]
-                                + w3 * across[c, r3, b, j]
-                            )
-                            coefficient[c, j] = value
-                            energy[j] += value * value
-                    if a + b == 0:
-                        _noise_at(coefficient, base, slope, spread)
-                        energy[:] = high * spread  # the mean stays
-                    for j in range(patches):
-                        energy[j] = min(max((energy[j] / spread[j] - low) * gain, np.float32(0)), np.float32(1))
+                        p, q = across[c, r0, b, start:stop], across[c, r1, b, start:stop]
+                        r, s = across[c, r2, b, start:stop], across[c, r3, b, start:stop]
+                        for a in range(4):
+                            _mix(p, q, r, s, basis[a], coefficient[c, a, : stop - start])
+                    if b == 0:
+                        _quiet_at(coefficient, base, slope, quiet)
+                    for a in range(1 if b == 0 else 0, 4):  # the mean stays
+                        _fade(coefficient, a, quiet, low, high, share)
                     for c in range(channels):
-                        for j in range(patches):
-                            value = coefficient[c, j] * energy[j]
-                            back[c, r0, b, j] += w0 * value
-                            back[c, r1, b, j] += w1 * value
-                            back[c, r2, b, j] += w2 * value
-                            back[c, r3, b, j] += w3 * value
-            _collect(back, basis, top, height, out)
+                        p, q, r, s = coefficient[c, 0], coefficient[c, 1], coefficient[c, 2], coefficient[c, 3]
+                        for k in range(4):
+                            _add_mix(p, q, r, s, across_patch[k], back[c, (top + k) % 4, b, start:stop])
+            _collect(back, across_patch, top, height, out)
     for row in range(height - 3, height):
-        _collect(back, basis, row, height, out)
+        _collect(back, across_patch, row, height, out)
 
 
 @kernel
-def _noise_at(sums: Array, base: Array, slope: Array, spread: Array) -> None:
-    """Spread <- the noise at the light of a patch: its first coefficient is four times its mean."""
-    channels, patches = sums.shape
-    for j in range(patches):
-        light = np.float32(0)
-        for c in range(channels):
-            light += sums[c, j]
-        light = min(max(light / np.float32(4 * channels), np.float32(0)), np.float32(1))
-        spread[j] = np.sqrt(max(base + slope * light, np.float32(1e-6)))
+def _mix(p: Array, q: Array, r: Array, s: Array, weights: Array, out: Array) -> None:
+    """``out <- weights . (p, q, r, s)``, as far as `out` goes."""
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    for j in range(out.shape[0]):
+        out[j] = w0 * p[j] + w1 * q[j] + w2 * r[j] + w3 * s[j]
 
 
 @kernel
-def _collect(back: Array, basis: Array, row: Array, height: Array, out: Array) -> None:
+def _add_mix(p: Array, q: Array, r: Array, s: Array, weights: Array, out: Array) -> None:
+    """``out <- out + weights . (p, q, r, s)``, as far as `out` goes."""
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    for j in range(out.shape[0]):
+        out[j] += w0 * p[j] + w1 * q[j] + w2 * r[j] + w3 * s[j]
+
+
+@kernel
+def _fade(coefficient: Array, a: Array, quiet: Array, low: Array, high: Array, share: Array) -> None:
+    """Take off of frequency `a` of coefficient (c, 4, patches) what is weak in all colours together."""
+    gain = np.float32(1) / (high - low)
+    share[:] = np.float32(0)
+    for c in range(coefficient.shape[0]):
+        line = coefficient[c, a]
+        for j in range(line.shape[0]):
+            share[j] += line[j] * line[j]
+    for j in range(share.shape[0]):
+        share[j] = min(max((share[j] * quiet[j] - low) * gain, np.float32(0)), np.float32(1))
+    for c in range(coefficient.shape[0]):
+        line = coefficient[c, a]
+        for j in range(line.shape[0]):
+            line[j] *= share[j]
+
+
+@kernel
+def _quiet_at(sums: Array, base: Array, slope: Array, quiet: Array) -> None:
+    """Quiet <- 1 / the noise at the light of a patch: its first coefficient is four times its mean."""
+    channels = sums.shape[0]
+    quiet[:] = np.float32(0)
+    for c in range(channels):
+        line = sums[c, 0]
+        for j in range(line.shape[0]):
+            quiet[j] += line[j]
+    for j in range(quiet.shape[0]):
+        light = min(max(quiet[j] / np.float32(4 * channels), np.float32(0)), np.float32(1))
+        quiet[j] = np.float32(1) / np.sqrt(max(base + slope * light, np.float32(1e-6)))
+
+
+@kernel
+def _collect(back: Array, across_patch: Array, row: Array, height: Array, out: Array) -> None:
     """Row `row` of the result: the average over the patches that cover each pixel."""
     channels, _, _, patches = back.shape
     width = patches + 3
     rows = min(row + 1, 4, height - row, height - 3)
     for c in range(channels):
-        for j in range(width):
-            out[c, row, j] = np.float32(0)
-        for b in range(4):
-            for s in range(4):
-                weight = basis[b, s] / np.float32(4 * rows)
-                for j in range(patches):
-                    out[c, row, j + s] += weight * back[c, row % 4, b, j]
+        line = out[c, row]
+        line[:] = np.float32(0)
+        p, q, r, s = back[c, row % 4, 0], back[c, row % 4, 1], back[c, row % 4, 2], back[c, row % 4, 3]
+        for k in range(4):
+            _add_mix(p, q, r, s, across_patch[k] / np.float32(4 * rows), line[k : k + patches])
         for j in range(min(3, width)):
             few = np.float32(4) / np.float32(min(j + 1, patches))
-            out[c, row, j] *= few
+            line[j] *= few
             if width - 1 - j > 2:
-                out[c, row, width - 1 - j] *= few
+                line[width - 1 - j] *= few
 
 
 @kernel
