@@ -9,7 +9,9 @@ from tilepipe.deconv.transforms import forward, inverse
 
 @pytest.fixture(params=["scipy", "ducc0"])
 def library(request, monkeypatch):
-    monkeypatch.setattr(transforms, "_fft", None if request.param == "scipy" else pytest.importorskip("ducc0").fft)
+    monkeypatch.setattr(
+        transforms, "_fft", None if request.param == "scipy" else pytest.importorskip("ducc0", exc_type=ImportError).fft
+    )
     return request.param
 
 
