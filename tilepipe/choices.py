@@ -38,6 +38,9 @@ from tilepipe.tuning import Tuning, check_psf_fits, tune
 
 __all__ = ["Choices", "choose"]
 
+PROBING_THREADS = 2
+"""Windows that are restored at a time while the seam error is measured: each holds a workspace of 800 px an edge."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -102,7 +105,8 @@ def choose(
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
     seams = has_seams(info.height, info.width, settings.tile)
-    tuning = tune(sample, psf, wishes, settings.halo, seams=seams, threads=settings.jobs or cores())
+    threads = min(settings.jobs or cores(), PROBING_THREADS)
+    tuning = tune(sample, psf, wishes, settings.halo, seams=seams, threads=threads)
     if keep and seams:
         _keep(root, image, stamp, asked, Decision(psf, tuning, blocks))
     return Choices(info, stamp, psf, tuning, blocks, asked)
