@@ -37,6 +37,7 @@ from tilepipe.errors import (
     InterruptedRunError,
     SettingsError,
     TilepipeError,
+    TilesFailedError,
 )
 from tilepipe.export import export
 from tilepipe.ingest import ingest, refuse_if_touched
@@ -135,7 +136,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
                 not_finite = ingest(plan, job, on_event, check)
                 counts, workers = restore_and_blend(plan, job, on_event, check)
                 export(plan, job, on_event, check, overwrite=overwrite)
-            except CacheError:
+            except (CacheError, TilesFailedError):  # damage may be why: the next run is to find no record of it
                 job.forget_damaged()
                 raise
             write_durably(folder / "done.json", json.dumps({"output": str(plan.output.absolute())}).encode())

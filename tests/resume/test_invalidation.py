@@ -159,7 +159,6 @@ def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):
 
 @pytest.mark.parametrize("what", ["another picture", "noisier"])
 def test_another_picture_in_the_same_file_is_no_edit(finished, what):
-
     def change(pixels):
         if what == "another picture":
             pixels[...] = pixels[::-1, ::-1].copy()

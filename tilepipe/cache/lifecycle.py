@@ -197,7 +197,7 @@ def remove(folder: Path, root: Path) -> int:
         holder = holder_of(folder)
         if holder is not None:
             raise CacheError(f"{folder} is in use by {holder}; nothing removed: wait for it or stop it")
-        alone = not any(other for other in _run_folders_beside(folder) if other != folder)
+        alone = all(other == folder for other in _run_folders_beside(folder))
         trash = _away(folder.parent if alone else folder, root)
     freed = size_of(trash)
     shutil.rmtree(trash, ignore_errors=True)
@@ -216,9 +216,10 @@ def _away(folder: Path, root: Path) -> Path:
     return trash
 
 
-def sweep(*folders: Path) -> int:
-    """Remove unfinished files that killed processes left below `folders`, whose locks are held; return the bytes."""
-    return sum(_drop(file) for folder in folders for file in folder.rglob(f"*{PARTIAL}"))
+def sweep(folder: Path) -> None:
+    """Remove unfinished files that killed processes left below `folder`, whose lock is held."""
+    for file in folder.rglob(f"*{PARTIAL}"):
+        _drop(file)
 
 
 def leftovers(root: Path) -> list[Path]:
@@ -241,13 +242,11 @@ def _size(path: Path) -> int:
     return size_of(path) if path.is_dir() else path.lstat().st_size
 
 
-def _drop(path: Path) -> int:
-    size = _size(path)
+def _drop(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-    return size
 
 
 @dataclass(frozen=True)

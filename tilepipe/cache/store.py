@@ -183,9 +183,9 @@ class CheckedArray:
         self.record(index, began, peak, inputs=inputs, facts=found.facts)
         return True
 
-    def forget_damaged(self, *, full: bool = True) -> list[Index]:
+    def forget_damaged(self) -> list[Index]:
         """Drop the records of damaged pieces, so that they count as not done; return which."""
-        damaged = [index for index in self.indices() if self.state(index, full=full) == "damaged"]
+        damaged = [index for index in self.indices() if self.state(index) == "damaged"]
         for index in damaged:
             self.ledger.forget(piece_name(index))
         return damaged
