@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 from tilepipe.psf.shapes import gaussian, motion
 from tilepipe.runtime import tasks
 from tilepipe.testing import BlurredScene, Scene, write_scene
+
+settings.register_profile("compiled", deadline=None)  # the first example of a kernel compiles it
+settings.load_profile("compiled")
 
 
 @pytest.fixture(autouse=True)

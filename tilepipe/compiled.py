@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["kernel"]
+__all__ = ["contracting_kernel", "kernel"]
 
 
 def _ensure_cache_folder() -> None:
@@ -42,6 +42,15 @@ import numba  # noqa: E402  # its cache folder had to be chosen first
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile `function`: nopython, without the GIL, serial, cached on disk."""
-    compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath=False)(function)
+    """Compile `function`: nopython, without the GIL, serial, cached on disk.
+
+    Division by zero gives infinity, as in numpy: Python's error would be a branch, which keeps a loop from SIMD.
+    """
+    compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
+    return compiled
+
+
+def contracting_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """As :func:`kernel`, but products may be added without rounding them first (fused multiply-add): sums of taps."""
+    compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")(function)
     return compiled

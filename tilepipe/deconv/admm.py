@@ -38,7 +38,7 @@ from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.priors import shrinkage
-from tilepipe.deconv.transforms import IN_PLACE, forward, inverse
+from tilepipe.deconv.transforms import forward, inverse
 
 __all__ = ["restore", "steps_until"]
 
@@ -64,8 +64,10 @@ def steps_until(work: Workspace, spectrum: Spectrum, parameters: Parameters, lea
     """
     _begin(work)
     start, last = work.x.copy(), work.x.copy()
+    r2 = parameters.r2
     for step in range(1, most):
-        _step(work, spectrum, parameters, parameters.r2)
+        _step(work, spectrum, parameters, r2)
+        r2 *= parameters.growth
         if np.linalg.norm(work.x - last) < least * np.linalg.norm(work.x - start):
             return step
         last[...] = work.x
@@ -76,7 +78,7 @@ def _begin(work: Workspace) -> None:
     work.d[...] = 0
     work.e[...] = 0
     for channel in range(work.channels):
-        work.spectra[channel] = forward(work.x[channel], work.spare_spectra[0])
+        forward(work.x[channel], work.spectra[channel])
 
 
 def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float) -> None:
@@ -119,16 +121,10 @@ def _solve(
     """
     state, otf, r1 = work.spectra[channel], spectrum.otf(channel), np.float32(parameters.r1)
     multiply(otf, state, work.product)
-    source = inverse(work.product, work.shape, work.spare_plane)
+    source = inverse(work.product, work.spare_plane)
     noise = (np.float32(parameters.base), np.float32(parameters.slope))
     data_pass(work.y[channel], work.d[channel], source, r1, *noise, spectrum.taper_y, spectrum.taper_x)
-    data_source = forward(source, work.spare_spectra[0])
-    del source
-    prior_source = forward(pull_of_prior, work.spare_spectra[1])
-    add_step(state, data_source, prior_source, otf, *eigenvalues, r1, np.float32(weight))
-    del data_source, prior_source
-    work.product[...] = state
-    x = work.x[channel]
-    restored = inverse(work.product, work.shape, x)
-    if not IN_PLACE:
-        x[...] = restored
+    forward(source, work.product)
+    forward(pull_of_prior, work.spare_spectrum)
+    add_step(state, work.product, work.spare_spectrum, otf, *eigenvalues, r1, np.float32(weight))
+    inverse(work.product, work.x[channel])

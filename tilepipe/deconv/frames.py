@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.transforms import IN_PLACE, forward
+from tilepipe.deconv.transforms import forward
 
-__all__ = ["TAPER", "TRANSIENT_PLANES", "Spectrum", "Workspace", "workspace_planes"]
+__all__ = ["TAPER", "Spectrum", "Workspace", "workspace_planes"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,18 +23,11 @@ TAPER = TAPER_ZEROS + TAPER_COSINE
 """Width of the outermost band of a frame in which nothing is restored, px."""
 
 
-TRANSIENT_PLANES = 0 if IN_PLACE else 2
-"""Planes of h * w float32 that come and go while a frame is restored: transforms on their way."""
-
-SPARE_PLANES = 3 if IN_PLACE else 0
-"""Planes that a workspace holds for transforms on their way."""
-
-
 @dataclass(frozen=True, slots=True)
 class Spectrum:
     """A PSF prepared for one frame shape; shared by all tiles and threads.
 
-    ``reach`` is half the PSF's width, px;
+    ``reach`` is half the PSF's width, px; ``kernels`` the PSF itself, float32 (p, k, k);
     ``otfs`` are the transfer functions, complex64 (p, h, w // 2 + 1), one for all channels or one each;
     ``dy`` (h,) and ``dx`` (w // 2 + 1,) are the eigenvalues of the second differences, float32; ``taper_y`` (h,),
     ``taper_x`` (w,).
@@ -42,6 +35,7 @@ class Spectrum:
 
     shape: tuple[int, int]
     reach: int
+    kernels: FloatArray
     otfs: npt.NDArray[np.complex64]
     dy: FloatArray
     dx: FloatArray
@@ -59,7 +53,8 @@ class Spectrum:
         return cls(
             shape=shape,
             reach=size // 2,
-            otfs=np.stack([forward(plane) for plane in padded]),
+            kernels=kernel.reshape(-1, size, size),
+            otfs=_transfer_functions(padded),
             dy=_second_difference(height, height),
             dx=_second_difference(width, width // 2 + 1),
             taper_y=_taper(height),
@@ -70,6 +65,21 @@ class Spectrum:
         """Return the transfer function (h, w // 2 + 1) that blurred `channel`."""
         own: npt.NDArray[np.complex64] = self.otfs[channel if len(self.otfs) > 1 else 0]
         return own
+
+    def kernel(self, channel: int) -> FloatArray:
+        """Return the kernel (k, k) that blurred `channel`."""
+        own: FloatArray = self.kernels[channel if len(self.kernels) > 1 else 0]
+        return own
+
+
+def _transfer_functions(kernels: FloatArray) -> npt.NDArray[np.complex64]:
+    """Return what each of the centred kernels (p, h, w) does to the waves of an orthonormal transform."""
+    planes, height, width = kernels.shape
+    otfs = np.empty((planes, height, width // 2 + 1), np.complex64)
+    for plane, otf in zip(kernels, otfs, strict=True):
+        forward(plane, otf)
+        otf *= np.float32(np.sqrt(height * width))
+    return otfs
 
 
 def _second_difference(length: int, kept: int) -> FloatArray:
@@ -93,7 +103,8 @@ class Workspace:
     ----------
     y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
     x : float32 (c, h, w), the start on entry, the restored picture on return.
-    spare_plane, spare_spectra : memory for transforms on their way, where the library can use it.
+    d, e : float32 (c, h, w) and (2, c, h, w), the solver's own state; spectra : complex64 (c, h, w // 2 + 1), of x.
+    product, spare_spectrum, spare_plane : room for transforms on their way.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int]) -> None:
@@ -106,12 +117,12 @@ class Workspace:
         self.e = np.zeros((2, channels, height, width), np.float32)
         self.spectra = np.zeros((channels, height, width // 2 + 1), np.complex64)
         self.product = np.zeros((height, width // 2 + 1), np.complex64)
-        self.spare_plane = np.zeros(shape, np.float32) if IN_PLACE else None
-        self.spare_spectra = [np.zeros_like(self.product) if IN_PLACE else None for _ in range(2)]
+        self.spare_spectrum = np.zeros_like(self.product)
+        self.spare_plane = np.zeros(shape, np.float32)
 
 
 def workspace_planes(channels: int) -> int:
     """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
-    and the product K X, and what transforms are written to.
+    and three on their way.
     """
-    return 6 * channels + 1 + SPARE_PLANES
+    return 6 * channels + 3

@@ -1,8 +1,9 @@
 """The pointwise updates of masked ADMM-TV as fused passes, compiled by numba.
 
-Each pass goes through memory once, releases the GIL, is serial (tiles are what runs in parallel), uses
-no ``fastmath`` (a reordered sum could flip a shrinkage), and has inner loops over contiguous rows that
-the compiler turns into SIMD.  ``tests/deconv/test_kernels.py`` holds each against plain numpy.
+Each pass goes through memory once, releases the GIL, is serial (tiles are what runs in parallel), and uses
+no ``fastmath`` (a reordered sum could flip a shrinkage).  Inner loops run over contiguous rows, which stay in the
+nearest cache, and write one array each: that the compiler turns into SIMD.  ``tests/deconv/test_kernels.py`` holds
+each pass against plain numpy.
 """
 
 from __future__ import annotations
@@ -67,66 +68,109 @@ def prior_pass(
     across the wrap are left out: the taper is zero there.
     """
     channels, height, width = x.shape
-    gradient_y = np.zeros((channels, width), np.float32)
-    gradient_x = np.zeros((channels, width), np.float32)
-    norm = np.zeros(width, np.float32)
-    above = np.zeros((channels, width), np.float32)
+    factor = np.zeros(width, np.float32)
+    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
     flow_x = np.zeros(width + 1, np.float32)
     for i in range(height - 1):
-        norm[:] = np.float32(0)
+        factor[:] = np.float32(0)
         for c in range(channels):
-            for j in range(width - 1):
-                here = x[c, i, j]
-                gy = x[c, i + 1, j] - here
-                gx = x[c, i, j + 1] - here
-                gradient_y[c, j] = gy
-                gradient_x[c, j] = gx
-                uy = gy + e[0, c, i, j]
-                ux = gx + e[1, c, i, j]
-                norm[j] += uy * uy + ux * ux
+            _add_squares(x[c, i], x[c, i + 1], e[0, c, i], e[1, c, i], factor)
         if slope > 0:
-            _times_variance(x[:, i], base, slope, norm)
+            _times_variance(x, i, base, slope, flow_x, factor)
         if table.size:
-            _look_up(norm, table, per_unit)
+            _look_up(factor, table, per_unit)
         else:
-            for j in range(width):
-                length = np.sqrt(norm[j])
-                # max(n - T, 0) / max(n, T) is the shrinkage factor without a branch
-                norm[j] = max(length - threshold, np.float32(0)) / max(length, threshold)
-        row_taper = taper_y[i]
+            _shrink(factor, threshold)
+        here, above = i % 2, 1 - i % 2
         for c in range(channels):
-            for j in range(width - 1):
-                gy = gradient_y[c, j]
-                gx = gradient_x[c, j]
-                uy = gy + e[0, c, i, j]
-                ux = gx + e[1, c, i, j]
-                wy = norm[j] * uy
-                wx = norm[j] * ux
-                ey = uy - wy
-                ex = ux - wx
-                e[0, c, i, j] = ey * rescale
-                e[1, c, i, j] = ex * rescale
-                taper = row_taper * taper_x[j]
-                gradient_y[c, j] = (wy - ey - gy) * taper
-                flow_x[j + 1] = (wx - ex - gx) * taper
-            for j in range(width):
-                flow_y = gradient_y[c, j]
-                x[c, i, j] = above[c, j] - flow_y + flow_x[j] - flow_x[j + 1]
-                above[c, j] = flow_y
+            _flow_down(x[c, i], x[c, i + 1], e[0, c, i], factor, taper_y[i], taper_x, flow_y[c, here])
+            _dual_down(x[c, i], x[c, i + 1], factor, rescale, e[0, c, i])
+            _flow_along(x[c, i], e[1, c, i], factor, taper_y[i], taper_x, flow_x)
+            _dual_along(x[c, i], factor, rescale, e[1, c, i])
+            _diverge(flow_y[c, above], flow_y[c, here], flow_x, x[c, i])
     for c in range(channels):
-        for j in range(width):
-            x[c, height - 1, j] = above[c, j]
+        x[c, height - 1] = flow_y[c, height % 2]
 
 
 @kernel
-def _times_variance(row: Array, base: Array, slope: Array, norm: Array) -> None:
-    """Squared lengths times the noise's variance at the light of each pixel of `row` (c, w)."""
-    channels = row.shape[0]
-    for j in range(norm.shape[0]):
-        light = np.float32(0)
-        for c in range(channels):
-            light += row[c, j]
-        norm[j] *= base + slope * min(max(light / np.float32(channels), np.float32(0)), np.float32(1))
+def _add_squares(row: Array, below: Array, e_down: Array, e_along: Array, squares: Array) -> None:
+    """``squares += |Dx + e|^2``."""
+    for j in range(row.shape[0] - 1):
+        down = below[j] - row[j] + e_down[j]
+        along = row[j + 1] - row[j] + e_along[j]
+        squares[j] += down * down + along * along
+
+
+@kernel
+def _shrink(squares: Array, threshold: Array) -> None:
+    """Squared lengths -> factors |w| / |u| of total variation: max(n - T, 0) / max(n, T) needs no branch."""
+    for j in range(squares.shape[0]):
+        length = np.sqrt(squares[j])
+        squares[j] = max(length - threshold, np.float32(0)) / max(length, threshold)
+
+
+@kernel
+def _flow_down(
+    row: Array, below: Array, e: Array, factor: Array, row_taper: Array, taper_x: Array, flow: Array
+) -> None:
+    """``flow <- t (w - e' - Dx)`` along y, with ``u = Dx + e``, ``w = factor u`` and ``e' = u - w``."""
+    for j in range(row.shape[0]):
+        gradient = below[j] - row[j]
+        u = gradient + e[j]
+        w = factor[j] * u
+        flow[j] = (w - (u - w) - gradient) * (row_taper * taper_x[j])
+
+
+@kernel
+def _dual_down(row: Array, below: Array, factor: Array, rescale: Array, e: Array) -> None:
+    """``e <- (u - w)`` along y, times `rescale`."""
+    for j in range(row.shape[0]):
+        u = below[j] - row[j] + e[j]
+        e[j] = (u - factor[j] * u) * rescale
+
+
+@kernel
+def _flow_along(row: Array, e: Array, factor: Array, row_taper: Array, taper_x: Array, flow: Array) -> None:
+    """As :func:`_flow_down` along x: flow[j + 1] leaves pixel j to the right."""
+    for j in range(row.shape[0] - 1):
+        gradient = row[j + 1] - row[j]
+        u = gradient + e[j]
+        w = factor[j] * u
+        flow[j + 1] = (w - (u - w) - gradient) * (row_taper * taper_x[j])
+
+
+@kernel
+def _dual_along(row: Array, factor: Array, rescale: Array, e: Array) -> None:
+    """As :func:`_dual_down` along x."""
+    for j in range(row.shape[0] - 1):
+        u = row[j + 1] - row[j] + e[j]
+        e[j] = (u - factor[j] * u) * rescale
+
+
+@kernel
+def _diverge(above: Array, here: Array, along: Array, out: Array) -> None:
+    """``out <- D^T flow`` of a row: what comes in less what goes out."""
+    for j in range(out.shape[0]):
+        out[j] = above[j] - here[j] + along[j] - along[j + 1]
+
+
+@kernel
+def _times_variance(x: Array, i: int, base: Array, slope: Array, light: Array, squares: Array) -> None:
+    """Squared lengths times the noise's variance at the light of each pixel of row i; `light` is room for it."""
+    channels = x.shape[0]
+    light[:] = np.float32(0)
+    for c in range(channels):
+        _add(x[c, i], light)
+    for j in range(squares.shape[0]):
+        mean = min(max(light[j] / np.float32(channels), np.float32(0)), np.float32(1))
+        squares[j] *= base + slope * mean
+    light[:] = np.float32(0)
+
+
+@kernel
+def _add(row: Array, out: Array) -> None:
+    for j in range(row.shape[0]):
+        out[j] += row[j]
 
 
 @kernel
@@ -151,7 +195,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 @kernel
 def add_step(state: Array, data: Array, prior: Array, otf: Array, dy: Array, dx: Array, r1: Array, r2: Array) -> None:
-    """x-update in Fourier space: ``X += (r1 conj(K) A + r2 B) / (r1 |K|^2 + r2 |D|^2)``.
+    """x-update in Fourier space: ``X += (r1 conj(K) A + r2 B) / (r1 |K|^2 + r2 |D|^2)``; A becomes a copy of X.
 
     All complex64 (h, w // 2 + 1) but the eigenvalues dy (h,), dx (w // 2 + 1,), float32.  A PSF sums to 1, so
     the denominator is at least r1 where |D| = 0.
@@ -167,4 +211,6 @@ def add_step(state: Array, data: Array, prior: Array, otf: Array, dy: Array, dx:
             a, b = data[i, j], prior[i, j]
             step_real = (r1 * (real * a.real + imag * a.imag) + r2 * b.real) * scale
             step_imag = (r1 * (real * a.imag - imag * a.real) + r2 * b.imag) * scale
-            state[i, j] += np.complex64(complex(step_real, step_imag))
+            updated = state[i, j] + np.complex64(complex(step_real, step_imag))
+            state[i, j] = updated
+            data[i, j] = updated

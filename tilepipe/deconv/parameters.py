@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALGORITHM_VERSION", "PASS_THROUGH", "SOLVERS", "Parameters"]
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Part of every fingerprint; raised whenever the same recipe would give other pixels."""
 
 
@@ -35,6 +35,7 @@ class Parameters:
     unexplained : share of the residual up to which a place is blurred, see :mod:`tilepipe.deconv.refocus`; 0 restores
         everywhere.
     momentum : of every step of Richardson-Lucy.
+    convolution : how it applies the PSF, see :mod:`tilepipe.deconv.convolution`; the others do it by transforms.
     rz : penalty that draws x towards the picture without weak cosines.
     """
 
@@ -54,6 +55,7 @@ class Parameters:
     rz: float = 0.3
     momentum: tuple[float, ...] = ()
     unexplained: float = 0.0
+    convolution: str = "Fourier"
 
     @property
     def passes(self) -> float:

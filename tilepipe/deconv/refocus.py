@@ -117,8 +117,8 @@ def composite(restored: FloatArray, original: FloatArray, mask: FloatArray) -> F
 
 
 def _blurred(work: Workspace, spectrum: Spectrum, channel: int, plane: FloatArray) -> FloatArray:
-    multiply(spectrum.otf(channel), forward(plane), work.product)
-    return inverse(work.product, work.shape)
+    multiply(spectrum.otf(channel), forward(plane, work.product), work.product)
+    return inverse(work.product, np.empty(work.shape, np.float32))
 
 
 def _boxes(plane: FloatArray, size: int) -> FloatArray:

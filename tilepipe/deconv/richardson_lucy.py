@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.compiled import kernel
+from tilepipe.deconv.convolution import DARK, Convolution, choose, divide, seen_through
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
@@ -34,18 +35,15 @@ __all__ = ["find_momentum", "restore"]
 FloatArray = npt.NDArray[np.float32]
 Array = Any
 
-DARK = 1e-5
-"""Light below which Kx is not divided by; y and x are at least this."""
-
 LEAST_KNOWN = 0.02
 """Share K^T M of a pixel's light that must be seen; below it the pixel follows its neighbours only."""
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
     """As :func:`tilepipe.deconv.solvers.restore`; within half a PSF of the frame's edge nothing counts as known."""
-    _begin(work, spectrum)
+    ways = _begin(work, spectrum)
     for momentum in parameters.momentum:
-        _step(work, spectrum, parameters.lam, momentum)
+        _step(work, spectrum, ways, parameters.lam, momentum)
     return work.x
 
 
@@ -54,13 +52,13 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
 
     ``a = sum(g g') / sum(g' g')``, g and g' the last two changes of x from its prediction; within 0..0.99.
     """
-    _begin(work, spectrum)
+    ways = _begin(work, spectrum)
     series, momentum = [], 0.0
     last: FloatArray | None = None
     for _ in range(steps):
         series.append(momentum)
         predicted = np.maximum(work.x + np.float32(momentum) * (work.x - work.d), np.float32(DARK))
-        _step(work, spectrum, lam, momentum)
+        _step(work, spectrum, ways, lam, momentum)
         change = work.x - predicted
         if last is not None:
             share = float((change * last).sum(dtype=np.float64) / max((last * last).sum(dtype=np.float64), 1e-30))
@@ -69,57 +67,64 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
     return tuple(series)
 
 
-def _begin(work: Workspace, spectrum: Spectrum) -> None:
-    """Clip what is negative, take the frame's rim as unknown, and blur the mask back: e[1] <- K^T M."""
+def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
+    """Clip what is negative, take the frame's rim as unknown, and blur the mask back: e[1] <- K^T M.
+
+    Returns how the PSF of each channel is applied.
+    """
     reach = spectrum.reach
+    ways = [choose(spectrum.kernel(channel)) for channel in range(work.channels)]
     work.x[...] = np.maximum(work.x, np.float32(DARK))
     work.d[...] = work.x
-    for channel in range(work.channels):
-        y = work.y[channel]
+    for channel, way in enumerate(ways):
+        y, ones = work.y[channel], work.e[0, channel]
         if reach:
             y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
         np.maximum(y, np.float32(DARK), out=y)
-        known = forward(np.isfinite(y).astype(np.float32))
-        _times_conjugate(spectrum.otf(channel), known)
-        work.e[1, channel] = inverse(known, work.shape)
+        ones[...] = 1  # seen through the PSF they are M, as K 1 = 1
+        known = np.where(np.isfinite(y), np.float32(1), np.float32(np.nan))
+        _seen(work, spectrum, way, channel, ones, known, work.e[1, channel])
+    return ways
 
 
-def _step(work: Workspace, spectrum: Spectrum, lam: float, momentum: float) -> None:
+def _step(work: Workspace, spectrum: Spectrum, ways: list[Convolution], lam: float, momentum: float) -> None:
     """One accelerated step; x <- the next one, d <- this one, by way of the prediction."""
     _predict(work.x, work.d, np.float32(momentum))
-    for channel in range(work.channels):
-        state, otf = work.spectra[channel], spectrum.otf(channel)
-        state[...] = forward(work.x[channel], work.spare_spectra[0])
-        multiply(otf, state, work.product)
-        ratio = inverse(work.product, work.shape, work.spare_plane)
-        _ratio(work.y[channel], ratio)
-        seen = forward(ratio, work.spare_spectra[0])
-        del ratio
-        _times_conjugate(otf, seen)
-        work.e[0, channel] = inverse(seen, work.shape, work.spare_plane)
+    for channel, way in enumerate(ways):
+        _seen(work, spectrum, way, channel, work.x[channel], work.y[channel], work.e[0, channel])
     _apply(work.x, work.e[0], work.e[1], np.float32(lam))
+
+
+def _seen(
+    work: Workspace, spectrum: Spectrum, way: Convolution, channel: int, x: FloatArray, y: FloatArray, out: FloatArray
+) -> None:
+    """``out <- K^T (M y / Kx)``."""
+    if way.kind != "fourier":
+        seen_through(way, x, y, out)
+        return
+    otf = spectrum.otf(channel)
+    multiply(otf, forward(x, work.product), work.product)
+    ratio = inverse(work.product, work.spare_plane)
+    divide(y, ratio)
+    _times_conjugate(otf, forward(ratio, work.product))
+    inverse(work.product, out)
 
 
 @kernel
 def _predict(x: Array, last: Array, momentum: Array) -> None:
     """``last, x <- x, max(x + momentum (x - last), DARK)`` for float32 (c, h, w)."""
-    channels, height, width = x.shape
+    channels, height, _ = x.shape
     for c in range(channels):
         for i in range(height):
-            for j in range(width):
-                here = x[c, i, j]
-                x[c, i, j] = max(here + momentum * (here - last[c, i, j]), np.float32(DARK))
-                last[c, i, j] = here
+            _predict_row(x[c, i], last[c, i], momentum)
 
 
 @kernel
-def _ratio(y: Array, kx: Array) -> None:
-    """``kx <- M y / kx``; M is 0 where y is NaN."""
-    height, width = y.shape
-    for i in range(height):
-        for j in range(width):
-            y_ij = y[i, j]
-            kx[i, j] = y_ij / max(kx[i, j], np.float32(DARK)) if y_ij == y_ij else np.float32(0)
+def _predict_row(x: Array, last: Array, momentum: Array) -> None:
+    for j in range(x.shape[0]):
+        here = x[j]
+        x[j] = max(here + momentum * (here - last[j]), np.float32(DARK))
+        last[j] = here
 
 
 @kernel
@@ -138,28 +143,48 @@ def _apply(x: Array, seen: Array, share: Array, lam: Array) -> None:
     Differences across the frame's edge count as none; the denominator is at least a quarter.
     """
     channels, height, width = x.shape
-    flow_y = np.zeros((channels, width), np.float32)
-    above = np.zeros((channels, width), np.float32)
-    flow_x = np.zeros(width + 1, np.float32)
     norm = np.zeros(width, np.float32)
+    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
+    flow_x = np.zeros(width + 1, np.float32)
     for i in range(height):
-        below = min(i + 1, height - 1)
-        norm[:] = np.float32(1e-8)
-        for c in range(channels):
+        below, here, above = min(i + 1, height - 1), i % 2, 1 - i % 2
+        if lam > 0:
+            norm[:] = np.float32(1e-8)
+            for c in range(channels):
+                _add_squares(x[c, i], x[c, below], norm)
             for j in range(width - 1):
-                gy = x[c, below, j] - x[c, i, j]
-                gx = x[c, i, j + 1] - x[c, i, j]
-                norm[j] += gy * gy + gx * gx
-        for j in range(width):
-            norm[j] = lam / np.sqrt(norm[j])
+                norm[j] = lam / np.sqrt(norm[j])
+            norm[width - 1] = np.float32(0)
         for c in range(channels):
-            for j in range(width - 1):
-                flow_y[c, j] = (x[c, below, j] - x[c, i, j]) * norm[j]
-                flow_x[j + 1] = (x[c, i, j + 1] - x[c, i, j]) * norm[j]
-            flow_y[c, width - 1] = np.float32(0)
-            flow_x[width] = np.float32(0)
-            for j in range(width):
-                pull = above[c, j] - flow_y[c, j] + flow_x[j] - flow_x[j + 1]
-                factor = seen[c, i, j] / share[c, i, j] if share[c, i, j] > np.float32(LEAST_KNOWN) else np.float32(1)
-                x[c, i, j] *= max(factor, np.float32(0)) / max(np.float32(1) + pull, np.float32(0.25))
-                above[c, j] = flow_y[c, j]
+            if lam > 0:
+                _flow_down(x[c, i], x[c, below], norm, flow_y[c, here])
+                _flow_along(x[c, i], norm, flow_x)
+            _update(flow_y[c, above], flow_y[c, here], flow_x, seen[c, i], share[c, i], x[c, i])
+
+
+@kernel
+def _add_squares(row: Array, below: Array, squares: Array) -> None:
+    for j in range(row.shape[0] - 1):
+        down, along = below[j] - row[j], row[j + 1] - row[j]
+        squares[j] += down * down + along * along
+
+
+@kernel
+def _flow_down(row: Array, below: Array, norm: Array, flow: Array) -> None:
+    for j in range(row.shape[0]):
+        flow[j] = (below[j] - row[j]) * norm[j]
+
+
+@kernel
+def _flow_along(row: Array, norm: Array, flow: Array) -> None:
+    """flow[j + 1] leaves pixel j to the right."""
+    for j in range(row.shape[0] - 1):
+        flow[j + 1] = (row[j + 1] - row[j]) * norm[j]
+
+
+@kernel
+def _update(above: Array, here: Array, along: Array, seen: Array, share: Array, x: Array) -> None:
+    for j in range(x.shape[0]):
+        pull = above[j] - here[j] + along[j] - along[j + 1]
+        factor = seen[j] / share[j] if share[j] > np.float32(LEAST_KNOWN) else np.float32(1)
+        x[j] *= max(factor, np.float32(0)) / max(np.float32(1) + pull, np.float32(0.25))

@@ -64,6 +64,8 @@ def _recipe_text(plan: Plan) -> str:
         return f"cosines below {numbers.low:.2g} to {numbers.high:.2g} taken off{where};  {noise}"
     steps = f"{numbers.steps} + {numbers.closing}" if numbers.closing else f"{numbers.steps}"
     weights = f"lambda {numbers.lam:.3g}" + (f", r1 {numbers.r1:.3g}" if numbers.r1 else "")
+    if recipe.solver == "richardson-lucy":
+        weights += f", PSF applied by {numbers.convolution}"
     return f"{recipe.solver}, {steps} steps, {weights}{where};  {noise}, priority {recipe.priority:+g}"
 
 
