@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ from tilepipe.image.linearise import fill
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.write import TILE, output_light, write_tiff
 from tilepipe.planning import Plan
+from tilepipe.runtime.ahead import ahead
 from tilepipe.runtime.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.runtime.job import Job
 
 __all__ = ["export"]
 
 FloatArray = npt.NDArray[np.float32]
+
+Piece = tuple[int, int, FloatArray | None]
+"""Rows y0, y1 and the mask drawn for them."""
 
 
 def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
@@ -35,30 +39,36 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is left out"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
 
-        def rows(y0: int, y1: int) -> npt.NDArray[Any]:
-            check()
-            result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
-            band = _band(plan, job, y0, y1, result, _mask(mask, y0, y1, result[info.colours :]))
-            on_event(Receipt("export", str(y0 // TILE), "done"))
-            return band
+        def pieces() -> Iterator[Piece]:
+            for y0 in range(0, info.height, TILE):
+                check()
+                y1 = min(y0 + TILE, info.height)
+                yield y0, y1, None if mask is None else mask.rows(y0, y1)
+
+        def bands() -> Iterator[npt.NDArray[Any]]:
+            for index, band in enumerate(ahead(lambda piece: _band(plan, job, *piece), pieces(), plan.memory.threads)):
+                on_event(Receipt("export", str(index), "done"))
+                yield band
 
         assert plan.output is not None
-        write_tiff(plan.output, info, plan.dtype, rows, plan.record, overwrite=overwrite)
+        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, overwrite=overwrite)
         if plan.settings.save_mask:
             everywhere = np.ones((TILE, info.width), np.float32)
 
             def shares(y0: int, y1: int) -> FloatArray:
-                found = _mask(mask, y0, y1, job.result.read(slice(info.colours, None), slice(y0, y1), slice(None)))
-                return everywhere[: y1 - y0] if found is None else found
+                found = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
+                share = _mask(None if mask is None else mask.rows(y0, y1), found)
+                return everywhere[: y1 - y0] if share is None else share
 
             write_mask(Path(plan.settings.save_mask), info.height, info.width, shares, overwrite=overwrite)
     on_event(StageEnd("export"))
 
 
-def _mask(drawn: DrawnMask | None, y0: int, y1: int, found: FloatArray) -> FloatArray | None:
-    """Return how much of the restored picture to take in rows y0..y1; None for all of it.
+def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
+    """Return how much of the restored picture to take in some rows; None for all of it.
 
-    `found` are the result's planes beyond the colours: the mask of a selective restoration, or none.
+    `drawn` is the mask drawn for them; `found` are the result's planes beyond the colours: the mask of a selective
+    restoration, or none.
     """
     if drawn is None and not len(found):
         return None
@@ -66,13 +76,15 @@ def _mask(drawn: DrawnMask | None, y0: int, y1: int, found: FloatArray) -> Float
     for plane in found:
         mask *= plane
     if drawn is not None:
-        mask *= drawn.rows(y0, y1)
+        mask *= drawn
     return mask
 
 
-def _band(plan: Plan, job: Job, y0: int, y1: int, result: FloatArray, mask: FloatArray | None) -> npt.NDArray[Any]:
-    """Return rows y0..y1 of the output from the result's planes; where the mask is 0, the input's own samples."""
+def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> npt.NDArray[Any]:
+    """Return rows y0..y1 of the output; where the mask is 0, the input's own samples."""
     info, light = plan.info, output_light(plan.info, plan.dtype)
+    result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
+    mask = _mask(drawn, result[info.colours :])
     out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
     whole = mask is not None or info.extras
     source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None

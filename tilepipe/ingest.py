@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,16 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.cache.lifecycle import stamp_of
-from tilepipe.cache.store import CHUNK, CheckedArray, piece_name
+from tilepipe.cache.store import CHUNK, CheckedArray, Index, piece_name
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageInfo
 from tilepipe.image.read import open_image
 from tilepipe.planning import Plan
+from tilepipe.runtime.ahead import ahead
 from tilepipe.runtime.events import Listener, Receipt, StageEnd, StageStart
 from tilepipe.runtime.job import Job
 from tilepipe.runtime.memory import peak_memory
 
 __all__ = ["ingest", "refuse_if_touched"]
+
+Band = tuple[Index, float, npt.NDArray[Any]]
+"""Which rows, when their reading began, and their samples (rows, width, channels)."""
 
 
 def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) -> int:
@@ -41,14 +44,15 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
     on_event(StageStart("ingest", len(states), len(states) - len(todo), repaired, megapixels=pixels))
     if todo:
         with closing(open_image(info.path)) as reader:
-            for index in todo:
-                check()
-                began = time.perf_counter()
-                top = index[0] * CHUNK[0]
-                facts = _ingest_band(source, info, reader.rows(top, min(top + CHUNK[0], info.height)), top)
-                refuse_if_touched(plan)
-                source.record(index, began, peak_memory(), facts=facts)
-                on_event(Receipt("ingest", piece_name(index), "done", time.perf_counter() - began))
+
+            def bands() -> Iterator[Band]:
+                for index in todo:
+                    check()
+                    began, top = time.perf_counter(), index[0] * CHUNK[0]
+                    yield index, began, reader.rows(top, min(top + CHUNK[0], info.height))
+
+            for index, seconds in ahead(lambda band: _store(plan, source, *band), bands(), plan.memory.threads):
+                on_event(Receipt("ingest", piece_name(index), "done", seconds))
     on_event(StageEnd("ingest"))
     return sum(int(record.facts.get("not_finite", 0)) for record in source.ledger.records().values())
 
@@ -63,8 +67,11 @@ def refuse_if_touched(plan: Plan) -> None:
         raise InputError(f"{plan.info.path} changed or went away since it was planned; run the same command again")
 
 
-def _ingest_band(source: CheckedArray, info: ImageInfo, rows: npt.NDArray[Any], top: int) -> dict[str, int]:
+def _store(plan: Plan, source: CheckedArray, index: Index, began: float, rows: npt.NDArray[Any]) -> tuple[Index, float]:
+    """Write and record a band of rows, read since `began`; return its index and the seconds that it took."""
+    top, info = index[0] * CHUNK[0], plan.info
     source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
-    if not info.is_float:
-        return {}
-    return {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())}
+    facts = {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())} if info.is_float else {}
+    refuse_if_touched(plan)
+    source.record(index, began, peak_memory(), facts=facts)
+    return index, time.perf_counter() - began

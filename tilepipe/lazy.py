@@ -91,7 +91,9 @@ def _restored(
 
 
 def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
-    return blend(grid, core, channels, zip(tiles, pieces, strict=True))
+    common = ((slice(None), *core.intersection(tile.stored).within(tile.stored)) for tile in tiles)
+    cut = (piece[place] for piece, place in zip(pieces, common, strict=True))
+    return blend(grid, core, channels, zip(tiles, cut, strict=True))
 
 
 def _masked(restored: FloatArray, seen: FloatArray, core: tuple[slice, slice], drawn: FloatArray | None) -> FloatArray:

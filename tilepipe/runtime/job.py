@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 
 from tilepipe.cache.lifecycle import run_folders
-from tilepipe.cache.store import CHUNK, RESULT_CHUNK, CheckedArray
+from tilepipe.cache.store import CHUNK, RESULT_CHUNK, TILE_ROWS, CheckedArray
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
-from tilepipe.runtime.memory import return_memory_at_once
+from tilepipe.runtime.memory import keep_memory_for_tiles
 from tilepipe.tiling.grid import Box
 
 __all__ = ["Conduct", "Job", "chunk_boxes", "job_in", "open_job"]
@@ -129,16 +129,17 @@ def _source(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
 
 
 def _tiles(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
-    """The restored tiles, a chunk each."""
+    """The restored tiles, each in a few chunks of as many rows."""
     grid = recipe.grid
-    shape = (recipe.planes, *grid.stored_shape)
+    height, width = grid.stored_shape
+    parts = -(-height // TILE_ROWS)
     return CheckedArray(
         folder / "tiles",
-        (grid.rows, grid.columns, *shape),
-        (1, 1, *shape),
+        (grid.rows, grid.columns, recipe.planes, height, width),
+        (1, 1, recipe.planes, -(-height // parts), width),
         "float32",
         (grid.rows, grid.columns),
-        lambda index: [(*index, 0, 0, 0)],
+        lambda index: [(*index, 0, part, 0) for part in range(parts)],
         recipe.fingerprint,
         durable=conduct.durable,
     )
@@ -186,7 +187,7 @@ def open_job(folder: Path) -> Job:
 
 
 def _opened(folder: Path) -> Job:
-    return_memory_at_once()
+    keep_memory_for_tiles()
     _open.clear()  # a worker serves one run after the other; old arrays and workspaces go
     _open[folder] = Job(folder)
     return _open[folder]

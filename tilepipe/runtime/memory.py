@@ -11,7 +11,16 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available", "cores", "forget_peak", "let_go_of_code", "peak_memory", "return_memory_at_once", "used_memory"]
+__all__ = [
+    "available",
+    "cores",
+    "forget_peak",
+    "keep_memory_for_tiles",
+    "let_go_of_code",
+    "peak_memory",
+    "return_memory_at_once",
+    "used_memory",
+]
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -50,11 +59,19 @@ def available() -> int:
     return free
 
 
-M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX = -3, -1, -8
 """glibc's mallopt parameters (malloc.h)."""
 
 LARGE_BLOCK = 1 << 17
 """Blocks from this size on get pages of their own, which go back to the system when they are freed."""
+
+HEAPS = 2
+"""Heaps that all threads share; left alone glibc gives each its own, with its own leavings: 70 MB more at 24 Mpx."""
+
+LARGEST_KEPT, MOST_KEPT = 12 << 20, 64 << 20
+"""While tiles are restored: smaller blocks stay with the process when they are freed, up to so many bytes at the end of
+a heap.  What a tile needs for a moment the next one needs again, and a fresh page costs 3 us, a quarter of the time.
+"""
 
 
 def return_memory_at_once() -> None:
@@ -63,10 +80,20 @@ def return_memory_at_once() -> None:
     Left alone it raises that limit to 32 MiB by and by; freed arrays then stay in its heaps and a process
     that needs 400 MB shows 700 MB.  Elsewhere (musl, macOS) nothing is done.
     """
+    _set_malloc(LARGE_BLOCK, LARGE_BLOCK)
+
+
+def keep_memory_for_tiles() -> None:
+    """Let glibc keep what a tile frees for the next one; workspaces are larger and do not count."""
+    _set_malloc(LARGEST_KEPT, MOST_KEPT)
+
+
+def _set_malloc(own_pages: int, kept: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        libc.mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK)
+        libc.mallopt(M_MMAP_THRESHOLD, own_pages)
+        libc.mallopt(M_TRIM_THRESHOLD, kept)
+        libc.mallopt(M_ARENA_MAX, HEAPS)
 
 
 MADV_DONTNEED = 4

@@ -108,13 +108,13 @@ def _blend(job: Job, row: int, column: int) -> bool:
             name = piece_name((tile.row, tile.column))
             if job.tiles.ledger.get(name) is None:
                 raise CacheError(f"tile {name} is not in the ledger")
-            height, width = tile.stored.shape
+            rows, columns = box.intersection(tile.stored).within(tile.stored)
             try:
-                pixels = job.tiles.read(tile.row, tile.column)
+                pixels = job.tiles.read(tile.row, tile.column, slice(None), rows, columns)
             except CacheError:
                 job.tiles.ledger.forget(name)  # to be made again
                 raise
-            yield tile, pixels[:, :height, :width]
+            yield tile, pixels
 
     pixels = blend(job.grid, box, job.recipe.planes, touching())
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))

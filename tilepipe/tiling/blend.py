@@ -39,7 +39,8 @@ def blend(grid: Grid, box: Box, channels: int, tiles: Iterable[tuple[Tile, Float
     Parameters
     ----------
     grid, box, channels : what is wanted, from which grid.
-    tiles : every tile of ``grid.touching(box)`` with its restored stored box, float32 (c, h, w), in that order.
+    tiles : every tile of ``grid.touching(box)``, in that order, with what of its stored box lies in `box`, restored,
+        float32 (c, h, w).
 
     Returns
     -------
@@ -53,5 +54,5 @@ def blend(grid: Grid, box: Box, channels: int, tiles: Iterable[tuple[Tile, Float
         common = box.intersection(tile.stored)
         source_y, source_x = common.within(tile.stored)
         weights = weights_y[source_y, None] * weights_x[None, source_x]
-        out[(slice(None), *common.within(box))] += weights * pixels[:, source_y, source_x]
+        out[(slice(None), *common.within(box))] += weights * pixels
     return out

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilepipe.deconv.frames import TRANSIENT_PLANES
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 
@@ -17,8 +16,8 @@ __all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memo
 SLACK = 1.05
 """What allocators and page tables add to the sum, measured at 1..4 %."""
 
-RUNTIME = 20_000_000
-"""Bytes by which the process grows when graph, event loop and codecs first run: measured 13..19 MB."""
+RUNTIME = 36_000_000
+"""Bytes by which the process grows beside what it works on: graph, event loop, codecs, what the heaps keep."""
 
 CODEC_COPIES = 2
 """Copies of a chunk alive while it is encoded or decoded: the array and its compressed bytes."""
@@ -57,9 +56,10 @@ class StageModel:
     band: int
     chunk: int
 
-    def ingest(self, grid: Grid) -> int:
-        """Return what decoding and storing one band holds."""
-        return self.process + self.decoded + CODEC_COPIES * self.band * grid.width * self.pixel
+    def ingest(self, grid: Grid, threads: int) -> int:
+        """Return what decoding one band and storing others on `threads` hold."""
+        band = self.band * grid.width * self.pixel
+        return self.process + self.decoded + (1 + CODEC_COPIES * threads) * band
 
     def shared(self, grid: Grid) -> int:
         """Return what all tiles share: the PSF's transfer functions."""
@@ -70,7 +70,7 @@ class StageModel:
         frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
         plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
         workspace = 4 * self.planes * frame if self.planes else plain
-        solving = 4 * (TRANSIENT_PLANES + self.extra) * frame
+        solving = 4 * self.extra * frame
         reading = (self.pixel + 12) * frame  # samples, and three planes of the channel being decoded
         writing = CODEC_COPIES * 4 * self.stored * stored
         blending = CODEC_COPIES * 4 * self.stored * (stored + self.chunk)
@@ -80,18 +80,20 @@ class StageModel:
         """Return what restoring and blending with `jobs` tiles in flight hold."""
         return self.process + RUNTIME + self.shared(grid) + jobs * self.per_job(grid)
 
-    def export(self, grid: Grid) -> int:
-        """Return what one row of result chunks holds on its way into the file."""
-        return self.process + RUNTIME + self.band * grid.width * (3 * 4 * self.stored + 2 * self.pixel) + self.mask
+    def export(self, grid: Grid, threads: int) -> int:
+        """Return what rows of result chunks hold on their way into the file, one on each of `threads`."""
+        band = self.band * grid.width * (3 * 4 * self.stored + 2 * self.pixel)
+        return self.process + RUNTIME + threads * band + self.mask
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The decision: jobs, and the stages it was summed from (bytes)."""
+    """The decision: jobs, threads for ingest and export, and the stages it was summed from (bytes)."""
 
     allowed: int
     projected: int
     jobs: int
+    threads: int
     stages: dict[str, int]
 
 
@@ -102,13 +104,18 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
     """
     free = allowed / SLACK - model.process - RUNTIME - model.shared(grid)
     fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
+    restore = model.restore(grid, fitting)
+    beside = max(restore, allowed / SLACK)  # more threads must not be why a run does not fit
+    threads = max(
+        (n for n in range(1, jobs + 1) if max(model.ingest(grid, n), model.export(grid, n)) <= beside), default=1
+    )
     stages = {
         "plan": model.planning,
-        "ingest": int(SLACK * model.ingest(grid)),
-        "restore": int(SLACK * model.restore(grid, fitting)),
-        "export": int(SLACK * model.export(grid)),
+        "ingest": int(SLACK * model.ingest(grid, threads)),
+        "restore": int(SLACK * restore),
+        "export": int(SLACK * model.export(grid, threads)),
     }
-    return MemoryPlan(allowed, max(stages.values()), fitting, stages)
+    return MemoryPlan(allowed, max(stages.values()), fitting, threads, stages)
 
 
 def check_memory(plan: MemoryPlan, model: StageModel, grid: Grid) -> None:
