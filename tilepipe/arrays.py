@@ -25,7 +25,7 @@ from tilepipe.psf.shapes import delta
 from tilepipe.settings import parse_priority
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
-from tilepipe.tiling.grid import DEFAULT_CORE, SMALLEST_CORE, Box, Grid, Tile, has_seams
+from tilepipe.tiling.grid import SMALLEST_CORE, Box, Grid, Tile, default_core, has_seams
 from tilepipe.tuning import check_psf_fits, tune
 
 __all__ = ["deconvolve", "masked", "restore_planes"]
@@ -61,7 +61,7 @@ def deconvolve(
     refocus : restore only where the picture is blurred; what is sharp comes back exactly.
     mask : (H, W), 0..1: 1 is restored, 0 comes back exactly; together with `refocus` their product counts.
     luminance_only : restore the luminance of three colours and change each by as much; a third of the time.
-    tile : largest core edge, px, at least 64; by default 768.
+    tile : largest core edge, px, at least 64; by default what a frame of 1152 px leaves beside the halos.
     jobs : threads; by default one a core.
 
     Returns
@@ -97,7 +97,7 @@ def deconvolve(
     blur = blur.joint if luminance_only else blur
     sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"), luminance_only)
     tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
-    grid = Grid(height, width, tile or DEFAULT_CORE, tuning.halo)
+    grid = Grid(height, width, tile or default_core(tuning.halo), tuning.halo)
     parameters = None if passes_through(blur, wishes.priority) else tuning.parameters
     if lazy:
         from tilepipe.lazy import restore_lazily

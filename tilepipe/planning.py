@@ -38,7 +38,7 @@ from tilepipe.runtime.memory import (
 )
 from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
-from tilepipe.tiling.grid import DEFAULT_CORE, Grid
+from tilepipe.tiling.grid import Grid, default_core
 from tilepipe.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "refocus": bool(numbers.unexplained),
         "base": numbers.base,
         "slope": numbers.slope,
+        "convolution": numbers.convolution,
     }
 
 
@@ -297,7 +298,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 def _recipe(chosen: Choices, settings: Settings) -> Recipe:
     info, tuning = chosen.info, chosen.tuning
-    core = settings.tile or DEFAULT_CORE
+    core = settings.tile or default_core(tuning.halo)
     return Recipe(
         algorithm=ALGORITHM_VERSION,
         libraries=libraries(),

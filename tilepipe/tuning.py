@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +18,13 @@ from tilepipe.errors import PsfError
 from tilepipe.image.sample import Sample
 from tilepipe.penalties import NOISE_FLOOR, Wishes, ladder, passes_through
 from tilepipe.psf.model import PSF
-from tilepipe.tiling.grid import OVERLAP, Grid
+from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, default_core
 
 __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
-TUNING_VERSION = 4
+TUNING_VERSION = 5
 """Raised whenever the same windows would give other numbers."""
 
 NANOSECONDS = 25.0
@@ -31,6 +32,12 @@ NANOSECONDS = 25.0
 
 PROBES = 2
 """Windows of the picture in which the seam error is measured, in colour: in gray it is four to eight times smaller."""
+
+WINDOW_AND_CUT = 1.6
+"""Pixels that are restored for a window and its middle, per pixel of the window."""
+
+DECIBELS_PER_OCTAVE = {"fast": 4.0, "normal": 3.0, "best": 0.5}
+"""What half the time may cost on the synthetic scene, where penalties differ five times more than on photographs."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +83,22 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
     if passes_through(psf, wishes.priority):
         return Tuning(sigma, PASS_THROUGH, 0, None, 0.0, 0.0)
     probes = sample.liveliest(PROBES)
-    rungs = ladder(wishes, noise, psf, probes)
+    rungs = ladder(wishes, noise, psf, probes, sample.clipped())
     if not seams:
         rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
         numbers = _selective(rungs[0], psf, probes) if wishes.refocus else rungs[0]
         return Tuning(sigma, numbers, rim if halo is None else halo, None, 0.0, NANOSECONDS)
     scene = SyntheticScene(psf.kernel, max(sigma, NOISE_FLOOR))
 
-    def reaches(rung: int) -> bool:
-        return Profile.of(scene.errors(rungs[rung], OVERLAP)).halo() is not None
-
     best = scene.decibels(rungs[0])  # compiles, too: what follows can be timed
-    rung = 0 if len(rungs) == 1 or reaches(0) else _first(reaches, 1, len(rungs) - 1)
-    started = time.process_time()
-    profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP, threads)
-    nanoseconds = (time.process_time() - started) / _pixels(probes, scene) / max(rungs[rung].passes, 1) * 1e9
-    while profile.halo() is None and rung < len(rungs) - 1:
-        rung += 1
-        profile = measure_profile(psf.planes, rungs[rung], probes, scene, OVERLAP, threads)
+    seams_of = Seams(psf, rungs, probes, scene, threads)
+    rung = seams_of.descend(DECIBELS_PER_OCTAVE[wishes.quality])
+    profile = seams_of.everywhere(rung)
     price = best - scene.decibels(rungs[rung]) if rung else 0.0
     numbers = _selective(rungs[rung], psf, probes) if wishes.refocus else rungs[rung]
     least = reach(psf.size) if numbers.unexplained else psf.size / 2
     chosen = max(_halo(profile), -(-int(least + 1) // HALO_STEP) * HALO_STEP) if halo is None else halo
-    return Tuning(sigma, numbers, chosen, profile, round(max(0.0, price), 1), nanoseconds)
+    return Tuning(sigma, numbers, chosen, profile, round(max(0.0, price), 1), seams_of.nanoseconds)
 
 
 def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
@@ -114,25 +114,76 @@ def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> P
 
 
 def _halo(profile: Profile) -> int:
-    """Return the halo for half the limit: the largest of many errors is luck, and a step more costs little."""
-    return profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
+    """Return the smallest halo that keeps the limit, else the widest."""
+    return profile.halo(SEAM_LIMIT) or MAX_HALO
 
 
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the smallest index in low..high for which the monotone `holds` is true, else `high`."""
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    holds(low)
-    return low
+class Seams:
+    """How far the errors of a cut reach on each rung of a ladder: measured when asked, and kept."""
+
+    def __init__(
+        self, psf: PSF, rungs: Sequence[Parameters], probes: Sequence[FloatArray], scene: SyntheticScene, threads: int
+    ) -> None:
+        self.rungs = rungs
+        self.nanoseconds = NANOSECONDS
+        self._psf, self._probes, self._scene, self._threads = psf, probes, scene, threads
+        self._profiles: dict[tuple[int, int], Profile] = {}
+
+    def descend(self, rate: float) -> int:
+        """Return the rung to take: the first that keeps the limit, or one below it that is worth its price.
+
+        `rate` is how many decibels on the synthetic scene half the time may cost.  One window of the picture decides;
+        the others, which cost as much again, are asked about the rung it chose.
+        """
+        last = len(self.rungs) - 1
+        rung = next((rung for rung in range(last) if self.least(rung).halo() is not None), last)
+        with ThreadPoolExecutor(1) as beside:
+            while rung < last:
+                next_least = beside.submit(self.least, rung + 1)
+                fits = self.liveliest(rung).halo() is not None
+                least = next_least.result()
+                if fits and not (self._pays(rung, least, rate) and self._pays(rung, self.liveliest(rung + 1), rate)):
+                    break
+                rung += 1
+        while rung < last and self.everywhere(rung).halo() is None:
+            rung += 1
+        return rung
+
+    def least(self, rung: int) -> Profile:
+        """Return the profile on the synthetic scene alone, which is gray: a lower bound for little time."""
+        return Profile.of(self._scene.errors(self.rungs[rung], OVERLAP))
+
+    def liveliest(self, rung: int) -> Profile:
+        """Return the profile on the scene and the liveliest window."""
+        return self._profile(rung, 1)
+
+    def everywhere(self, rung: int) -> Profile:
+        """Return the profile on the scene and all windows."""
+        first, rest = self._profile(rung, 1), self._profile(rung, len(self._probes))
+        return Profile(tuple(map(max, first.error, rest.error)))
+
+    def _pays(self, rung: int, softer: Profile, rate: float) -> bool:
+        """Return whether the next rung, with the halo of profile `softer`, saves more than it loses."""
+        saved = _octaves(self.rungs[rung], self.liveliest(rung)) - _octaves(self.rungs[rung + 1], softer)
+        lost = self._scene.decibels(self.rungs[rung]) - self._scene.decibels(self.rungs[rung + 1])
+        return lost <= rate * saved
+
+    def _profile(self, rung: int, count: int) -> Profile:
+        """Return the profile on the scene and window `count`, counted from 1."""
+        if (rung, count) not in self._profiles:
+            self.least(rung)  # not in the time below
+            started, probe = time.process_time(), self._probes[count - 1]
+            self._profiles[rung, count] = measure_profile(
+                self._psf.planes, self.rungs[rung], [probe], self._scene, OVERLAP, self._threads
+            )
+            work = WINDOW_AND_CUT * probe.size * max(self.rungs[rung].passes, 1)
+            self.nanoseconds = (time.process_time() - started) / work * 1e9
+        return self._profiles[rung, count]
 
 
-def _pixels(probes: Sequence[FloatArray], scene: SyntheticScene) -> int:
-    """Return how many pixels, channels counted, one profile restores: windows and their cuts, and the scene's cut."""
-    return int(sum(1.7 * window.size for window in probes) + 0.7 * scene.blurred.size)
+def _octaves(numbers: Parameters, profile: Profile) -> float:
+    """Return the logarithm to base 2 of what a pixel of the picture costs: steps, and what is computed in halos."""
+    return float(np.log2(numbers.passes * (FRAME_EDGE / default_core(_halo(profile))) ** 2))
 
 
 def check_psf_fits(psf: PSF, height: int, width: int, colours: int) -> None:

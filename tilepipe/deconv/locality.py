@@ -51,8 +51,8 @@ SEAM_EXPONENT = 0.75
 ROUNDING = 1.2e-4
 """Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..6.6e-5)."""
 
-WINDOW = 800
-"""Edge of a probe window, px: below the deepest halo there are still 256 px to look at."""
+WINDOW = 720
+"""Edge of a probe window, px: below the deepest halo there are still 176 px to look at."""
 
 BEYOND = 80
 """Pixels of a window that lie beyond the cut, on each side."""
@@ -117,17 +117,13 @@ def measure_profile(
     """
     large = [window for window in windows if min(window.shape[1:]) >= SMALLEST_WINDOW]
     with ThreadPoolExecutor(threads) as pool:
-        pairs = [
-            (
-                pool.submit(_restored, window, kernels, parameters),
-                pool.submit(_restored, _middle(window), kernels, parameters),
-            )
+        restored = [
+            [pool.submit(_restored, piece, kernels, parameters) for piece in (window, _middle(window))]
             for window in large
         ]
-        worst = pool.submit(scene.errors, parameters, overlap).result()
-        for whole, cut in pairs:
-            worst = np.maximum(worst, SAFETY * _errors(whole.result(), cut.result(), overlap))
-    return Profile.of(worst)
+        least = pool.submit(scene.errors, parameters, overlap)
+        found = [pool.submit(_errors, whole.result(), cut.result(), overlap) for whole, cut in restored]
+        return Profile.of(np.max([least.result(), *(SAFETY * errors.result() for errors in found)], axis=0))
 
 
 def _middle(window: FloatArray) -> FloatArray:
@@ -146,7 +142,17 @@ def _errors(whole: FloatArray, cut: FloatArray, overlap: int) -> npt.NDArray[np.
     depth = np.minimum(_distance_to_ends(height)[:, None], _distance_to_ends(width)[None, :])
     deepest = min(height, width) // 2 - HALO_STEP
     halos = np.minimum(np.arange(0, MAX_HALO + 1, HALO_STEP), deepest)
-    return np.array([(difference * _fade_in(depth - halo, overlap)).max() for halo in halos])
+    return np.array([_largest(difference, depth, int(halo), overlap) for halo in halos])
+
+
+def _largest(difference: FloatArray, depth: FloatArray, halo: int, overlap: int) -> float:
+    """Return the largest `difference` inside a halo, faded in over the outermost `overlap` px there."""
+    height, width = difference.shape
+    difference, depth = (plane[halo : height - halo, halo : width - halo] for plane in (difference, depth))
+    rim = max(1, min(overlap, min(difference.shape) // 2))
+    strips = [np.s_[:rim, :], np.s_[-rim:, :], np.s_[rim:-rim, :rim], np.s_[rim:-rim, -rim:]]
+    faded = [(difference[strip] * _fade_in(depth[strip] - halo, overlap)).max(initial=0) for strip in strips]
+    return float(max(*faded, difference[rim:-rim, rim:-rim].max(initial=0)))
 
 
 def _distance_to_ends(length: int) -> npt.NDArray[np.float32]:
@@ -188,6 +194,7 @@ class SyntheticScene:
         noisy = blurred + generator.normal(0, noise, self.sharp.shape)
         self.blurred: FloatArray = np.clip(noisy, 0, 1).astype(np.float32)
         self._restored: dict[Parameters, FloatArray] = {}
+        self._errors: dict[tuple[Parameters, int], npt.NDArray[np.float64]] = {}
 
     def restored(self, parameters: Parameters) -> FloatArray:
         """Return the scene (1, h, w) as `parameters` restore it; kept, as more than one thing is asked of it."""
@@ -197,8 +204,10 @@ class SyntheticScene:
 
     def errors(self, parameters: Parameters, overlap: int) -> npt.NDArray[np.float64]:
         """Return the largest encoded difference that a cut leaves inside halos of 0, 16 ... MAX_HALO px."""
-        cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)
-        return _errors(self.restored(parameters), cut, overlap)
+        if (parameters, overlap) not in self._errors:
+            cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)
+            self._errors[parameters, overlap] = _errors(self.restored(parameters), cut, overlap)
+        return self._errors[parameters, overlap]
 
     def decibels(self, parameters: Parameters) -> float:
         """Return the PSNR (dB, linear light, inside) that `parameters` reach on this scene."""

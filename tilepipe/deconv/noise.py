@@ -13,6 +13,8 @@ import scipy.optimize
 __all__ = ["Noise", "estimate_noise", "fit_noise"]
 
 FloatArray = npt.NDArray[np.float32]
+Block = tuple[float, float]
+"""Light and noise of a block."""
 
 LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """Difference of two Laplacians: blind to planes and edges along the axes (Immerkaer 1996, eq. 3)."""
@@ -65,9 +67,9 @@ def fit_noise(windows: Iterable[FloatArray]) -> Noise:
     ----------
     windows : as for :func:`estimate_noise`, whose figure is `sigma` when the noise does not grow.
     """
-    kept = [window for window in windows if window.size]
-    constant = estimate_noise(kept)
-    blocks = [block for window in kept for plane in window for block in _blocks(plane)]
+    by_channel = _blocks_by_channel(windows)
+    constant = _noise_of(by_channel)
+    blocks = [block for channel in by_channel for block in channel]
     middle = float(np.mean([light for light, _ in blocks])) if blocks else 0.0
     if constant == 0 or len(blocks) < LEVELS * SMALLEST_GROUP:
         return Noise(constant, light=middle)
@@ -109,15 +111,23 @@ def estimate_noise(windows: Iterable[FloatArray]) -> float:
     -------
     Root mean square over channels, 0.0 when no block is usable (everything clipped or too small).
     """
-    by_channel: dict[int, list[float]] = {}
+    return _noise_of(_blocks_by_channel(windows))
+
+
+def _blocks_by_channel(windows: Iterable[FloatArray]) -> list[list[Block]]:
+    by_channel: dict[int, list[Block]] = {}
     for window in windows:
         for channel, plane in enumerate(window):
-            by_channel.setdefault(channel, []).extend(level for _, level in _blocks(plane))
-    levels = [float(np.median(blocks)) for blocks in by_channel.values() if blocks]
+            by_channel.setdefault(channel, []).extend(_blocks(plane))
+    return list(by_channel.values())
+
+
+def _noise_of(by_channel: list[list[Block]]) -> float:
+    levels = [float(np.median([level for _, level in blocks])) for blocks in by_channel if blocks]
     return float(np.sqrt(np.mean(np.square(levels)))) if levels else 0.0
 
 
-def _blocks(plane: FloatArray) -> list[tuple[float, float]]:
+def _blocks(plane: FloatArray) -> list[Block]:
     """Return mean light and noise of every usable block."""
     if min(plane.shape) < LAPLACIAN.shape[0]:
         return []

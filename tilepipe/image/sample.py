@@ -48,6 +48,13 @@ class Sample:
             self._solved(known(linearise(_middle(window), self.light), self.light)) for window in self.windows
         )
 
+    def clipped(self) -> float:
+        """Return the share of pixels of which a colour is clipped; of floats nothing counts as clipped."""
+        if not np.issubdtype(self.windows[0].dtype, np.integer):
+            return 0.0
+        unknown = [np.isnan(known(linearise(window, self.light), self.light)).any(0) for window in self.windows]
+        return float(np.mean([plane.mean() for plane in unknown]))
+
     def blocks(self) -> tuple[str, ...]:
         """Return a digest of every block of ``BLOCK`` px in the windows: which parts of a picture an edit changed."""
         return tuple(
