@@ -11,6 +11,9 @@ BENCHMARKS = {
     "endtoend": ["--sizes", "300x200", "--memory", "1GB"],
     "restore": ["--made", "--cases", "1", "--edge", "80"],
     "faults": ["--size", "700x300", "--kills", "1", "--damage", "2", "--delete", "1", "--together", "2"],
+    "speed": [
+        *["--compare", "0.1", "--sizes", "0.1", "--edge", "150", "--steps", "10", "--tiles", "9", "--memory", "1GB"]
+    ],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 

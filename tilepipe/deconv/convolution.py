@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tilepipe.compiled import contracting_kernel, kernel
 
-__all__ = ["DARK", "FOURIER", "Convolution", "choose", "divide", "seen_through"]
+__all__ = ["DARK", "FOURIER", "Convolution", "choose", "divide", "seen_through", "ways"]
 
 FloatArray = npt.NDArray[np.float32]
 Array = Any
@@ -93,9 +93,14 @@ def choose(kernel: FloatArray) -> Convolution:
 
 @lru_cache(maxsize=64)
 def _chosen(taps: bytes, size: int) -> Convolution:
-    whole = np.frombuffer(taps, np.float32).reshape(size, size).astype(np.float64)
-    kernel = _cropped(whole / whole.sum())
-    return min((_separable(kernel), _taps(kernel), FOURIER), key=lambda way: way.nanoseconds)
+    kernel = np.frombuffer(taps, np.float32).reshape(size, size)
+    return min((*ways(kernel), FOURIER), key=lambda way: way.nanoseconds)
+
+
+def ways(kernel: FloatArray) -> tuple[Convolution, Convolution]:
+    """Return the two direct ways to apply the PSF `kernel`, float32 (k, k): separable, and by taps."""
+    cropped = _cropped(kernel.astype(np.float64) / kernel.sum(dtype=np.float64))
+    return _separable(cropped), _taps(cropped)
 
 
 def _cropped(kernel: Doubles) -> Doubles:

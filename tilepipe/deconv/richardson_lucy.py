@@ -30,7 +30,7 @@ from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.transforms import forward, inverse
 
-__all__ = ["find_momentum", "restore"]
+__all__ = ["find_momentum", "restore", "seen"]
 
 FloatArray = npt.NDArray[np.float32]
 Array = Any
@@ -83,7 +83,7 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
         np.maximum(y, np.float32(DARK), out=y)
         ones[...] = 1  # seen through the PSF they are M, as K 1 = 1
         known = np.where(np.isfinite(y), np.float32(1), np.float32(np.nan))
-        _seen(work, spectrum, way, channel, ones, known, work.e[1, channel])
+        seen(work, spectrum, way, channel, ones, known, work.e[1, channel])
     return ways
 
 
@@ -91,14 +91,14 @@ def _step(work: Workspace, spectrum: Spectrum, ways: list[Convolution], lam: flo
     """One accelerated step; x <- the next one, d <- this one, by way of the prediction."""
     _predict(work.x, work.d, np.float32(momentum))
     for channel, way in enumerate(ways):
-        _seen(work, spectrum, way, channel, work.x[channel], work.y[channel], work.e[0, channel])
+        seen(work, spectrum, way, channel, work.x[channel], work.y[channel], work.e[0, channel])
     _apply(work.x, work.e[0], work.e[1], np.float32(lam))
 
 
-def _seen(
+def seen(
     work: Workspace, spectrum: Spectrum, way: Convolution, channel: int, x: FloatArray, y: FloatArray, out: FloatArray
 ) -> None:
-    """``out <- K^T (M y / Kx)``."""
+    """``out <- K^T (M y / Kx)`` of a channel, float32 (h, w); `way` is how its PSF is applied."""
     if way.kind != "fourier":
         seen_through(way, x, y, out)
         return

@@ -7,6 +7,7 @@ A chunk waits for those of its tiles that are made in its band; the others are d
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,23 +70,20 @@ def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
     touching = {
         index: [(t.row, t.column) for t in job.grid.touching(boxes[index[0]][index[1]])] for index in todo.chunks
     }
-    waiting = sorted(todo.chunks, key=lambda index: (touching[index][-1], index))
-    tiles = list(todo.tiles)
+    # a chunk can be blended once the last of its tiles that is still to be made was: tiles are made row by row
+    left = set(todo.tiles)
+    last = {index: max((tile for tile in touching[index] if tile in left), default=(-1, -1)) for index in todo.chunks}
+    waiting = deque(sorted(todo.chunks, key=lambda index: (last[index], index)))
+    tiles = deque(sorted(todo.tiles))
+    restore, blend = delayed(restore_tile, pure=False), delayed(blend_chunk, pure=False)
     while tiles or waiting:
         made: dict[Index, Any] = {}
         while tiles and len(made) < BAND_TASKS // 2:
-            row, column = tiles.pop(0)
-            made[row, column] = delayed(restore_tile, pure=False)(
-                folder, row, column, dask_key_name=f"restore-{row}-{column}"
-            )
-        left = set(tiles)
-        ready = [index for index in waiting if left.isdisjoint(touching[index])][:BAND_TASKS]
+            row, column = tiles.popleft()
+            made[row, column] = restore(folder, row, column, dask_key_name=f"restore-{row}-{column}")
         tasks = list(made.values())
-        for index in ready:
+        while waiting and len(tasks) < len(made) + BAND_TASKS and (not tiles or last[waiting[0]] < tiles[0]):
+            index = waiting.popleft()
             before = [made[tile] for tile in touching[index] if tile in made]
-            tasks.append(
-                delayed(blend_chunk, pure=False)(folder, *index, before, dask_key_name=f"blend-{index[0]}-{index[1]}")
-            )
-        blended = set(ready)
-        waiting = [index for index in waiting if index not in blended]
+            tasks.append(blend(folder, *index, before, dask_key_name=f"blend-{index[0]}-{index[1]}"))
         yield tasks
