@@ -42,8 +42,8 @@ LEAST_KNOWN = 0.02
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
     """As :func:`tilepipe.deconv.solvers.restore`; within half a PSF of the frame's edge nothing counts as known."""
     ways = _begin(work, spectrum)
-    for momentum in parameters.momentum:
-        _step(work, spectrum, ways, parameters.lam, momentum)
+    for following in (*parameters.momentum[1:], 0.0):
+        _step(work, spectrum, ways, parameters.lam, following)
     return work.x
 
 
@@ -54,11 +54,14 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
     """
     ways = _begin(work, spectrum)
     series, momentum = [], 0.0
+    before: FloatArray = work.x.copy()
     last: FloatArray | None = None
     for _ in range(steps):
         series.append(momentum)
-        predicted = np.maximum(work.x + np.float32(momentum) * (work.x - work.d), np.float32(DARK))
-        _step(work, spectrum, ways, lam, momentum)
+        predicted = np.maximum(work.x + np.float32(momentum) * (work.x - before), np.float32(DARK))
+        before[...] = work.x
+        work.x[...] = predicted
+        _step(work, spectrum, ways, lam, 0.0)
         change = work.x - predicted
         if last is not None:
             share = float((change * last).sum(dtype=np.float64) / max((last * last).sum(dtype=np.float64), 1e-30))
@@ -87,12 +90,11 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
     return ways
 
 
-def _step(work: Workspace, spectrum: Spectrum, ways: list[Convolution], lam: float, momentum: float) -> None:
-    """One accelerated step; x <- the next one, d <- this one, by way of the prediction."""
-    _predict(work.x, work.d, np.float32(momentum))
+def _step(work: Workspace, spectrum: Spectrum, ways: list[Convolution], lam: float, following: float) -> None:
+    """One step from the prediction in x; d <- its result, x <- the next prediction, with the momentum `following`."""
     for channel, way in enumerate(ways):
         seen(work, spectrum, way, channel, work.x[channel], work.y[channel], work.e[0, channel])
-    _apply(work.x, work.e[0], work.e[1], np.float32(lam))
+    _advance(work.x, work.d, work.e[0], work.e[1], np.float32(lam), np.float32(following))
 
 
 def seen(
@@ -111,23 +113,6 @@ def seen(
 
 
 @kernel
-def _predict(x: Array, last: Array, momentum: Array) -> None:
-    """``last, x <- x, max(x + momentum (x - last), DARK)`` for float32 (c, h, w)."""
-    channels, height, _ = x.shape
-    for c in range(channels):
-        for i in range(height):
-            _predict_row(x[c, i], last[c, i], momentum)
-
-
-@kernel
-def _predict_row(x: Array, last: Array, momentum: Array) -> None:
-    for j in range(x.shape[0]):
-        here = x[j]
-        x[j] = max(here + momentum * (here - last[j]), np.float32(DARK))
-        last[j] = here
-
-
-@kernel
 def _times_conjugate(otf: Array, spectrum: Array) -> None:
     """``spectrum <- conj(otf) spectrum``, complex64 (h, w)."""
     height, width = spectrum.shape
@@ -137,13 +122,15 @@ def _times_conjugate(otf: Array, spectrum: Array) -> None:
 
 
 @kernel
-def _apply(x: Array, seen: Array, share: Array, lam: Array) -> None:
-    """``x <- x / (1 + lam D^T (Dx / |Dx|)) seen / share``, |Dx| joint over the colours; float32 (c, h, w).
+def _advance(x: Array, last: Array, seen: Array, share: Array, lam: Array, momentum: Array) -> None:
+    """``n = x / (1 + lam D^T (Dx / |Dx|)) seen / share``; ``x, last <- max(n + momentum (n - last), DARK), n``.
 
-    Differences across the frame's edge count as none; the denominator is at least a quarter.
+    |Dx| is joint over the colours; all float32 (c, h, w).  Differences across the frame's edge count as none; the
+    denominator is at least a quarter.
     """
     channels, height, width = x.shape
     norm = np.zeros(width, np.float32)
+    new = np.zeros(width, np.float32)
     flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
     flow_x = np.zeros(width + 1, np.float32)
     for i in range(height):
@@ -156,10 +143,33 @@ def _apply(x: Array, seen: Array, share: Array, lam: Array) -> None:
                 norm[j] = lam / np.sqrt(norm[j])
             norm[width - 1] = np.float32(0)
         for c in range(channels):
+            _scale(x[c, i], seen[c, i], share[c, i], new)
             if lam > 0:
                 _flow_down(x[c, i], x[c, below], norm, flow_y[c, here])
                 _flow_along(x[c, i], norm, flow_x)
-            _update(flow_y[c, above], flow_y[c, here], flow_x, seen[c, i], share[c, i], x[c, i])
+                _smooth(flow_y[c, above], flow_y[c, here], flow_x, new)
+            _predict(new, momentum, x[c, i], last[c, i])
+
+
+@kernel
+def _scale(x: Array, seen: Array, share: Array, new: Array) -> None:
+    for j in range(x.shape[0]):
+        factor = seen[j] / share[j] if share[j] > np.float32(LEAST_KNOWN) else np.float32(1)
+        new[j] = x[j] * max(factor, np.float32(0))
+
+
+@kernel
+def _smooth(above: Array, here: Array, along: Array, new: Array) -> None:
+    for j in range(new.shape[0]):
+        pull = above[j] - here[j] + along[j] - along[j + 1]
+        new[j] /= max(np.float32(1) + pull, np.float32(0.25))
+
+
+@kernel
+def _predict(new: Array, momentum: Array, x: Array, last: Array) -> None:
+    for j in range(new.shape[0]):
+        x[j] = max(new[j] + momentum * (new[j] - last[j]), np.float32(DARK))
+        last[j] = new[j]
 
 
 @kernel
@@ -180,11 +190,3 @@ def _flow_along(row: Array, norm: Array, flow: Array) -> None:
     """flow[j + 1] leaves pixel j to the right."""
     for j in range(row.shape[0] - 1):
         flow[j + 1] = (row[j + 1] - row[j]) * norm[j]
-
-
-@kernel
-def _update(above: Array, here: Array, along: Array, seen: Array, share: Array, x: Array) -> None:
-    for j in range(x.shape[0]):
-        pull = above[j] - here[j] + along[j] - along[j + 1]
-        factor = seen[j] / share[j] if share[j] > np.float32(LEAST_KNOWN) else np.float32(1)
-        x[j] *= max(factor, np.float32(0)) / max(np.float32(1) + pull, np.float32(0.25))
