@@ -95,8 +95,8 @@ class Rung:
     r1: float
     steps: int
     closing: int
-    r2: float = 6.0
-    growth: float = 1.0
+    r2: float = 10.0
+    growth: float = 1.1
 
 
 FEW_CLIPPED, LAMP_STEPS = 2e-4, 16
@@ -112,32 +112,32 @@ PATIENT = ("sparse", "log")
 LADDERS = {
     "fast": (
         Rung(30, 6, 1),
-        Rung(14, 7, 1, growth=1.1),
-        Rung(7, 7, 1, growth=1.1),
-        Rung(3.5, 9, 1, growth=1.1),
+        Rung(14, 7, 1),
+        Rung(7, 7, 1),
+        Rung(3.5, 9, 1),
         Rung(1.75, 12, 1, growth=1.05),
-        Rung(0.85, 16, 1),
-        Rung(0.4, 16, 1),
+        Rung(0.85, 16, 1, growth=1.0),
+        Rung(0.4, 16, 1, growth=1.0),
     ),
     "normal": (
         Rung(30, 10, 2),
-        Rung(20, 8, 2, growth=1.15),
-        Rung(14, 8, 2, growth=1.1),
-        Rung(10, 8, 2, growth=1.1),
-        Rung(7, 8, 2, growth=1.1),
-        Rung(3.5, 10, 2, growth=1.1),
+        Rung(20, 8, 2),
+        Rung(14, 8, 2),
+        Rung(10, 8, 2),
+        Rung(7, 8, 2),
+        Rung(3.5, 10, 2),
         Rung(1.75, 14, 2, growth=1.05),
-        Rung(0.85, 18, 2),
-        Rung(0.4, 20, 2),
+        Rung(0.85, 18, 2, growth=1.0),
+        Rung(0.4, 20, 2, growth=1.0),
     ),
     "best": (
-        Rung(30, 24, 6, r2=10),
-        Rung(14, 24, 6),
-        Rung(7, 24, 6, growth=1.05),
-        Rung(3.5, 28, 6, growth=1.05),
-        Rung(1.75, 40, 6),
-        Rung(0.85, 40, 6),
-        Rung(0.4, 40, 6),
+        Rung(30, 24, 6, growth=1.0),
+        Rung(14, 24, 6, growth=1.0),
+        Rung(7, 24, 6, growth=1.0),
+        Rung(3.5, 28, 6, growth=1.0),
+        Rung(1.75, 40, 6, growth=1.0),
+        Rung(0.85, 40, 6, growth=1.0),
+        Rung(0.4, 40, 6, growth=1.0),
     ),
 }
 """For each quality the steps, the best picture of most PSFs first, the most local last.

@@ -114,8 +114,8 @@ def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> P
 
 
 def _halo(profile: Profile) -> int:
-    """Return the smallest halo that keeps the limit, else the widest."""
-    return profile.halo(SEAM_LIMIT) or MAX_HALO
+    """Return the halo for half the limit: the largest of many errors is luck, and a step more costs little."""
+    return profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
 
 
 class Seams:

@@ -39,7 +39,7 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 8.0
+SAFETY = 10.0
 """Predicted error over that in the picture's windows: they hold 5,000 px of seams, a picture many more."""
 
 SEAM_REFERENCE = 13_500
