@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tile : largest core edge, px, at least 64; None chooses.
     halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
     dtype : samples of the output; None keeps the input's.
-    memory : budget of the whole process (of each worker on a cluster), "512MB"; None: half of what is free.
+    memory : budget of the whole process (of each worker on a cluster), "512MB"; "auto" or None: half of what is free.
     jobs : tiles in flight; None: as many as cores and memory allow.
     scheduler : "threads", "tcp://host:port" or "file:PATH".
     cache : cache folder; None: the user's.
@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: leave it out to have it chosen")
         if self.jobs is not None and self.jobs < 1:
             raise SettingsError(f"jobs is {self.jobs}; at least 1 tile must be in flight")
-        if self.memory is not None:
+        if self.memory is not None and self.memory != "auto":
             parse_bytes(self.memory)
         if self.cache_limit is not None:
             parse_bytes(self.cache_limit, "cache_limit")
@@ -132,7 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def memory_bytes(self) -> int | None:
         """The budget in bytes."""
-        return None if self.memory is None else parse_bytes(self.memory)
+        return None if self.memory in (None, "auto") else parse_bytes(str(self.memory))
 
 
 @dataclass(frozen=True)

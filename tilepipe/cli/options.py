@@ -27,7 +27,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--force": {"is_flag": True, "help": "Take an uncertain PSF, begin though the disk may not suffice."},
     "--memory": {
         "metavar": "SIZE",
-        "help": "Budget of the whole process, 512MB or 2GiB (default: half of what is free).",
+        "help": "Budget of the whole process, 512MB or 2GiB (auto: half of what is free, the default).",
     },
     "--jobs": {
         "short": "-j",

@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ __all__ = [
     "used_memory",
 ]
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def used_memory() -> int:
@@ -50,13 +51,32 @@ def forget_peak() -> None:
 
 
 def available() -> int:
-    """Return the memory that can be had without swapping, the control group's limit included."""
-    free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):
-        limit = (CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, max(0, int(limit) - int((CGROUP / "memory.current").read_text())))
-    return free
+    """Return the memory that can be had without swapping, the limits of all control groups round us included."""
+    return min(int(psutil.virtual_memory().available), *_left_in_groups())
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yield what each control group that this process is in has left: version 2, and version 1's for memory.
+
+    A container sees its own group as the root; outside of one a group may lie deep, and each above it counts.
+    """
+    yield sys.maxsize
+    with contextlib.suppress(OSError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            root, limit, used = (
+                (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+                if kinds
+                else (CGROUP, "memory.max", "memory.current")
+            )
+            own = root / path.lstrip("/")
+            for group in (own, *own.parents):
+                if group != root and root not in group.parents:
+                    break
+                with contextlib.suppress(OSError, ValueError):  # no limit: no file, or "max"
+                    yield max(0, int((group / limit).read_text()) - int((group / used).read_text()))
 
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX = -3, -1, -8
