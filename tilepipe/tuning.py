@@ -36,6 +36,9 @@ PROBES = 2
 WINDOW_AND_CUT = 1.6
 """Pixels that are restored for a window and its middle, per pixel of the window."""
 
+AIM = 0.65
+"""Share of the seam limit that a halo is chosen for, where one reaches that."""
+
 DECIBELS_PER_OCTAVE = {"fast": 8.0, "normal": 5.0, "best": 0.5}
 """What half the time may cost on the synthetic scene, where penalties differ five times more than on photographs.
 
@@ -117,8 +120,8 @@ def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> P
 
 
 def _halo(profile: Profile) -> int:
-    """Return the halo for half the limit: the largest of many errors is luck, and a step more costs little."""
-    return profile.halo(SEAM_LIMIT / 2) or profile.halo(SEAM_LIMIT) or MAX_HALO
+    """Return the halo to take: below the limit by a third, as the largest of many errors is luck."""
+    return profile.halo(AIM * SEAM_LIMIT) or profile.halo(SEAM_LIMIT) or MAX_HALO
 
 
 class Seams:

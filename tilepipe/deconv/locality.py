@@ -39,8 +39,8 @@ MAX_HALO = 192
 SEAM_LIMIT = 1 / 255
 """Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
 
-SAFETY = 10.0
-"""Predicted error over that in the picture's windows: they hold 5,000 px of seams, a picture many more."""
+SAFETY = 13.0
+"""Predicted error over that in the picture's windows: they hold 4,500 px of seams, a picture many more."""
 
 SEAM_REFERENCE = 13_500
 """Length of seams, px, for which SAFETY was measured (2000 x 1500 in tiles of 384)."""
