@@ -27,8 +27,9 @@ lint: $(READY)            ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)           ## measure; results go to benchmarks/results
-	$(BIN)/python -m benchmarks
+bench: $(READY)           ## measure speed beside others (20 minutes, 8 GB of disk); the table goes to benchmarks/results
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m benchmarks.speed --out benchmarks/results
 
 clean:
 	rm -rf $(VENV) demo

@@ -8,7 +8,6 @@ import pytest
 
 BENCHMARKS = {
     "seams": ["--width", "420", "--height", "380", "--tiles", "200", "--psfs", "gaussian 2"],
-    "endtoend": ["--sizes", "300x200", "--memory", "1GB"],
     "restore": ["--made", "--cases", "1", "--edge", "80"],
     "faults": ["--size", "700x300", "--kills", "1", "--damage", "2", "--delete", "1", "--together", "2"],
     "speed": [

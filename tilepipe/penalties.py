@@ -177,8 +177,6 @@ def ladder(
         return [_lucy(level, strength, psf, windows[0], max(1, round(LUCY_STEPS[wishes.quality] * wishes.tolerance)))]
     share = 10 ** (-COSINE_DECADES * wishes.priority)
     rungs = [rung_at(rung, level, strength, share) for rung in LADDERS[wishes.quality]]
-    if clipped > FEW_CLIPPED:
-        rungs = [replace(rung, growth=1.0, steps=max(rung.steps, LAMP_STEPS)) for rung in rungs]
     if wishes.solver in PATIENT:
         rungs = [replace(rung, growth=1.0, steps=2 * rung.steps, closing=2 * rung.closing) for rung in rungs]
     if wishes.solver == "sparse":
@@ -190,7 +188,11 @@ def ladder(
         lam = _digits(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * ease * level.sigma**2)
         r2 = _digits(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
         rungs = [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in rungs]
-    return _ended(rungs, wishes, psf, windows[0])
+    rungs = _ended(rungs, wishes, psf, windows[0])
+    if clipped > FEW_CLIPPED:
+        least = round(LAMP_STEPS * min(1.0, wishes.tolerance))
+        rungs = [replace(rung, growth=1.0, steps=max(rung.steps, least)) for rung in rungs]
+    return rungs
 
 
 def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
