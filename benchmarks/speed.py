@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -305,7 +306,7 @@ def run(picture: Path, kernel: Path, cache: Path, memory: str, *more: str) -> Ro
     found = timed([sys.executable, "-m", "tilepipe", *command, "--overwrite", *more])
     report = json.loads(found["stdout"])
     stages = {
-        line.split()[0]: float(line.split(" in ")[1].split()[0])
+        line.split()[0]: seconds_of(line.split(" in ")[1])
         for line in found["stderr"].splitlines()
         if " in " in line and line.split()[0] == "restore"
     }
@@ -318,6 +319,12 @@ def run(picture: Path, kernel: Path, cache: Path, memory: str, *more: str) -> Ro
         "projected": memory_of["projected"],
         "steps": report["recipe"]["steps"],
     }
+
+
+def seconds_of(text: str) -> float:
+    """Read "4.2 s" or "3 min 20 s"."""
+    numbers = [float(number) for number in re.findall(r"[\d.]+", text)]
+    return numbers[0] if len(numbers) == 1 else 60 * numbers[0] + numbers[1]
 
 
 def timed(command: list[Any]) -> Row:

@@ -329,7 +329,9 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
         channels=info.colours,
         stored=recipe.planes,
         planning=peak_memory(),
-        planes=0 if recipe.solver == "identity" else workspace_planes(recipe.solved),
+        planes=0
+        if recipe.solver == "identity"
+        else workspace_planes(recipe.solved, spectra=recipe.parameters.keeps_spectra),
         extra=SELECTIVE_PLANES * bool(recipe.parameters.unexplained)
         + 3 * info.colours * recipe.luminance_only
         + recipe.solved,

@@ -37,14 +37,14 @@ def test_a_plan_that_fits_is_projected_below_its_budget():
 
 
 def test_what_does_not_fit_names_ways_out_that_do():
-    plan = plan_memory(MODEL, GRID, 345_000_000, 2)
+    plan = plan_memory(MODEL, GRID, 360_000_000, 2)
     assert plan.jobs == 1
     with pytest.raises(DoesNotFitError, match="--memory") as error:
         check_memory(plan, MODEL, GRID)
     text = str(error.value)
     tile = int(text.split("--tile ")[1].split()[0])
     smaller = Grid(4000, 6000, tile, 128)
-    check_memory(plan_memory(MODEL, smaller, 345_000_000, 2), MODEL, smaller)
+    check_memory(plan_memory(MODEL, smaller, 360_000_000, 2), MODEL, smaller)
     memory = int(text.split("--memory ")[1].split("MB")[0]) * 10**6
     check_memory(plan_memory(MODEL, GRID, memory, 1), MODEL, GRID)
 

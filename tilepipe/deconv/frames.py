@@ -107,7 +107,8 @@ class Workspace:
     product, spare_spectrum, spare_plane : room for transforms on their way.
     """
 
-    def __init__(self, channels: int, shape: tuple[int, int]) -> None:
+    def __init__(self, channels: int, shape: tuple[int, int], *, spectra: bool = True) -> None:
+        """Allocate; a solver that keeps no spectrum of x (Richardson-Lucy) does without `spectra`."""
         height, width = shape
         self.shape = shape
         self.channels = channels
@@ -115,14 +116,14 @@ class Workspace:
         self.x = np.zeros_like(self.y)
         self.d = np.zeros_like(self.y)
         self.e = np.zeros((2, channels, height, width), np.float32)
-        self.spectra = np.zeros((channels, height, width // 2 + 1), np.complex64)
+        self.spectra = np.zeros((channels if spectra else 0, height, width // 2 + 1), np.complex64)
         self.product = np.zeros((height, width // 2 + 1), np.complex64)
         self.spare_spectrum = np.zeros_like(self.product)
         self.spare_plane = np.zeros(shape, np.float32)
 
 
-def workspace_planes(channels: int) -> int:
+def workspace_planes(channels: int, *, spectra: bool = True) -> int:
     """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
     and three on their way.
     """
-    return 6 * channels + 3
+    return (6 if spectra else 5) * channels + 3

@@ -58,6 +58,11 @@ class Parameters:
     convolution: str = "Fourier"
 
     @property
+    def keeps_spectra(self) -> bool:
+        """Whether the solver keeps the spectrum of x from step to step."""
+        return self.solver != "richardson-lucy"
+
+    @property
     def passes(self) -> float:
         """What the restoration costs, in steps: a closing one denoises besides, a selective one is done twice."""
         return (self.steps + 2.2 * self.closing) * (2 if self.unexplained else 1)

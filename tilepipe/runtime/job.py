@@ -97,7 +97,7 @@ class Job:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return Workspace(self.recipe.solved, self.grid.frame_shape)
+            return Workspace(self.recipe.solved, self.grid.frame_shape, spectra=self.recipe.parameters.keeps_spectra)
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep `workspace` for the next tile."""

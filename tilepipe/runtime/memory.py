@@ -88,7 +88,7 @@ LARGE_BLOCK = 1 << 17
 HEAPS = 2
 """Heaps that all threads share; left alone glibc gives each its own, with its own leavings: 70 MB more at 24 Mpx."""
 
-LARGEST_KEPT, MOST_KEPT = 12 << 20, 64 << 20
+LARGEST_KEPT, MOST_KEPT = 12 << 20, 24 << 20
 """While tiles are restored: smaller blocks stay with the process when they are freed, up to so many bytes at the end of
 a heap.  What a tile needs for a moment the next one needs again, and a fresh page costs 3 us, a quarter of the time.
 """

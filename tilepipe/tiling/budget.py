@@ -16,7 +16,7 @@ __all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memo
 SLACK = 1.05
 """What allocators and page tables add to the sum, measured at 1..4 %."""
 
-RUNTIME = 36_000_000
+RUNTIME = 48_000_000
 """Bytes by which the process grows beside what it works on: graph, event loop, codecs, what the heaps keep."""
 
 CODEC_COPIES = 2
@@ -73,7 +73,7 @@ class StageModel:
         solving = 4 * self.extra * frame
         reading = (self.pixel + 12) * frame  # samples, and three planes of the channel being decoded
         writing = CODEC_COPIES * 4 * self.stored * stored
-        blending = CODEC_COPIES * 4 * self.stored * (stored + self.chunk)
+        blending = 2 * CODEC_COPIES * 4 * self.stored * self.chunk  # the chunk, and the rows of tiles that it needs
         return workspace + max(solving, reading, writing, blending)
 
     def restore(self, grid: Grid, jobs: int) -> int:

@@ -52,7 +52,7 @@ def restore_in_frame(
     floor = _floor(work.y[(slice(None), *place)], spectrum.reach, tile.stored.within(inside))
     stored = (slice(None), *tile.stored.within(frame))
     if not parameters.unexplained:
-        return np.maximum(restore(work, spectrum, parameters)[stored], floor)
+        return np.maximum(restore(work, spectrum, parameters)[stored], floor, out=floor)
     mask = restore_blurred(work, spectrum, parameters, work.x.copy())
     return np.concatenate([np.maximum(work.x[stored], floor), mask[None][stored]])
 
