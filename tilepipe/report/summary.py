@@ -75,7 +75,7 @@ def _seam_text(plan: Plan) -> str:
         return "none"
     text = f"at most {plan.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
     if tuning.price:
-        text += f"; softer data term, so that the halo suffices: about {tuning.price:.1f} dB given up"
+        text += f"; softer data term for a narrower halo: about {tuning.price:.1f} dB given up"
     if plan.seam > SEAM_LIMIT:
         text += "; above the limit: seams may show, leave --halo out to have it chosen"
     return text
