@@ -120,11 +120,11 @@ def _solve(
     `eigenvalues` are those of the prior's normal operator along rows and columns, which add up.
     """
     state, otf, r1 = work.spectra[channel], spectrum.otf(channel), np.float32(parameters.r1)
+    forward(pull_of_prior, work.spare_spectrum)
     multiply(otf, state, work.product)
-    source = inverse(work.product, work.spare_plane)
+    source = inverse(work.product, work.x[channel])  # x is known by its spectrum, and its memory free until the end
     noise = (np.float32(parameters.base), np.float32(parameters.slope))
     data_pass(work.y[channel], work.d[channel], source, r1, *noise, spectrum.taper_y, spectrum.taper_x)
     forward(source, work.product)
-    forward(pull_of_prior, work.spare_spectrum)
     add_step(state, work.product, work.spare_spectrum, otf, *eigenvalues, r1, np.float32(weight))
     inverse(work.product, work.x[channel])

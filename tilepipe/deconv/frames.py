@@ -104,7 +104,7 @@ class Workspace:
     y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
     x : float32 (c, h, w), the start on entry, the restored picture on return.
     d, e : float32 (c, h, w) and (2, c, h, w), the solver's own state; spectra : complex64 (c, h, w // 2 + 1), of x.
-    product, spare_spectrum, spare_plane : room for transforms on their way.
+    product, spare_spectrum : room for transforms on their way.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int], *, spectra: bool = True) -> None:
@@ -119,11 +119,10 @@ class Workspace:
         self.spectra = np.zeros((channels if spectra else 0, height, width // 2 + 1), np.complex64)
         self.product = np.zeros((height, width // 2 + 1), np.complex64)
         self.spare_spectrum = np.zeros_like(self.product)
-        self.spare_plane = np.zeros(shape, np.float32)
 
 
 def workspace_planes(channels: int, *, spectra: bool = True) -> int:
     """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
-    and three on their way.
+    and two on their way.
     """
-    return (6 if spectra else 5) * channels + 3
+    return (6 if spectra else 5) * channels + 2

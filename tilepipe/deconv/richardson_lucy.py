@@ -106,9 +106,8 @@ def seen(
         return
     otf = spectrum.otf(channel)
     multiply(otf, forward(x, work.product), work.product)
-    ratio = inverse(work.product, work.spare_plane)
-    divide(y, ratio)
-    _times_conjugate(otf, forward(ratio, work.product))
+    divide(y, inverse(work.product, out))
+    _times_conjugate(otf, forward(out, work.product))
     inverse(work.product, out)
 
 
