@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -238,7 +239,6 @@ def beside(folder: Path, size: float, arguments: argparse.Namespace) -> Iterable
         picture, kernel = blurred(folder, size, psf), folder / "psf.tif"
         psf.save(kernel, overwrite=True)
         pixels = np.prod(tifffile.memmap(picture, mode="r").shape[:2])
-        found = {}
         lucy = ["--solver", "richardson-lucy", "--tolerance", str(arguments.steps / 40)]
         ours = run(picture, kernel, folder / "cache", arguments.memory, *lucy)
         rows = [
@@ -296,7 +296,7 @@ def whole(folder: Path, size: float, arguments: argparse.Namespace) -> Iterable[
             "peak / projected": round(found["peak"] / found["projected"], 2),
             **again,
         }
-        subprocess.run(["rm", "-rf", str(folder / "cache")], check=True)
+        shutil.rmtree(folder / "cache")
 
 
 def run(picture: Path, kernel: Path, cache: Path, memory: str, *more: str) -> Row:

@@ -161,11 +161,11 @@ class Seams:
 
     def liveliest(self, rung: int) -> Profile:
         """Return the profile on the scene and the liveliest window."""
-        return self._profile(rung, 1)
+        return self._profile(rung, 0)
 
     def everywhere(self, rung: int) -> Profile:
         """Return the profile on the scene and all windows."""
-        found = [self._profile(rung, count + 1).error for count in range(len(self._probes))]
+        found = [self._profile(rung, window).error for window in range(len(self._probes))]
         return Profile(tuple(map(max, zip(*found, strict=True))))
 
     def _pays(self, rung: int, softer: Profile, rate: float) -> bool:
@@ -174,17 +174,17 @@ class Seams:
         lost = self._scene.decibels(self.rungs[rung]) - self._scene.decibels(self.rungs[rung + 1])
         return lost <= rate * saved
 
-    def _profile(self, rung: int, count: int) -> Profile:
-        """Return the profile on the scene and window `count`, counted from 1."""
-        if (rung, count) not in self._profiles:
+    def _profile(self, rung: int, window: int) -> Profile:
+        """Return the profile on the scene and one window."""
+        if (rung, window) not in self._profiles:
             self.least(rung)  # not in the time below
-            started, probe = time.process_time(), self._probes[count - 1]
-            self._profiles[rung, count] = measure_profile(
+            started, probe = time.process_time(), self._probes[window]
+            self._profiles[rung, window] = measure_profile(
                 self._psf.planes, self.rungs[rung], [probe], self._scene, OVERLAP, self._threads
             )
             work = WINDOW_AND_CUT * probe.size * max(self.rungs[rung].passes, 1)
             self.nanoseconds = (time.process_time() - started) / work * 1e9
-        return self._profiles[rung, count]
+        return self._profiles[rung, window]
 
 
 def _octaves(numbers: Parameters, profile: Profile) -> float:

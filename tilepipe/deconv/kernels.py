@@ -69,6 +69,7 @@ def prior_pass(
     """
     channels, height, width = x.shape
     factor = np.zeros(width, np.float32)
+    light = np.zeros(width, np.float32)
     flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
     flow_x = np.zeros(width + 1, np.float32)
     for i in range(height - 1):
@@ -76,7 +77,7 @@ def prior_pass(
         for c in range(channels):
             _add_squares(x[c, i], x[c, i + 1], e[0, c, i], e[1, c, i], factor)
         if slope > 0:
-            _times_variance(x, i, base, slope, flow_x, factor)
+            _times_variance(x, i, base, slope, light, factor)
         if table.size:
             _look_up(factor, table, per_unit)
         else:
@@ -164,7 +165,6 @@ def _times_variance(x: Array, i: int, base: Array, slope: Array, light: Array, s
     for j in range(squares.shape[0]):
         mean = min(max(light[j] / np.float32(channels), np.float32(0)), np.float32(1))
         squares[j] *= base + slope * mean
-    light[:] = np.float32(0)
 
 
 @kernel

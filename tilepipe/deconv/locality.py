@@ -43,7 +43,7 @@ SAFETY = 13.0
 """Predicted error over that in the picture's windows: they hold 4,500 px of seams, a picture many more."""
 
 SEAM_REFERENCE = 13_500
-"""Length of seams, px, for which SAFETY was measured (2000 x 1500 in tiles of 384)."""
+"""Length of seams, px, to which predictions are scaled (2000 x 1500 in tiles of 384; SAFETY is from tiles of 700)."""
 
 SEAM_EXPONENT = 0.75
 """How the largest error falls on shorter seams: 384 to 700 px tiles halve the length and the error (1.4..3x)."""

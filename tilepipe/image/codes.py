@@ -30,7 +30,7 @@ def search_codes(values: Array, bits: Array, thresholds: Array, first: Array, ou
     give 0.
 
     Between two entries a curve is nearly straight: the lower half says which code to begin at, and few steps, mostly
-    none, lead to the right one; halving the interval took fifteen times as long.
+    none, lead to the right one; halving the interval took three to four times as long.
     """
     for i in range(values.size):
         value = values[i]
