@@ -58,7 +58,7 @@ def test_psf_make_overwrites_when_asked(tilepipe, tmp_path):
     (tmp_path / "psf.tif").write_bytes(b"old")
     done = tilepipe("psf", "make", "disk", "--radius", 2, "-o", "psf.tif", "--overwrite", cwd=tmp_path)
     assert done.returncode == 0
-    assert PSF.load(tmp_path / "psf.tif").size == 5
+    assert PSF.load(tmp_path / "psf.tif").size == 7
 
 
 def test_psf_show_draws_it(tilepipe, psf):

@@ -10,8 +10,8 @@ whole pixels (one Fourier transform each); from the best of them the simplex sea
 Journal 7, 1965) goes on over parameters and sub-pixel d together, without derivatives.
 
 To be moved by part of a pixel a shape is rendered twice as fine and then seen through the pixel that its function
-in `tilepipe.psf.shapes` uses: a point for the Gaussian, the pixel's area for the disk, the bilinear tent for the
-line.  Interpolating the line of whole pixels instead leaves a true line with a fit of 0.90.
+in `tilepipe.psf.shapes` uses: the band of the grid for Gaussian and disk, the spread of a path's point for the line.
+Interpolating the line of whole pixels instead leaves a true line with a fit of 0.90.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _gaussian(target: _Target) -> Nearest:
     def sigma(search: Sequence[float]) -> float:
         return min(max(search[0], 0.3), largest)
 
-    family = _Family(lambda search, fineness: shapes.gaussian(fineness * sigma(search)), _point, largest / 2)
+    family = _Family(lambda search, fineness: shapes.gaussian(fineness * sigma(search)), _band, largest / 2)
     found, fit = target.nearest(family, [(width * target.spread,) for width in WIDTHS])
     return Nearest("gaussian", {"sigma": sigma(found) * target.scale}, fit)
 
@@ -178,7 +178,7 @@ def _disk(target: _Target) -> Nearest:
 
     # a search comes back to the same 1/64 px, and a disk takes long to render
     disk = lru_cache(shapes.disk)
-    family = _Family(lambda search, fineness: disk(fineness * radius(search)), _area, 8.0)
+    family = _Family(lambda search, fineness: disk(fineness * radius(search)), _band, 8.0)
     found, fit = target.nearest(family, [(2 * width * target.spread,) for width in WIDTHS])
     return Nearest("disk", {"radius": radius(found) * target.scale}, fit)
 
@@ -197,25 +197,18 @@ def _motion(target: _Target) -> Nearest:
     reach = math.sqrt(12) * target.principal_spread
     turns = target.principal_angle + np.arange(TURNS) * math.pi / TURNS
     paths = [(width * reach * math.cos(turn), width * reach * math.sin(turn)) for width in WIDTHS for turn in turns]
-    found, fit = target.nearest(_Family(render, _tent, LARGEST_PSF // 2, STARTS), paths)
+    found, fit = target.nearest(_Family(render, _spread, LARGEST_PSF // 2, STARTS), paths)
     return Nearest("motion", {"length": length(found) * target.scale, "angle": angle(found)}, fit)
 
 
-def _point(x: FloatArray, fineness: int) -> FloatArray:
-    """Sample by the cubic convolution kernel of Keys (IEEE Trans. ASSP 29, 1981), a = -1/2: it keeps widths."""
-    x = np.abs(x) * fineness
-    inner, outer = (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
-    return np.asarray(np.where(x < 1, inner, np.where(x < 2, outer, 0)))
+def _band(x: FloatArray, fineness: int) -> FloatArray:
+    """Sample fine taps by cubic convolution, which keeps widths: for shapes made within the band of their grid."""
+    return shapes.cubic(x * fineness)
 
 
-def _area(x: FloatArray, fineness: int) -> FloatArray:
-    """Return the part of a fine tap, itself a square, that falls into the pixel."""
-    return np.asarray(np.clip(0.5 + fineness * (0.5 - np.abs(x)), 0, 1))
-
-
-def _tent(x: FloatArray, fineness: int) -> FloatArray:
-    """Return what a point gives to a pixel when it is spread bilinearly, however fine the points are."""
-    return np.asarray(np.maximum(0, 1 - np.abs(x)))
+def _spread(x: FloatArray, fineness: int) -> FloatArray:
+    """Return what a point of a path gives to a pixel, however fine the points are."""
+    return shapes.cubic(x)
 
 
 # --- laying shapes on the kernel

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from tilepipe.errors import PsfError
 from tilepipe.psf.model import LARGEST_PSF, PSF
 
-__all__ = ["delta", "disk", "gaussian", "motion"]
+__all__ = ["cubic", "delta", "disk", "elliptical_gaussian", "gaussian", "motion"]
 
-OVERSAMPLING = 16
-"""Sub-pixels per pixel and axis over which a shape with a hard edge is averaged."""
+FINENESS = 16
+"""Points per pixel at which the path of a motion is summed up."""
+
+LEAST_TAP = 1e-5
+"""Taps below this share of the peak are left out: what is left of a transform's ripple."""
 
 
 def delta() -> PSF:
@@ -22,45 +27,118 @@ def delta() -> PSF:
 
 
 def gaussian(sigma: float, size: int | None = None) -> PSF:
-    """Return a round Gaussian of standard deviation `sigma` px, by default cut at 4 sigma."""
+    """Return a round Gaussian of standard deviation `sigma` px, by default cut at 4 sigma.
+
+    Taps are those of the transform ``exp(-sigma^2 w^2 / 2)`` within the band of the pixel grid, negative ones clipped:
+    point samples of a Gaussian below 0.7 px are far too narrow.
+    """
     _positive("sigma", sigma)
-    size = _odd_size(2 * math.ceil(4 * sigma) + 1, size)
-    offsets = np.arange(size) - size // 2
-    profile = np.exp(-(offsets**2) / (2 * sigma**2))
-    return _made(np.outer(profile, profile), {"shape": "gaussian", "sigma": sigma})
+    reach = max(2, math.ceil(4 * sigma))
+    size = _odd_size(2 * reach + 1, size)
+    frequencies = 2 * np.pi * np.fft.fftfreq(8 * (2 * reach + 1))
+    profile = np.fft.ifft(np.exp(-0.5 * (sigma * frequencies) ** 2)).real
+    taps = _tidied(np.concatenate([profile[-reach:], profile[: reach + 1]]))
+    return _made(_padded(np.outer(taps, taps), size), {"shape": "gaussian", "sigma": sigma})
 
 
-def disk(radius: float, size: int | None = None) -> PSF:
-    """Return a uniform disk of `radius` px (defocus), its edge averaged over sub-pixels."""
+def elliptical_gaussian(major: float, minor: float, angle: float) -> PSF:
+    """Return a Gaussian of standard deviations `major` px along `angle` degrees (as :func:`motion`), `minor` across.
+
+    A round one is :func:`gaussian`; `minor` may be 0.
+    """
+    if major == minor:
+        return gaussian(major)
+    _positive("major", major)
+    reach = max(2, math.ceil(4 * max(major, minor)))
+    _odd_size(2 * reach + 1, None)
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+
+    def transfer(wy: npt.NDArray[np.float64], wx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        along, across = wx * cosine - wy * sine, wx * sine + wy * cosine
+        return np.asarray(np.exp(-0.5 * ((major * along) ** 2 + (minor * across) ** 2)))
+
+    made_by = {"shape": "gaussian", "sigma": [major, minor], "angle": angle}
+    return _made(_from_transfer(transfer, reach), made_by)
+
+
+def disk(radius: float, size: int | None = None, *, target: float = 0.0) -> PSF:
+    """Return a uniform disk of `radius` px (defocus).
+
+    Taps are those of the transform ``2 J1(radius w) / (radius w)`` within the band of the pixel grid, negative ones
+    clipped.
+
+    Parameters
+    ----------
+    target : standard deviation, px, of a Gaussian that the disk is divided by: deconvolution then leaves that much.
+    """
     _positive("radius", radius)
-    size = _odd_size(2 * math.ceil(radius) + 1, size)
-    centres = (np.arange(size * OVERSAMPLING) + 0.5) / OVERSAMPLING - size / 2
-    inside = (centres[:, None] ** 2 + centres[None, :] ** 2 <= radius**2).astype(np.float64)
-    if not inside.any():
-        raise PsfError(f"radius is {radius} px; below {0.75 / OVERSAMPLING:.2f} px a disk is no blur: no PSF is needed")
-    kernel = inside.reshape(size, OVERSAMPLING, size, OVERSAMPLING).sum((1, 3))
-    return _made(kernel, {"shape": "disk", "radius": radius})
+    reach = math.ceil(radius) + 1
+    size = _odd_size(2 * reach + 1, size)
+
+    def transfer(wy: npt.NDArray[np.float64], wx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        w = np.hypot(wy, wx)
+        phase = np.maximum(radius * w, 1e-9)
+        return np.asarray(2 * scipy.special.j1(phase) / phase * np.exp(0.5 * (target * w) ** 2))
+
+    return _made(_padded(_from_transfer(transfer, reach), size), {"shape": "disk", "radius": radius})
 
 
 def motion(length: float, angle: float, size: int | None = None) -> PSF:
     """Return uniform straight motion over `length` px at `angle` degrees, counter-clockwise from the right.
 
-    The path's points are spread over the four pixels around them (bilinear), so any angle is smooth.
+    The path's points are spread by the cubic convolution kernel of Keys (IEEE Trans. ASSP 29, 1981), a = -1/2, and
+    negative taps clipped.  It keeps the band nearly as the transform of the path does; clipping that transform, which
+    is negative over long stretches beside a slanted path, costs 2 to 8 dB, and bilinear spreading up to 1 dB.
     """
     _positive("length", length)
     if not math.isfinite(angle):
         raise PsfError(f"angle is {angle}; it must be a finite number of degrees")
     reach = max(0.0, (length - 1) / 2)
     size = _odd_size(2 * math.ceil(reach - 1e-9) + 1, size)
-    along = np.linspace(-reach, reach, max(1, round(length * 4 * OVERSAMPLING)))
-    x = np.round(along * math.cos(math.radians(angle)), 9) + size // 2
-    y = np.round(-along * math.sin(math.radians(angle)), 9) + size // 2
-    kernel = np.zeros((size + 1, size + 1))
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    for dy, weight_y in ((0, 1 - (y - top)), (1, y - top)):
-        for dx, weight_x in ((0, 1 - (x - left)), (1, x - left)):
-            np.add.at(kernel, (top + dy, left + dx), weight_y * weight_x)
-    return _made(kernel[:size, :size], {"shape": "motion", "length": length, "angle": angle})
+    along = np.linspace(-reach, reach, max(1, round(length * FINENESS)))
+    margin = 2  # of taps that the outermost points reach, cut off in the end
+    y = size // 2 + margin - np.round(along * math.sin(math.radians(angle)), 9)
+    x = size // 2 + margin + np.round(along * math.cos(math.radians(angle)), 9)
+    kernel = np.zeros((size + 2 * margin, size + 2 * margin))
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    for dy in range(-1, 3):
+        weights = cubic(top + dy - y)
+        for dx in range(-1, 3):
+            np.add.at(kernel, (top + dy, left + dx), weights * cubic(left + dx - x))
+    inner = _tidied(kernel[margin:-margin, margin:-margin])
+    return _made(inner, {"shape": "motion", "length": length, "angle": angle})
+
+
+def cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the cubic convolution kernel of Keys (IEEE Trans. ASSP 29, 1981), a = -1/2, at distances `x` px."""
+    x = np.abs(x)
+    inner, outer = (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+    weights: npt.NDArray[np.float64] = np.where(x < 1, inner, np.where(x < 2, outer, 0))
+    return weights
+
+
+Transfer = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+"""(wy, wx), radians a pixel, rows down -> the transfer function there, real."""
+
+
+def _from_transfer(transfer: Transfer, reach: int) -> npt.NDArray[np.float64]:
+    """Return the taps up to `reach` px from the middle of a symmetric PSF of known transfer function."""
+    frequencies = 2 * np.pi * np.fft.fftfreq(4 * (2 * reach + 1)).astype(np.float64)
+    taps = np.fft.ifft2(transfer(frequencies[:, None], frequencies[None, :])).real
+    return _tidied(np.roll(taps, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1])
+
+
+def _padded(kernel: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Return `kernel` with zeros around, `size` px an edge."""
+    padded = np.zeros((size, size))
+    margin = (size - len(kernel)) // 2
+    padded[margin : margin + len(kernel), margin : margin + len(kernel)] = kernel
+    return padded
+
+
+def _tidied(taps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return `taps` with negative and tiny ones set to 0."""
+    return np.where(taps > LEAST_TAP * taps.max(), taps, 0.0)
 
 
 def _positive(name: str, value: float) -> None:
