@@ -1,0 +1,79 @@
+"""Single pixels that no PSF has made: hot and dead pixels, cosmic rays, dust on a scan.
+
+Light that went through the PSF reaches a pixel's neighbours too.  A pixel that stands out from its neighbours by far
+more than the PSF allows is no light of the scene: a solver that takes it for light draws a ring round it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.compiled import kernel
+from tilepipe.deconv.parameters import Parameters
+
+__all__ = ["find_outliers", "without"]
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Array = Any
+
+HEIGHT = 12.0
+"""How far an outlier stands out from the extreme of its neighbours, in standard deviations of the noise."""
+
+SHARE = 0.5
+"""Of what the PSF passes to the nearest pixels of a point: an outlier's neighbours rise by less."""
+
+LEAST_SHARE = 0.1
+"""A PSF that passes less to the nearest pixels cannot tell an outlier from a point of light."""
+
+
+def find_outliers(known: FloatArray, psf: FloatArray, parameters: Parameters) -> BoolArray | None:
+    """Return where `known` (h, w) holds single pixels that `psf` (k, k) cannot have made; None when there is none.
+
+    Neighbours that are unknown or clipped leave a pixel alone.
+    """
+    middle = psf.shape[0] // 2
+    if parameters.sigma <= 0 or middle == 0 or psf.max() <= 0:
+        return None
+    around = psf[middle - 1 : middle + 2, middle - 1 : middle + 2]
+    share = SHARE * float((around.sum() - psf[middle, middle]) / 8 / max(float(psf[middle, middle]), 1e-9))
+    if share < LEAST_SHARE * SHARE:
+        return None
+    found = np.zeros(known.shape, bool)
+    count = _mark(known, np.float32(HEIGHT * parameters.sigma), np.float32(min(share, SHARE)), found)
+    return found if count else None
+
+
+def without(plane: FloatArray, outlying: BoolArray) -> FloatArray:
+    """Return `plane` (h, w) with NaN at the outliers."""
+    return np.where(outlying, np.float32(np.nan), plane)
+
+
+@kernel
+def _mark(y: Array, height: Array, share: Array, found: Array) -> int:
+    """Mark outliers of y (h, w) in `found`; return how many."""
+    rows, columns = y.shape
+    count = 0
+    for i in range(1, rows - 1):
+        for j in range(1, columns - 1):
+            here = y[i, j]
+            if abs(here - y[i, j - 1]) < height or abs(here - y[i, j + 1]) < height:
+                continue
+            if not abs(here) < np.float32(np.inf):
+                continue
+            low, high, total = np.float32(np.inf), np.float32(-np.inf), np.float32(0)
+            for a in range(i - 1, i + 2):
+                for b in range(j - 1, j + 2):
+                    if a != i or b != j:
+                        near = y[a, b]
+                        total += near  # NaN or infinite when one of them is
+                        low, high = min(low, near), max(high, near)
+            out = here - high if here > high else low - here
+            mean = total / np.float32(8)
+            if out > height and high - low < share * abs(here - mean) and abs(total) < np.float32(np.inf):
+                found[i, j] = True
+                count += 1
+    return count

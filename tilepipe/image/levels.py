@@ -1,0 +1,151 @@
+"""The range of a picture: from where its samples are clipped, and what counts as its full brightness.
+
+Integers are clipped at their largest code.  A picture may be clipped below that (12 bits in 16, a raw file's
+saturation, floats): then many samples share the largest value and few lie just below it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.image.info import ImageReader
+from tilepipe.image.light import Light
+from tilepipe.image.linearise import CLIPPED, hidden, known, linearise
+
+__all__ = ["find_unit", "find_white", "measured"]
+
+FloatArray = npt.NDArray[np.float32]
+
+KEPT = 2048
+"""Largest samples of a channel that are kept while the picture goes by."""
+
+PLATEAU = 8
+"""Samples at the largest value that make a plateau."""
+
+PILE, BELOW = 4, 0.01
+"""So many times as many samples lie at a plateau as within this share of its level below it."""
+
+BAND = 256
+"""Rows read at a time, px."""
+
+USES_WHITE = 0.25
+"""Share of white that an integer picture has to reach for white to be its unit."""
+
+BRIGHTEST, OF_PEAK = 0.999, 0.1
+"""The unit is this quantile of the brightness, averaged over 3 x 3 px, and at least this share of its peak."""
+
+
+class _Peaks:
+    """The largest samples of each colour."""
+
+    def __init__(self, light: Light) -> None:
+        self._light = light
+        self._top = [np.empty(0, light.dtype) for _ in range(light.colours)]
+        self._darker = [0] * light.colours
+
+    def see(self, samples: npt.NDArray[Any]) -> None:
+        """Take in samples (``channels_read``, h, w), the file's dtype."""
+        outside = hidden(samples, self._light)
+        for channel in range(self._light.colours):
+            plane = samples[channel] if outside is None else samples[channel][~outside]
+            plane = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.reshape(-1)
+            top = self._top[channel]
+            if len(plane):
+                self._darker[channel] += int((plane < max(plane.max(), top.max(initial=plane.max()))).sum())
+            if len(top) == KEPT:
+                plane = plane[plane >= top.min()]
+            joined = np.concatenate([top, plane])
+            self._top[channel] = joined if len(joined) <= KEPT else np.partition(joined, -KEPT)[-KEPT:]
+
+    def plateaus(self) -> list[float | None]:
+        """Return the sample value at which each colour is clipped; None where none is."""
+        found = [_plateau(np.sort(top)[::-1].astype(np.float64)) for top in self._top]
+        return [level if darker else None for level, darker in zip(found, self._darker, strict=True)]
+
+
+def _plateau(top: npt.NDArray[np.float64]) -> float | None:
+    if not len(top) or top[0] <= 0:
+        return None
+    level = float(top[0])
+    at = int((top == level).sum())
+    below = int(((top < level) & (top >= level * (1 - BELOW))).sum())
+    following = top[top < level]
+    next_one = int((top == following[0]).sum()) if len(following) else 0
+    return level if at >= PLATEAU and at > PILE * max(below, next_one) else None
+
+
+def find_white(pieces: Iterator[npt.NDArray[Any]], light: Light) -> tuple[float, ...] | None:
+    """Return the linear light from which each colour is clipped; None: as its type says.
+
+    Parameters
+    ----------
+    pieces : samples (``light.channels_read``, h, w) that together are the picture.
+    """
+    peaks = _Peaks(light)
+    for piece in pieces:
+        peaks.see(piece)
+    full = 1.0 if light.dtype.startswith("float") else float(np.iinfo(light.dtype).max)
+    levels = [
+        math.inf if plateau is None else float(curve.decode(np.array([plateau / full]))[0])
+        for plateau, curve in zip(peaks.plateaus(), light.curves, strict=True)
+    ]
+    if full > 1:
+        levels = [min(level, 1.0) for level in levels]
+        return None if min(levels) >= CLIPPED else tuple(levels)
+    return None if min(levels) == math.inf else tuple(levels)
+
+
+def find_unit(windows: list[npt.NDArray[Any]], light: Light) -> float:
+    """Return the linear light that is 1 in working units.
+
+    Floats: the brightness that a thousandth of the picture exceeds, so that a picture and a multiple of it are restored
+    alike.  Integers: 1 where the picture uses white, else a power of two, which keeps codes exact.
+
+    Parameters
+    ----------
+    windows : samples (``light.channels_read``, h, w) from all over the picture.
+    """
+    light = replace(light, unit=1.0)
+    means = []
+    for window in windows:
+        seen = known(linearise(window, light), light, hidden(window, light))
+        for channel, plane in enumerate(seen):
+            plane = np.where(np.isposinf(plane), np.float32(light.clipping(channel)), plane)
+            height, width = (length // 3 * 3 for length in plane.shape)
+            mean = plane[:height, :width].reshape(height // 3, 3, width // 3, 3).mean((1, 3))
+            means.append(np.abs(mean[np.isfinite(mean)]))
+    bright = np.concatenate(means) if means else np.empty(0, np.float32)
+    if not len(bright) or bright.max() <= 0:
+        return 1.0
+    level = max(float(np.quantile(bright, BRIGHTEST)), OF_PEAK * float(bright.max()))
+    if light.dtype.startswith("float"):
+        return level
+    return 1.0 if level >= USES_WHITE else 2.0 ** math.ceil(math.log2(level))
+
+
+def measured(reader: ImageReader, windows: list[npt.NDArray[Any]], *, white_known: bool) -> Light:
+    """Return what the samples of an open picture mean, with its clipping levels and unit measured.
+
+    The picture goes by once, unless its samples have 8 bits or the user knows its white.
+
+    Parameters
+    ----------
+    windows : samples (``light.channels_read``, h, w) from all over the picture.
+    """
+    light = reader.info.light
+    if not white_known and light.dtype != "uint8":
+        light = replace(light, white=find_white(_bands(reader), light))
+    return replace(light, unit=find_unit(windows, light))
+
+
+def _bands(reader: ImageReader) -> Iterator[npt.NDArray[Any]]:
+    info = reader.info
+    for top in range(0, info.height, BAND):
+        rows = reader.rows(top, min(top + BAND, info.height))
+        yield np.moveaxis(rows, -1, 0)[: info.light.channels_read]

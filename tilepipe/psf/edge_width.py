@@ -1,0 +1,129 @@
+"""The width of a slight blur from isolated edges: for text and renders, whose spectrum is none of nature's.
+
+An ideal step blurred by a Gaussian of standard deviation sigma and differentiated by Gaussians of standard deviations
+a < b has at its peak gradients in the ratio R^(1/2), R = (sigma^2 + b^2) / (sigma^2 + a^2) (Zhuo & Sim, Pattern
+Recognition 44, 2011), so that sigma^2 = (b^2 - R a^2) / (R - 1).  Three scales give it twice; where both agree the edge
+is isolated.  Edges of the scene are not all steps: the sharpest ones say what the blur is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.ndimage
+
+__all__ = ["EdgeWidth", "measure_edges"]
+
+FloatArray = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+SCALES = (0.8, 1.4, 2.2)
+"""Standard deviations of the differentiating Gaussians, px."""
+
+NOISE_FLOOR = 0.004
+"""Noise below this counts as this, linear light: faint edges are texture."""
+
+HEIGHT = 20.0
+"""Height of a gradient that counts as an edge, in standard deviations of the noise's gradient."""
+
+RIM = 8
+"""Border of a window that is left out, px."""
+
+CLIPPED_REACH = 7
+"""Edges within a box of this many px of clipped samples do not count."""
+
+FEWEST = 50
+"""Edges that are needed."""
+
+SHARPEST = 0.2
+"""Quantile of the variances that is taken: most edges of a scene are softer than the blur alone."""
+
+STRONGEST, MANY = 0.67, 150
+"""Quantile of the heights from which on edges count, when there are so many."""
+
+CALIBRATION = (0.10, 1.02, 0.03)
+"""The blur's variance as a polynomial of that quantile (nine photographs, 0.4 to 2 px)."""
+
+
+@dataclass(frozen=True)
+class EdgeWidth:
+    """Variance of the blur, px^2, from `count` isolated edges."""
+
+    variance: float
+    count: int
+
+
+def measure_edges(windows: Iterable[tuple[FloatArray, npt.NDArray[np.bool_]]], noise: float) -> EdgeWidth | None:
+    """Return the blur's variance from the isolated edges of windows; None when there are fewer than ``FEWEST``.
+
+    Parameters
+    ----------
+    windows : float32 (h, w), linear light, finite, and bool (h, w), False where clipped or unknown.
+    noise : standard deviation of the noise.
+    """
+    found = [_edges(plane, usable, max(noise, NOISE_FLOOR)) for plane, usable in windows]
+    variance = np.concatenate([variance for variance, _ in found] or [np.empty(0)])
+    height = np.concatenate([height for _, height in found] or [np.empty(0)])
+    count = len(variance)
+    if count < FEWEST:
+        return None
+    if count >= MANY:
+        variance = variance[height >= np.quantile(height, STRONGEST)]
+    sharpest = float(np.quantile(variance, SHARPEST))
+    offset, slope, curve = CALIBRATION
+    return EdgeWidth(offset + slope * sharpest + curve * sharpest**2, count)
+
+
+def _edges(plane: FloatArray, usable: npt.NDArray[np.bool_], noise: float) -> tuple[Doubles, Doubles]:
+    """Return variance and height of every isolated edge."""
+    gradients = [
+        [scipy.ndimage.gaussian_filter(plane, scale, order=order, mode="nearest") for order in ((0, 1), (1, 0))]
+        for scale in SCALES
+    ]
+    along_x, along_y = gradients[0]
+    height = np.hypot(along_x, along_y)
+    across = np.abs(along_x) >= np.abs(along_y)  # the edge is steepest along x
+    peak = np.zeros(plane.shape, bool)
+    inner = height[1:-1, 1:-1]
+    peak[1:-1, 1:-1] = np.where(
+        across[1:-1, 1:-1],
+        (inner >= height[1:-1, :-2]) & (inner > height[1:-1, 2:]),
+        (inner >= height[:-2, 1:-1]) & (inner > height[2:, 1:-1]),
+    )
+    peak &= height > HEIGHT * noise / (np.sqrt(8 * np.pi) * SCALES[0] ** 2)
+    if not usable.all():
+        peak &= ~scipy.ndimage.maximum_filter(~usable, CLIPPED_REACH)
+    peak[:RIM] = peak[-RIM:] = peak[:, :RIM] = peak[:, -RIM:] = False
+    y, x = np.nonzero(peak)
+    if not len(y):
+        return np.empty(0), np.empty(0)
+    top = height[y, x].astype(np.float64)
+    normal_x, normal_y = along_x[y, x] / top, along_y[y, x] / top
+    step_y, step_x = np.where(across[y, x], 0, 1), np.where(across[y, x], 1, 0)
+    logs: list[Doubles] = []
+    for scale, (gx, gy) in enumerate(gradients):  # log gradient where the edge is steepest, by a parabola
+        before, at, after = (
+            np.log(
+                np.maximum(
+                    gx[y + step * step_y, x + step * step_x] * normal_x
+                    + gy[y + step * step_y, x + step * step_x] * normal_y,
+                    1e-9,
+                )
+            )
+            for step in (-1, 0, 1)
+        )
+        slope, bend = (after - before) / 2, before + after - 2 * at
+        if scale == 0:
+            offset = np.clip(-slope / np.minimum(bend, -1e-6), -0.6, 0.6)
+        logs.append(at + slope * offset + 0.5 * bend * offset**2)
+    fine, coarse = _variance(logs, 0, 1), _variance(logs, 1, 2)
+    isolated = np.abs(fine - coarse) < 0.25 + 0.25 * np.maximum(fine, 0)
+    return fine[isolated], top[isolated]
+
+
+def _variance(logs: list[Doubles], small: int, large: int) -> Doubles:
+    ratio = np.maximum(np.exp(2 * (logs[small] - logs[large])), 1.02)
+    return np.asarray((SCALES[large] ** 2 - ratio * SCALES[small] ** 2) / (ratio - 1))
