@@ -17,7 +17,7 @@ from benchmarks.pictures import blurred_picture, sharp_picture
 from tilepipe.arrays import restore_planes
 from tilepipe.deconv.locality import WINDOW
 from tilepipe.image.light import SRGB, Light
-from tilepipe.image.linearise import fill, known
+from tilepipe.image.linearise import fill, known, whites
 from tilepipe.image.sample import Sample, read_sample
 from tilepipe.penalties import Wishes
 from tilepipe.psf.model import PSF
@@ -69,7 +69,7 @@ class ArrayReader:
 
     height = property(lambda self: self._codes.shape[0])
     width = property(lambda self: self._codes.shape[1])
-    colours, dtype, light = 3, "uint16", LIGHT
+    colours, dtype, light, quantisation = 3, "uint16", LIGHT, None
 
     def rows(self, y0: int, y1: int) -> np.ndarray:
         return self._codes[y0:y1]
@@ -85,12 +85,12 @@ def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[in
     truth = encoded(np.moveaxis(sharp[reach : sharp.shape[0] - reach, reach : sharp.shape[1] - reach], -1, 0))
     tuning = tune(sample_of(planes), psf, Wishes(), None)
     certain = known(planes, LIGHT)
-    whole = encoded(restore_whole(planes, certain, psf, tuning.parameters, tuning.halo))
+    whole = encoded(restore_whole(planes, certain, psf, tuning.parameters, tuning.halo, whites(LIGHT)))
     before, after = psnr(encoded(planes), truth), psnr(whole, truth)
     seams = []
     for tile in tiles:
         grid = Grid(*planes.shape[1:], tile, tuning.halo)
-        tiled = encoded(restore_planes(fill(planes), certain, psf, tuning.parameters, grid, 2))
+        tiled = encoded(restore_planes(fill(planes), certain, whites(LIGHT), psf, tuning.parameters, grid, 2))
         difference = np.abs(tiled - whole)
         near = near_edges(grid)
         edge = float(difference[:, near].mean()) if near.any() else 0.0

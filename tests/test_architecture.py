@@ -23,6 +23,8 @@ FLOORS = {
     "penalties": 4,
     "tuning": 4,
     "blind": 4,
+    "last_check": 4,
+    "look": 4,
     "cache": 5,
     "arrays": 5,
     "lazy": 5,

@@ -12,7 +12,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
 def test_there_are_presets():
     names = {"default", "low-memory", "camera-shake", "slight-misfocus", "lens-softness", "high-iso-denoise", "scanner"}
-    assert names | {"microscope-poisson"} <= {config.stem for config in CONFIGS}
+    assert names | {"microscope-poisson", "astronomy"} <= {config.stem for config in CONFIGS}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

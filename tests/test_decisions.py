@@ -111,7 +111,7 @@ def test_an_uncertain_psf_stays_uncertain(ran):
     folder, plan = ran
     unsure = PSF(gaussian(1).kernel, {"estimated": True, "confidence": 0.2, "nearest": "gaussian"})
     content, _ = recall_bytes(folder / "c", folder / "photo.tif")
-    remember(folder / "c", content, question(None, Settings()), Decision(unsure, plan.tuning, ()))
+    remember(folder / "c", content, question(None, Settings()), Decision(unsure, plan.tuning, (), 1.0, None, None))
     with pytest.raises(UncertainPsfError, match=r"0\.20"):
         make_plan(folder / "photo.tif", cache=str(folder / "c"))
     assert make_plan(folder / "photo.tif", cache=str(folder / "c"), force=True).psf.digest == unsure.digest

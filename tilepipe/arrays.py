@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from tilepipe.deconv.locality import WINDOW
 from tilepipe.deconv.parameters import SOLVERS, Parameters
 from tilepipe.deconv.refocus import composite
 from tilepipe.errors import SettingsError
+from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
-from tilepipe.image.linearise import fill
+from tilepipe.image.linearise import hidden as hidden_pixels
+from tilepipe.image.linearise import start_and_known, whites
 from tilepipe.image.sample import Sample
 from tilepipe.penalties import LADDERS, Wishes, passes_through
 from tilepipe.psf.model import PSF
@@ -28,9 +32,12 @@ from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import SMALLEST_CORE, Box, Grid, Tile, default_core, has_seams
 from tilepipe.tuning import check_psf_fits, tune
 
-__all__ = ["deconvolve", "masked", "restore_planes"]
+__all__ = ["deconvolve", "in_units_of", "masked", "restore_array", "restore_planes"]
 
 FloatArray = npt.NDArray[np.float32]
+
+MOST_COLOURS = 4
+"""Channels of an array that are taken for colours."""
 
 
 def deconvolve(
@@ -44,15 +51,20 @@ def deconvolve(
     refocus: bool = False,
     mask: npt.ArrayLike | None = None,
     luminance_only: bool = False,
+    white: float | None = None,
+    nodata: float | None = None,
+    stack: bool = False,
     tile: int | None = None,
     jobs: int | None = None,
 ) -> Any:
     """Take the blur `psf` out of `image`.
 
+    A multiple of a picture comes out as that multiple of the result.
+
     Parameters
     ----------
-    image : (H, W) or (H, W, C), any real dtype, linear light, 1.0 = white; numpy or dask.  NaN and Inf count as
-        unknown and are filled in from around.
+    image : (H, W) or (H, W, C) with C up to 4, any real dtype, linear light in any unit; numpy or dask.  NaN, Inf,
+        masked elements (``numpy.ma``) and `nodata` are unknown to the solver and come back as they are.
     psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.  None is enough at priority -1.
     priority : -1 (noise taken off, nothing deblurred) .. 1 (sharper), or "denoise", "balanced", "deblur".
     quality : "fast", "normal" or "best": more steps, a better picture.
@@ -61,6 +73,9 @@ def deconvolve(
     refocus : restore only where the picture is blurred; what is sharp comes back exactly.
     mask : (H, W), 0..1: 1 is restored, 0 comes back exactly; together with `refocus` their product counts.
     luminance_only : restore the luminance of three colours and change each by as much; a third of the time.
+    white : value from which samples are clipped: they come back as bright at least.  None: where many share it.
+    nodata : value of pixels that are not part of the picture.
+    stack : `image` is (Z, H, W): every plane is restored by itself.
     tile : largest core edge, px, at least 64; by default what a frame of 1152 px leaves beside the halos.
     jobs : threads; by default one a core.
 
@@ -75,9 +90,35 @@ def deconvolve(
     PsfError : the PSF cannot be used, or is larger than the picture.
     """
     lazy = type(image).__module__.startswith("dask.")
-    pixels: Any = image if lazy else np.asarray(image, np.float32)
+    hidden = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
+    pixels: Any = image if lazy else np.array(np.ma.getdata(image), np.float32)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
+    options: dict[str, Any] = {
+        "quality": quality,
+        "solver": solver,
+        "tolerance": tolerance,
+        "refocus": refocus,
+        "mask": mask,
+        "white": white,
+        "nodata": nodata,
+        "tile": tile,
+        "jobs": jobs,
+    }
+    if stack:
+        if pixels.ndim != 3:
+            raise SettingsError(f"image has shape {pixels.shape}; a stack must be (Z, H, W)")
+        planes = [deconvolve(image[z], psf, priority, **options) for z in range(pixels.shape[0])]  # type: ignore[index]
+        if lazy:
+            import dask.array as da
+
+            return da.stack(planes)
+        return np.ma.stack(planes) if hidden is not None else np.stack(planes)
+    if pixels.ndim == 3 and pixels.shape[2] > MOST_COLOURS:
+        raise SettingsError(
+            f"image has shape {pixels.shape}: {pixels.shape[2]} colours in the last axis, at most {MOST_COLOURS} "
+            "are taken; give stack=True for (Z, H, W), every plane by itself, or move the colours to the end"
+        )
     if tile is not None and tile < SMALLEST_CORE:
         raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
     if quality not in LADDERS:
@@ -89,28 +130,79 @@ def deconvolve(
     wishes = Wishes(parse_priority(priority), quality, solver, refocus, tolerance)
     blur = delta() if wishes.priority == -1 else _as_psf(psf)
     drawn = None if mask is None else _as_mask(mask, pixels.shape[:2])
+    original = pixels
+    if hidden is not None:
+        pixels = np.where(hidden, np.float32(np.nan), pixels)
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
-    seen = (np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width))
+    seen = [np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width)]
+    light = _light_of(planes, seen, white, nodata)
     luminance_only = luminance_only and len(planes) == 3
     blur = blur.joint if luminance_only else blur
-    sample = Sample(tuple(seen), Light((LINEAR,) * len(planes), "float32"), luminance_only)
+    sample = Sample(tuple(seen), light, luminance_only)
     tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or default_core(tuning.halo), tuning.halo)
     parameters = None if passes_through(blur, wishes.priority) else tuning.parameters
     if lazy:
         from tilepipe.lazy import restore_lazily
 
-        restored = restore_lazily(planes, blur, parameters, grid, drawn, luminance_only=luminance_only)
+        restored = restore_lazily(planes, light, blur, parameters, grid, drawn, luminance_only=luminance_only)
         return restored[0] if pixels.ndim == 2 else np.moveaxis(restored, 0, -1)
-    start = fill(np.ascontiguousarray(planes))
-    if parameters is not None:
-        known = np.where(np.isfinite(planes), planes, np.float32(np.nan))
-        threads = jobs or os.cpu_count() or 1
-        restored = restore_planes(start, known, blur, parameters, grid, threads, luminance_only=luminance_only)
-        start = masked(restored, start, drawn)
-    return np.ascontiguousarray(np.moveaxis(start, 0, -1)).reshape(pixels.shape)
+    if parameters is None:
+        return image.copy() if isinstance(image, np.ma.MaskedArray) else original.copy()
+    restored = restore_array(
+        np.ascontiguousarray(planes), light, blur, parameters, grid, drawn, jobs, luminance_only=luminance_only
+    )
+    out = np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
+    if hidden is None:
+        return out
+    return np.ma.masked_array(np.where(hidden, original, out), mask=hidden.copy(), fill_value=image.fill_value)  # type: ignore[union-attr]
+
+
+def _light_of(planes: Any, windows: list[FloatArray], white: float | None, nodata: float | None) -> Light:
+    """Return what the samples of an array (c, h, w) mean; of a dask array only `windows` are looked at."""
+    light = Light((LINEAR,) * len(planes), "float32", nodata=nodata)
+    if white is not None:
+        if not white > 0:
+            raise SettingsError(f"white is {white:g}; it must be above 0")
+        light = replace(light, white=(float(white),) * len(planes))
+    else:
+        pieces = [planes] if isinstance(planes, np.ndarray) else windows
+        light = replace(light, white=find_white(iter(pieces), light))
+    return replace(light, unit=find_unit(windows, light))
+
+
+def restore_array(
+    planes: FloatArray,
+    light: Light,
+    psf: PSF,
+    parameters: Parameters,
+    grid: Grid,
+    drawn: FloatArray | None = None,
+    jobs: int | None = None,
+    *,
+    luminance_only: bool = False,
+) -> FloatArray:
+    """Restore planes (c, h, w) of linear light; what is unknown comes back as it is, float32 (c, h, w)."""
+    start, known = (np.stack(parts) for parts in zip(*start_and_known(planes, light), strict=True))
+    threads = jobs or os.cpu_count() or 1
+    restored = restore_planes(
+        start, known, whites(light), psf, parameters, grid, threads, luminance_only=luminance_only
+    )
+    return in_units_of(planes, masked(restored, start, drawn), light, drawn)
+
+
+def in_units_of(samples: FloatArray, restored: FloatArray, light: Light, drawn: FloatArray | None = None) -> FloatArray:
+    """Return `restored` (c, h, w) in the units of `samples`, which stand where nothing is known or `drawn` is 0."""
+    out = restored * np.float32(light.unit)
+    kept = ~np.isfinite(samples)
+    outside = hidden_pixels(samples, light)
+    if outside is not None:
+        kept |= outside
+    if drawn is not None:
+        kept |= drawn == 0
+    return np.where(kept, samples, out)
 
 
 def masked(restored: FloatArray, original: FloatArray, drawn: FloatArray | None) -> FloatArray:
@@ -126,6 +218,7 @@ def masked(restored: FloatArray, original: FloatArray, drawn: FloatArray | None)
 def restore_planes(
     start: FloatArray,
     known: FloatArray,
+    white: Sequence[float],
     psf: PSF,
     parameters: Parameters,
     grid: Grid,
@@ -133,7 +226,9 @@ def restore_planes(
     *,
     luminance_only: bool = False,
 ) -> FloatArray:
-    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend; `known` is NaN where unknown.
+    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend.
+
+    `known` is NaN where unknown, +inf where clipped; `white` is what a clipped sample of each channel is at least.
 
     A selective restoration's mask is one plane more.
     """
@@ -150,7 +245,7 @@ def restore_planes(
         work = idle.get()
         try:
             planes = zip(start[place], known[place], strict=True)
-            return tile, restore(work, tile, inside, planes, spectrum, parameters)
+            return tile, restore(work, tile, inside, planes, white, spectrum, parameters)
         finally:
             idle.put(work)
 

@@ -1,90 +1,64 @@
-"""Finding the PSF of a picture blind: choose windows in one pass, read them, estimate, say how sure it is."""
+"""The PSF of a picture, blind: none, a slight one or a strong one, and how sure that is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.noise import estimate_noise
-from tilepipe.errors import SettingsError, UncertainPsfError
-from tilepipe.image.info import ImageReader
-from tilepipe.image.light import LINEAR, Light
-from tilepipe.image.linearise import fill, known, linearise
+from tilepipe.errors import SettingsError
 from tilepipe.image.read import open_image
+from tilepipe.look import Look, look_at, look_at_array
 from tilepipe.psf.channels import kernels_by_channel
-from tilepipe.psf.estimate import WIDEST, Estimate, compare, estimate_kernel
+from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
-from tilepipe.psf.window import BLOCK, WindowScout
+from tilepipe.psf.ripple import explained, ripple, rippled_from
+from tilepipe.psf.slight import SlightBlur, measure_slight_blur, slight_psf
+from tilepipe.psf.spectrum import GAUSSIAN, Power, fit_spectrum
+from tilepipe.psf.tidy import fit_to
 
-__all__ = ["CONFIDENT", "Finding", "Look", "check_psf", "estimate_psf", "find_psf", "look_at", "parse_window"]
+__all__ = ["CONFIDENT", "Finding", "check_psf", "estimate_psf", "find_psf"]
 
 FloatArray = npt.NDArray[np.float32]
-Box = tuple[int, int, int, int]
-Band = Callable[[int, int], "Seen"]
-"""(top, bottom) -> these rows."""
-
-WINDOW = 383
-"""Edge of the windows that are looked at, px: 3 of them, or one of up to LARGE in a small picture."""
-
-COUNT = 3
-LARGE = 511
-
-BAND = 8 * BLOCK
-"""Rows read at a time, px."""
-
-KERNELS_PER_WINDOW = 3
-"""A window must be this many kernels wide."""
-
-SMALLEST = 3 * 7
-"""Smallest window, px: three of the narrowest kernels that are tried."""
-
-USABLE = 0.5
-"""Share of a window that must be neither clipped nor NaN."""
-
-FLAT = 1e-4
-"""Standard deviation below which a window is constant, linear light."""
 
 CONFIDENT = 0.4
 """Confidence below which a run refuses the PSF."""
 
+LEAST_VARIANCE = 0.2
+"""Variance of a blur, px^2, up to which a picture counts as sharp: 0.45 px."""
 
-@dataclass(frozen=True)
-class Seen:
-    """A piece of the picture, linear light.
+LEAST_REACH = 0.14
+"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to be told from it."""
 
-    Parameters
-    ----------
-    colours : float32 (c, h, w), clipped samples as they stand: filled with anything else they would be edges that
-        no blur has softened.
-    known : float32 (h, w), the mean of the colours; NaN where one of them is clipped or not finite.
-    """
+TRUSTED = 0.6
+"""Confidence by ripples from which on a free-form kernel is taken."""
 
-    colours: FloatArray
-    known: FloatArray
+SURELY = 1.15
+"""Ripple over that of pictures without any from which on a slight blur cannot be all."""
 
+HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
+"""Share of the ripples of a picture's spectrum that a kernel has to explain to be trusted by half, and how fast trust
+grows: kernels that explain 0.9 and more restored well, those at 0.83 and below badly."""
 
-@dataclass(frozen=True)
-class Look:
-    """What was looked at.
+TARGET = 0.35
+"""Standard deviation of the Gaussian that is left of a slight blur, px: a point rings at every error of the width."""
 
-    Parameters
-    ----------
-    boxes : (y0, y1, x0, x1) each.
-    colours : float32 (c, h, w) each, linear light, finite.
-    windows : float32 (h, w) each, the mean of the colours.
-    noise : standard deviation of that mean.
-    """
+LARGEST_FALLBACK = 2.0
+"""Standard deviation of the widest slight blur, px, that is taken where a free-form kernel does not do better."""
 
-    boxes: tuple[Box, ...]
-    colours: tuple[FloatArray, ...]
-    windows: tuple[FloatArray, ...]
-    noise: float
+MANY_BLOCKS, EVEN = 40, 0.2
+"""Blocks of a spectrum, and unevenness of its directions, with which a slight blur is nearly always right."""
+
+NARROWER = 0.9
+"""By this factor a slight blur is taken back where the restoration goes too far."""
+
+COLOURS_DIFFER = 0.15
+"""Difference of the colours' variances from their mean, px^2, from which on each is restored with its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +68,34 @@ class Finding:
     Parameters
     ----------
     psf : with what is known of it in ``made_by``; a delta for a picture that is not blurred.
-    estimate, look : what it follows from.
+    look, slight : what it follows from.
+    estimate : the free-form kernel; None when a slight blur, or none, explains the picture.
     """
 
     psf: PSF
-    estimate: Estimate
     look: Look
+    slight: SlightBlur
+    estimate: Estimate | None
+    target: float = TARGET
+
+    def narrower(self) -> Finding | None:
+        """Return the next blur to try when this one goes too far; None when there is none.
+
+        A slight blur a tenth narrower, down to no blur; after a free-form kernel the slight one, if that is known.
+        """
+        if self.psf.is_delta:
+            return None
+        if self.estimate is not None:
+            known = math.isfinite(self.slight.variance) and self.slight.trusted
+            return _slight_finding(self.look, self.slight, self.target) if known else None
+        share = NARROWER**2
+        slight = replace(
+            self.slight,
+            variance=self.slight.variance * share,
+            stretch=(self.slight.stretch[0] * share, self.slight.stretch[1]),
+            radius=self.slight.radius * NARROWER,
+        )
+        return _slight_finding(self.look, slight, self.target)
 
 
 def estimate_psf(
@@ -140,7 +136,7 @@ def estimate_psf(
     pixels = np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (height, width) or (height, width, channels)")
-    return find_psf(_look_at_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
+    return find_psf(look_at_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
 
 
 def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
@@ -170,140 +166,141 @@ def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int =
     }
 
 
-def find_psf(look: Look, size: int | None = None, *, per_channel: bool = False, threads: int = 1) -> Finding:
-    """Estimate the PSF from what was looked at, name its nearest shape, say how sure it is."""
+def find_psf(
+    look: Look, size: int | None = None, *, per_channel: bool = False, threads: int = 1, target: float | None = None
+) -> Finding:
+    """Decide between no blur, a slight one and a strong one; estimate the PSF and say how sure it is.
+
+    A slight blur, or none, that explains the spectrum of the picture in all directions, without ripples, needs no
+    more.  Else the free-form kernel is estimated, from a few windows; it has to take the ripples out of the spectrum of
+    the whole picture, or it is not taken.
+
+    Parameters
+    ----------
+    size : edge of a free-form kernel, px; None finds it.
+    target : standard deviation of the Gaussian that is left of a slight blur, px; None: ``TARGET``.
+    """
+    target = TARGET if target is None else target
+    slight = measure_slight_blur(look.power, look.noise, look.edges)
+    trace = _Trace.of(look.power, slight)
+    if slight.explains and (slight.explains_well or not trace.is_surely_rippled):
+        return _slight_finding(look, slight, target)
     estimate = estimate_kernel(look.windows, look.noise, size, threads=threads)
+    accepted, confidence = trace.judge(estimate)
+    may_be_slight = estimate.sharp or not trace.is_surely_rippled
+    if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
+        return _slight_finding(look, slight, target)
     kernels = estimate.kernel
     if per_channel and len(look.colours[0]) > 1 and not estimate.sharp:
         kernels = kernels_by_channel(look.colours, kernels, threads=threads)
-    made_by: dict[str, Any] = {
+    made_by = _made_by(look, confidence) | {"nearest": str(nearest_shape(estimate.kernel))}
+    if trace.simple is not None and trace.left is not None:
+        made_by |= {"ripple": [round(trace.simple, 3), round(trace.left, 3)]}
+    return Finding(PSF(kernels, made_by), look, slight, estimate, target)
+
+
+@dataclass
+class _Trace:
+    """What blur of some extent leaves in the spectrum of the whole picture.
+
+    Parameters
+    ----------
+    simple : ripple that no blur, or the slight one, leaves; None when the picture is too small.
+    limit : ripple from which on there is such a blur.
+    reach : frequency up to which the picture rises above its noise, cycles/px.
+    left : ripple that the free-form kernel leaves, once that is judged.
+    """
+
+    power: Power | None
+    simple: float | None
+    limit: float
+    reach: float
+    left: float | None = None
+
+    @classmethod
+    def of(cls, power: Power | None, slight: SlightBlur) -> _Trace:
+        plain = None if power is None else ripple(power, None, slight.reach)
+        if power is None or plain is None:
+            return cls(power, None, 0.0, slight.reach)
+        psf = slight_psf(slight, 0.0) if math.isfinite(slight.variance) else None
+        flattened = None if psf is None else ripple(power, psf.kernel, slight.reach)
+        simple = plain if flattened is None else min(plain, flattened)
+        return cls(power, simple, rippled_from(power), slight.reach)
+
+    @property
+    def is_surely_rippled(self) -> bool:
+        """Whether a slight blur cannot be all."""
+        return self.simple is not None and self.simple > SURELY * self.limit and self.reach > LEAST_REACH
+
+    def judge(self, estimate: Estimate) -> tuple[bool, float]:
+        """Return whether a free-form kernel is taken, and the confidence in it.
+
+        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows.
+        """
+        if estimate.sharp or self.simple is None or self.power is None:
+            return not estimate.sharp, estimate.confidence
+        self.left = ripple(self.power, estimate.kernel, self.reach) or self.simple
+        confidence = ripple_confidence(explained(self.power, self.simple, self.left))
+        return confidence >= TRUSTED, min(estimate.confidence, confidence)
+
+
+def ripple_confidence(share: float) -> float:
+    """Return how far a free-form kernel can be trusted, 0..1, that explains this share of a picture's ripples."""
+    return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
+
+
+def _made_by(look: Look, confidence: float) -> dict[str, Any]:
+    return {
         "estimated": True,
-        "confidence": round(estimate.confidence, 3),
+        "confidence": round(confidence, 3),
         "windows": [[(x0 + x1) // 2, (y0 + y1) // 2, max(y1 - y0, x1 - x0)] for y0, y1, x0, x1 in look.boxes],
         "noise": float(f"{look.noise:.3g}"),
-        "nearest": str(nearest_shape(estimate.kernel)),
     }
-    return Finding(PSF(kernels, made_by), estimate, look)
 
 
-def look_at(reader: ImageReader, size: int | None = None, window: Any = None) -> Look:
-    """Choose windows of an open picture (unless one is given) and read them; the picture goes by once, in bands.
-
-    Raises
-    ------
-    SettingsError, UncertainPsfError : see :func:`estimate_psf`.
-    InputError : the picture is damaged.
-    """
-    info = reader.info
-
-    def band(top: int, bottom: int) -> Seen:
-        rows = np.moveaxis(reader.rows(top, bottom), -1, 0)[: info.colours]
-        return _seen(rows, info.light)
-
-    return _look_through(band, (info.height, info.width), size, window)
-
-
-def _look_at_array(pixels: FloatArray, size: int | None, window: Any) -> Look:
-    planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
-    light = Light((LINEAR,) * len(planes), "float32")
-    return _look_through(lambda top, bottom: _seen(planes[:, top:bottom], light), pixels.shape[:2], size, window)
-
-
-def _look_through(band: Band, shape: tuple[int, int], size: int | None, window: Any) -> Look:
-    _check_size(size, shape)
-    boxes = [_box_of(parse_window(window), size, shape)] if window is not None else _choose(band, shape)
-    windows = []
-    for y0, y1, x0, x1 in boxes:
-        pieces = [band(top, min(top + BAND, y1)) for top in range(y0, y1, BAND)]
-        colours = np.concatenate([piece.colours[:, :, x0:x1] for piece in pieces], 1)
-        windows.append(Seen(colours, np.concatenate([piece.known[:, x0:x1] for piece in pieces])))
-    return _look(boxes, windows)
+def _slight_finding(look: Look, slight: SlightBlur, target: float) -> Finding:
+    """Return the PSF of a slight blur; a delta when there is next to none."""
+    made_by = _made_by(look, slight_confidence(slight))
+    psf = slight_psf(slight, target) if slight.radius or slight.variance > LEAST_VARIANCE else None
+    if psf is None:
+        facts = {"nearest": "no blur", "sigma": round(slight.sigma, 3)}
+        return Finding(PSF(np.ones((1, 1), np.float32), made_by | facts), look, slight, None, target)
+    if slight.radius:
+        facts = {"shape": "disk", "radius": round(slight.radius, 3), "nearest": f"disk, radius {slight.radius:.1f} px"}
+        return Finding(PSF(psf.kernel, made_by | facts | {"target": target}), look, slight, None, target)
+    stretch = slight.stretch[0]
+    major, minor = (math.sqrt(max(slight.variance + sign * stretch, 0.0)) for sign in (1, -1))
+    sizes = f"sigma {major:.2f} x {minor:.2f} px at {math.degrees(slight.stretch[1]) % 180:.0f} degrees"
+    facts = {
+        "shape": "gaussian",
+        "sigma": round(slight.sigma, 3),
+        "nearest": f"gaussian, {sizes if stretch else f'sigma {slight.sigma:.2f} px'}",
+        "target": target,
+    }
+    offsets = _colour_offsets(look)
+    kernels = psf.kernel
+    if offsets:
+        each = [slight_psf(slight, target, offset) or PSF(np.ones((1, 1), np.float32)) for offset in offsets]
+        size = max(one.size for one in each)
+        kernels = np.stack([fit_to(one.kernel, size) for one in each])
+        facts["sigma"] = [round(math.sqrt(max(slight.variance + offset, 0.0)), 3) for offset in offsets]
+    return Finding(PSF(kernels, made_by | facts), look, slight, None, target)
 
 
-def _seen(samples: npt.NDArray[Any], light: Light) -> Seen:
-    colours = linearise(samples, light)
-    return Seen(colours, known(colours, light).mean(0))
+def _colour_offsets(look: Look) -> list[float]:
+    """Return by how much each colour's variance differs from that of their mean, px^2; empty when they are alike."""
+    fits = [fit_spectrum(power, look.noise, GAUSSIAN) for power in look.colour_power]
+    mean = None if look.power is None else fit_spectrum(look.power, look.noise, GAUSSIAN)
+    if mean is None or not fits or any(fit is None or fit.contrast < 6 or fit.misfit > 0.15 for fit in fits):
+        return []
+    offsets = [fit.width - mean.width for fit in fits if fit is not None]
+    return offsets if max(map(abs, offsets)) > COLOURS_DIFFER else []
 
 
-def _choose(band: Band, shape: tuple[int, int]) -> list[Box]:
-    height, width = shape
-    if min(height, width) < 2 * WINDOW:
-        if max(height, width) <= LARGE:
-            return [(0, height, 0, width)]
-        count, edge = 1, LARGE
-    else:
-        count, edge = COUNT, WINDOW
-    scout = WindowScout(height, width)
-    for top in range(0, height, BAND):
-        scout.see(top, band(top, min(top + BAND, height)).known)
-    return scout.best(count, edge)
-
-
-def _look(boxes: list[Box], windows: list[Seen]) -> Look:
-    """Keep the windows that show something; UncertainPsfError when none does."""
-    kept, complaint = [], "there is no window to look at"
-    for box, window in zip(boxes, windows, strict=True):
-        trouble = _trouble(window.known)
-        if trouble is None:
-            kept.append((box, window))
-        else:
-            y0, y1, x0, x1 = box
-            complaint = f"the window at {(x0 + x1) // 2},{(y0 + y1) // 2} ({x1 - x0} x {y1 - y0} px) {trouble}"
-    if not kept:
-        raise UncertainPsfError(
-            f"{complaint}: no blur can be read from it; give a PSF with --psf or look elsewhere with --window X,Y"
-        )
-    colours = tuple(fill(window.colours) for _, window in kept)
-    return Look(
-        boxes=tuple(box for box, _ in kept),
-        colours=colours,
-        windows=tuple(planes.mean(0) for planes in colours),
-        noise=estimate_noise(window.known[None] for _, window in kept),
-    )
-
-
-def _trouble(window: FloatArray) -> str | None:
-    usable = np.isfinite(window)
-    if usable.mean() < USABLE:
-        return f"is {100 * (1 - usable.mean()):.0f} % clipped or not finite"
-    if float(window[usable].std()) < FLAT:
-        return "is constant"
-    return None
-
-
-def parse_window(window: Any) -> tuple[int, ...]:
-    """Return (x, y) or (x, y, size) from a tuple or from "X,Y[,SIZE]"; SettingsError for anything else."""
-    parts = window.split(",") if isinstance(window, str) else window
-    try:
-        numbers = tuple(int(part) for part in parts)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) not in (2, 3):
-        raise SettingsError(f"window is {window!r}; write X,Y or X,Y,SIZE in px, as in 1200,800,255")
-    return numbers
-
-
-def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int]) -> Box:
-    height, width = shape
-    x, y = window[:2]
-    if not (0 <= x < width and 0 <= y < height):
-        raise SettingsError(f"window centre {x},{y} lies outside the picture of {width} x {height} px")
-    edge = window[2] if len(window) == 3 else min(WINDOW, height, width)
-    least = max(SMALLEST, KERNELS_PER_WINDOW * (size or 0))
-    if edge < least:
-        raise SettingsError(f"window is {edge} px wide; at least {least} px are needed (three kernels): make it larger")
-    if edge > min(height, width):
-        raise SettingsError(f"window is {edge} px wide, the picture {width} x {height}: make it smaller")
-    y0, x0 = (min(max(0, at - edge // 2), length - edge) for at, length in ((y, height), (x, width)))
-    return y0, y0 + edge, x0, x0 + edge
-
-
-def _check_size(size: int | None, shape: tuple[int, int]) -> None:
-    if size is not None and not (3 <= size <= WIDEST and size % 2 == 1):
-        raise SettingsError(f"blur width is {size} px; it must be odd, in 3..{WIDEST} (leave it out to have it found)")
-    least = max(SMALLEST, KERNELS_PER_WINDOW * (size or 0))
-    if min(shape) < least:
-        raise SettingsError(
-            f"the picture is {shape[1]} x {shape[0]} px; a blur of {size or 7} px needs at least {least} px an edge "
-            "to be found: give a PSF with --psf"
-        )
+def slight_confidence(slight: SlightBlur) -> float:
+    """Return how far the width of a slight blur can be trusted, 0..1."""
+    if not math.isfinite(slight.variance):
+        return 0.1
+    if not slight.explains:
+        return 0.6 if slight.trusted else 0.45
+    return 0.95 if slight.blocks >= MANY_BLOCKS and slight.unevenness < EVEN else 0.75

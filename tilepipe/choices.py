@@ -12,24 +12,29 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tilepipe.blind import CONFIDENT, find_psf, look_at
+from tilepipe.blind import CONFIDENT, Finding, find_psf
 from tilepipe.cache.lifecycle import Stamp, hash_bytes, recall_bytes, stamp_of
 from tilepipe.decisions import Decision, question, recall, remember, still_holds
 from tilepipe.deconv.frames import TAPER, Spectrum, Workspace
 from tilepipe.deconv.locality import WINDOW
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
-from tilepipe.errors import UncertainPsfError
-from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.errors import SettingsError, UncertainPsfError
+from tilepipe.image.info import ImageInfo, ImageReader, interpreted
+from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import Sample, read_sample
 from tilepipe.image.write import output_light
+from tilepipe.last_check import WIDE_SLACK, Check, check_restoration, windows_to_check
+from tilepipe.look import look_at
 from tilepipe.penalties import Wishes, passes_through
 from tilepipe.psf.model import PSF
+from tilepipe.psf.shapes import delta
 from tilepipe.runtime.events import Listener, Note
 from tilepipe.runtime.memory import cores, let_go_of_code
 from tilepipe.settings import Settings
@@ -37,6 +42,12 @@ from tilepipe.tiling.grid import has_seams
 from tilepipe.tuning import Tuning, check_psf_fits, tune
 
 __all__ = ["Choices", "choose"]
+
+ABSURD_NOISE = 0.3
+"""Noise over the picture's range above which its samples are surely not what they are taken for."""
+
+CHECKED = 4
+"""Windows on which what was found is checked."""
 
 PROBING_THREADS = 2
 """Windows that are restored at a time while the seam error is measured: each holds a workspace of 800 px an edge."""
@@ -53,6 +64,7 @@ class Choices:
     psf, tuning : the choice.
     blocks : what the sampled windows looked like, see :class:`tilepipe.decisions.Decision`.
     asked : what was asked for, :func:`tilepipe.decisions.question`.
+    check : what the last check found, JSON values; None where nothing is deblurred.
     """
 
     info: ImageInfo
@@ -61,11 +73,12 @@ class Choices:
     tuning: Tuning
     blocks: tuple[str, ...]
     asked: str
+    check: dict[str, Any] | None = None
 
     @property
     def decision(self) -> Decision:
         """What a later run may take over."""
-        return Decision(self.psf, self.tuning, self.blocks)
+        return Decision(self.psf, self.tuning, self.blocks, self.info.light.unit, self.info.light.white, self.check)
 
 
 def choose(
@@ -83,33 +96,45 @@ def choose(
     asked = question(given, settings)
     with closing(open_image(image)) as reader:
         stamp = stamp_of(image)
-        info = reader.info
-        mask_bytes(settings.mask, info)  # what is wrong with a mask is said before anything takes long
+        white = None if settings.white is None else str(settings.white)
+        reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
+        mask_bytes(settings.mask, reader.info)  # what is wrong with a mask is said before anything takes long
         read = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
         known = None if fresh else _known(root, image, asked, read, on_event)
+        if known is None:
+            light = measured(reader, list(read().windows), white_known=white is not None)
+        else:
+            light = known.light(reader.info.light)
+        info = reader.info = replace(reader.info, light=light)
         if known is None or known.tuning is None:
             read()  # while the picture is open
-        psf = given or (known.psf if known else _found(reader, settings, on_event))
+        finding = None if given or known else _found(reader, settings, on_event)
+        psf = given or (known.psf if known else finding.psf if finding else delta())
+        check = known.check if known else None
+    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
+    check_psf_fits(psf.joint if settings.luminance_only else psf, info.height, info.width, info.colours)
+    if known is None and not passes_through(psf, settings.priority_value):
+        psf, check = _last_check(replace(read(), light=info.light), psf, finding, wishes, settings, on_event)
     if given is None:
         _check_sure(psf, settings, on_event)
     psf = psf.joint if settings.luminance_only else psf
-    check_psf_fits(psf, info.height, info.width, info.colours)
     _compile(info, settings)
     if known is not None and known.tuning is not None:
-        return Choices(info, stamp, psf, known.tuning, known.blocks, asked)
-    sample = read()
+        return Choices(info, stamp, psf, known.tuning, known.blocks, asked, check)
+    sample = replace(read(), light=info.light)
+    if not passes_through(psf, settings.priority_value):
+        _check_noise(sample, settings)
     blocks = sample.blocks()
     if keep and given is None and known is None:
-        _keep(root, image, stamp, asked, Decision(psf, None, blocks))
+        _keep(root, image, stamp, asked, Decision(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
-    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
     seams = has_seams(info.height, info.width, settings.tile)
     threads = min(settings.jobs or cores(), PROBING_THREADS)
     tuning = tune(sample, psf, wishes, settings.halo, seams=seams, threads=threads)
     if keep and seams:
-        _keep(root, image, stamp, asked, Decision(psf, tuning, blocks))
-    return Choices(info, stamp, psf, tuning, blocks, asked)
+        _keep(root, image, stamp, asked, Decision(psf, tuning, blocks, info.light.unit, info.light.white, check))
+    return Choices(info, stamp, psf, tuning, blocks, asked, check)
 
 
 def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Decision | None:
@@ -137,14 +162,54 @@ def _keep(root: Path, image: Path, stamp: Stamp, asked: str, decision: Decision)
             remember(root, content.sha256, asked, decision)
 
 
-def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> PSF:
+def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> Finding:
     """Find the blur in the picture."""
     look = look_at(reader, settings.blur, settings.window)
     on_event(
         Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
     )
     threads = settings.jobs or cores()
-    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads).psf
+    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads, target=settings.target)
+
+
+def _last_check(
+    sample: Sample, psf: PSF, finding: Finding | None, wishes: Wishes, settings: Settings, on_event: Listener
+) -> tuple[PSF, dict[str, Any] | None]:
+    """Restore windows with what was found; take the blur back step by step while that goes too far.
+
+    Parameters
+    ----------
+    finding : what `psf` comes from; None for a PSF that the user gave, which is checked and taken as it is.
+
+    Raises
+    ------
+    UncertainPsfError : a free-form kernel fails, nothing simpler is known, and nobody forces it.
+    """
+    windows = windows_to_check(sample.liveliest(CHECKED))
+    noise = sample.noise()
+
+    def checked(psf: PSF) -> Check:
+        slack = WIDE_SLACK if finding is not None and finding.estimate is not None else 1.0
+        return check_restoration(windows, noise, psf.joint if sample.luminance_only else psf, wishes, slack=slack)
+
+    first = check = checked(psf)
+    while finding is not None and not check.passed and not settings.force:
+        following = finding.narrower()
+        if following is None:
+            raise UncertainPsfError(
+                f"the blur that was found does not restore the picture: {check.why}; give the PSF with --psf, look "
+                "elsewhere with --window X,Y, or take it all the same with --force"
+            )
+        finding, psf = following, following.psf
+        if psf.is_delta:
+            on_event(Note(f"check    nothing is deblurred, as the restoration goes too far: {first.why}"))
+            return psf, first.facts() | {"taken_back": True}
+        check = checked(psf)
+    if first is not check:
+        on_event(Note(f"check    the blur is taken for narrower, {psf.made_by.get('nearest')}: {first.why}"))
+    elif not check.passed:
+        on_event(Note(f"check    the restoration goes too far: {check.why}"))
+    return psf, check.facts() | {"taken_back": first is not check}
 
 
 def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
@@ -157,6 +222,17 @@ def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
         )
     if psf.is_delta:
         on_event(Note("already sharp: no blur was found in the picture"))
+
+
+def _check_noise(sample: Sample, settings: Settings) -> None:
+    """Raise SettingsError when the noise is absurd: then the samples are not what they are taken for."""
+    sigma = sample.noise().sigma
+    if sigma > ABSURD_NOISE and not settings.force:
+        raise SettingsError(
+            f"the noise is {100 * sigma:.0f} % of the picture's range, at most {100 * ABSURD_NOISE:.0f} % makes sense: "
+            "check --input-curve (how samples follow from light), --white and --nodata (which samples are none), or go "
+            "on all the same with --force"
+        )
 
 
 def _compile(info: ImageInfo, settings: Settings) -> None:

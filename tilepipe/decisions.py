@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import PsfError
+from tilepipe.image.light import Light
 from tilepipe.image.sample import Sample
 from tilepipe.psf.estimate import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
@@ -46,11 +47,20 @@ class Decision:
     ----------
     tuning : None when the blur was found and the halo not yet measured.
     blocks : digests of the sampled windows they come from, see :meth:`tilepipe.image.sample.Sample.blocks`.
+    unit, white : of the picture's :class:`~tilepipe.image.light.Light`.
+    check : what the last check found, see :class:`tilepipe.last_check.Check`.
     """
 
     psf: PSF
     tuning: Tuning | None
     blocks: tuple[str, ...]
+    unit: float
+    white: tuple[float, ...] | None
+    check: dict[str, Any] | None
+
+    def light(self, light: Light) -> Light:
+        """Return `light` with the levels that were measured."""
+        return replace(light, unit=self.unit, white=self.white)
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +75,9 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     made_by: dict[str, Any]
     tuning: Tuning | None
     blocks: tuple[str, ...]
+    unit: float
+    white: tuple[float, ...] | None
+    check: dict[str, Any] | None
 
 
 def libraries() -> str:
@@ -82,7 +95,8 @@ def question(given: PSF | None, settings: Settings) -> str:
     asked = {
         "versions": [ALGORITHM_VERSION, ESTIMATOR_VERSION, TUNING_VERSION, libraries()],
         "psf": None if given is None else given.digest,
-        "look": None if given else [settings.blur, settings.window, settings.psf_per_channel],
+        "look": None if given else [settings.blur, settings.window, settings.psf_per_channel, settings.target],
+        "samples": [settings.input_curve, settings.white, settings.nodata],
         "priority": settings.priority_value,
         "quality": settings.quality,
         "solver": settings.solver,
@@ -105,7 +119,11 @@ def recall(root: Path, content: str, asked: str) -> Decision | None:
         psf = PSF(np.frombuffer(stored.kernels, "<f4").reshape(stored.shape), stored.made_by)
     except (ValueError, PsfError):  # of another format; msgspec's errors are ValueErrors
         return None
-    return Decision(psf, stored.tuning, stored.blocks) if stored.content == content else None
+    return (
+        Decision(psf, stored.tuning, stored.blocks, stored.unit, stored.white, stored.check)
+        if stored.content == content
+        else None
+    )
 
 
 def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
@@ -118,6 +136,9 @@ def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
         made_by=decision.psf.made_by,
         tuning=decision.tuning,
         blocks=decision.blocks,
+        unit=decision.unit,
+        white=decision.white,
+        check=decision.check,
     )
     write_sealed(_file(source_folder(root, content), asked), msgspec.json.encode(stored))
 
@@ -128,6 +149,7 @@ def still_holds(decision: Decision, sample: Sample) -> tuple[bool, str]:
     It does while at least ``UNCHANGED`` of the sampled blocks are what they were and the noise has moved by no
     more than ``NOISE_DRIFT``: another picture in the same file is no edit.
     """
+    sample = replace(sample, light=decision.light(sample.light))
     blocks, tuning = sample.blocks(), decision.tuning
     if tuning is None or len(blocks) != len(decision.blocks):
         return False, "it is another picture"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.refocus import composite
-from tilepipe.image.linearise import fill
+from tilepipe.image.light import Light
+from tilepipe.image.linearise import CLIPPED, hidden, start_and_known
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.write import TILE, output_light, write_tiff
 from tilepipe.planning import Plan
@@ -51,7 +53,8 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
                 yield band
 
         assert plan.output is not None
-        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, overwrite=overwrite)
+        hiding = _mask_bands(plan, job) if info.has_mask else None
+        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, hiding, overwrite=overwrite)
         if plan.settings.save_mask:
             everywhere = np.ones((TILE, info.width), np.float32)
 
@@ -62,6 +65,13 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
             write_mask(Path(plan.settings.save_mask), info.height, info.width, shares, overwrite=overwrite)
     on_event(StageEnd("export"))
+
+
+def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of the input's mask page, bool (rows, width, 1)."""
+    for y0 in range(0, plan.info.height, TILE):
+        rows = slice(y0, min(y0 + TILE, plan.info.height))
+        yield job.source.read(slice(plan.info.channels - 1, None), rows, slice(None))[0, :, :, None] != 0
 
 
 def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
@@ -81,27 +91,61 @@ def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
 
 
 def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> npt.NDArray[Any]:
-    """Return rows y0..y1 of the output; where the mask is 0, the input's own samples."""
-    info, light = plan.info, output_light(plan.info, plan.dtype)
+    """Return rows y0..y1 of the output.
+
+    The input's own samples are where nothing was to be restored (the mask is 0, the PSF is a point) and where there is
+    no light (nodata, transparent, NaN).
+    """
+    info, light = plan.info, replace(output_light(plan.info, plan.dtype), unit=job.light.unit)
     result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
     mask = _mask(drawn, result[info.colours :])
     out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
-    whole = mask is not None or info.extras
+    as_it_was = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
+    special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
+    whole = mask is not None or info.extras or as_it_was or special
     source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None
+    starts = None if mask is None or source is None else start_and_known(source, job.light)
+    outside = None if source is None else hidden(source, job.light)
     for channel in range(info.colours):
         plane = result[channel]
-        if mask is None or source is None:
-            out[:, :, channel] = light.encoded(channel, plane, plan.dtype)
+        if starts is not None and mask is not None:
+            plane = composite(plane, next(starts)[0], mask)
+        out[:, :, channel] = _encoded(light, channel, plane, source, plan.dtype)
+        if source is None:
             continue
         samples = source[channel]
-        original = fill(job.light.linear(channel, samples)[None])[0]
-        out[:, :, channel] = light.encoded(channel, composite(plane, original, mask), plan.dtype)
-        if samples.dtype == out.dtype:
-            np.copyto(out[:, :, channel], samples, where=mask == 0)
+        kept = np.full(samples.shape, as_it_was)
+        if outside is not None:
+            kept |= outside
+        if info.is_float:
+            kept |= ~np.isfinite(samples)
+        if mask is not None and samples.dtype == out.dtype:
+            kept |= mask == 0
+        level = np.float32(CLIPPED * job.light.clipping(channel))
+        if info.is_float and samples.dtype == out.dtype and np.isfinite(level):
+            clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
+            np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
+        if kept.any():
+            np.copyto(out[:, :, channel], _rescaled(samples, plan.dtype), where=kept)
     if source is not None:
         for channel in range(info.colours, info.channels):
             out[:, :, channel] = _rescaled(source[channel], plan.dtype)
     return out
+
+
+def _encoded(
+    light: Light, channel: int, plane: FloatArray, source: npt.NDArray[Any] | None, dtype: str
+) -> npt.NDArray[Any]:
+    """Encode a colour, multiplied by the alpha of `source` (channels, h, w) where the file has it so."""
+    if not light.is_premultiplied or light.alpha is None or source is None:
+        return light.encoded(channel, plane, dtype)
+    alpha = _rescaled(source[light.alpha], "float32")
+    colour = light.encoded(channel, plane, "float32") * alpha
+    if np.dtype(dtype).kind == "f":
+        return np.asarray(colour, dtype)
+    top = np.iinfo(dtype).max
+    codes: npt.NDArray[Any] = np.clip(np.rint(colour * np.float32(top)), 0, _rescaled(source[light.alpha], dtype))
+    return codes.astype(dtype)
 
 
 def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:

@@ -9,10 +9,11 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.arrays import masked
+from tilepipe.arrays import in_units_of, masked
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
-from tilepipe.image.linearise import FILL_WIDTH, fill
+from tilepipe.image.light import Light
+from tilepipe.image.linearise import FILL_WIDTH, start_and_known, whites
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
@@ -25,6 +26,7 @@ FloatArray = npt.NDArray[np.float32]
 
 def restore_lazily(
     planes: Any,
+    light: Light,
     psf: PSF,
     parameters: Parameters | None,
     grid: Grid,
@@ -39,33 +41,35 @@ def restore_lazily(
 
     Parameters
     ----------
-    planes : dask array (c, h, w), linear light; NaN and Inf are unknown.
-    parameters : None passes pixels through, unknown ones filled in.
+    planes : dask array (c, h, w), linear light.
+    light : what its samples mean.
+    parameters : None passes pixels through.
     drawn : mask (h, w).
     """
+    if parameters is None:
+        return planes.astype(np.float32)
     channels = planes.shape[0]
     picture = Box(0, grid.height, 0, grid.width)
     spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
-    selective = int(parameters is not None and bool(parameters.unexplained))
+    selective = int(bool(parameters.unexplained))
     restored = {}
     for row in range(grid.rows):
         for tile in grid.row_of_tiles(row):
             inside = tile.frame.intersection(picture)
             frame = planes[(slice(None), *inside.within(picture))]
             restored[tile.row, tile.column] = dask.delayed(_restored)(
-                frame, tile, inside, grid, spectrum, parameters, luminance_only
+                frame, tile, inside, grid, light, spectrum, parameters, luminance_only
             )
 
     def chunk(core: Box) -> Any:
         tiles = list(grid.touching(core))
         pieces = [restored[tile.row, tile.column] for tile in tiles]
         blended = dask.delayed(_blended)(grid, core, channels + selective, tiles, pieces)
-        if drawn is not None or selective:
-            around = Box(core.y0 - FILL_WIDTH, core.y1 + FILL_WIDTH, core.x0 - FILL_WIDTH, core.x1 + FILL_WIDTH)
-            around = around.intersection(picture)
-            seen = planes[(slice(None), *around.within(picture))]
-            share = None if drawn is None else drawn[core.within(picture)]
-            blended = dask.delayed(_masked)(blended, seen, core.within(around), share)
+        around = Box(core.y0 - FILL_WIDTH, core.y1 + FILL_WIDTH, core.x0 - FILL_WIDTH, core.x1 + FILL_WIDTH)
+        around = around.intersection(picture)
+        seen = planes[(slice(None), *around.within(picture))]
+        share = None if drawn is None else drawn[core.within(picture)]
+        blended = dask.delayed(_finished)(blended, seen, core.within(around), light, share)
         return da.from_delayed(blended, (channels, *core.shape), np.float32)
 
     return da.block([[chunk(tile.core) for tile in grid.row_of_tiles(row)] for row in range(grid.rows)])
@@ -76,18 +80,15 @@ def _restored(
     tile: Tile,
     inside: Box,
     grid: Grid,
+    light: Light,
     spectrum: Spectrum,
-    parameters: Parameters | None,
+    parameters: Parameters,
     luminance_only: bool,
 ) -> FloatArray:
     frame = np.asarray(frame, np.float32)
-    start = fill(frame)
-    if parameters is None:
-        return np.ascontiguousarray(start[(slice(None), *tile.stored.within(inside))])
-    known = np.where(np.isfinite(frame), frame, np.float32(np.nan))
     work = Workspace(1 if luminance_only else len(frame), grid.frame_shape)
     restore = restore_luminance if luminance_only else restore_in_frame
-    return restore(work, tile, inside, zip(start, known, strict=True), spectrum, parameters)
+    return restore(work, tile, inside, start_and_known(frame, light), whites(light), spectrum, parameters)
 
 
 def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
@@ -96,7 +97,11 @@ def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: li
     return blend(grid, core, channels, zip(tiles, cut, strict=True))
 
 
-def _masked(restored: FloatArray, seen: FloatArray, core: tuple[slice, slice], drawn: FloatArray | None) -> FloatArray:
+def _finished(
+    restored: FloatArray, seen: FloatArray, core: tuple[slice, slice], light: Light, drawn: FloatArray | None
+) -> FloatArray:
     """Apply the masks to a chunk; `seen` is the picture there and a little around it, for what is unknown."""
-    original = fill(np.asarray(seen, np.float32))[(slice(None), *core)]
-    return masked(restored, original, drawn)
+    seen = np.asarray(seen, np.float32)
+    start = np.stack([plane for plane, _ in start_and_known(seen, light)])
+    inside = (slice(None), *core)
+    return in_units_of(seen[inside], masked(restored, start[inside], drawn), light, drawn)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tilepipe.deconv.admm import steps_until
 from tilepipe.deconv.convolution import choose
-from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.frames import Spectrum, Workspace, amplification
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
 from tilepipe.deconv.priors import fit_log
@@ -166,6 +166,7 @@ def ladder(
     """
     if passes_through(psf, wishes.priority):
         return [PASS_THROUGH]
+    noise = noise.expected(amplification(psf.kernel))
     level = replace(noise, sigma=max(noise.sigma, NOISE_FLOOR), base=max(noise.base, SMALLEST_BASE))
     if psf.is_delta:
         return [_denoising(level, wishes.priority)]

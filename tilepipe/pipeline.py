@@ -82,6 +82,7 @@ class RunReport:
             "recipe": recipe_facts(self.plan.recipe),
             "halo": self.plan.recipe.halo,
             "tile": self.plan.recipe.core,
+            "check": self.plan.chosen.check,
             "cache": str(self.folder),
             "not_finite": self.not_finite,
             "workers": self.workers,

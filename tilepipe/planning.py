@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from tilepipe.cache.lifecycle import default_root, recall_bytes, run_folders, size_of
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK
@@ -177,6 +178,8 @@ class Plan:
                 "confidence": self.psf.confidence,
                 "made_by": self.psf.made_by,
             },
+            "unit": self.info.light.unit,
+            "check": self.chosen.check,
             "recipe": recipe_facts(self.recipe),
             "halo": self.recipe.halo,
             "tile": self.recipe.core,
@@ -264,6 +267,7 @@ def make_plan(
         given = delta()  # noise is taken off and nothing else
     chosen = choose(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
     info = chosen.info
+    _check_nodata(info, settings)
     recipe = _recipe(chosen, settings)
     model = _stage_model(info, recipe, chosen.psf, mask_bytes(settings.mask, info))
     allowed = settings.memory_bytes or available() // 2
@@ -296,6 +300,17 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"output {output}: the folder {output.parent} is not writable")
 
 
+def _check_nodata(info: ImageInfo, settings: Settings) -> None:
+    """Raise SettingsError when the output's samples cannot hold the value of pixels without data."""
+    value, dtype = info.light.nodata, settings.dtype
+    if value is None or dtype is None or dtype == info.dtype:
+        return
+    if np.dtype(dtype).kind == "u" and not (
+        np.isfinite(value) and 0 <= value <= np.iinfo(dtype).max and value % 1 == 0
+    ):
+        raise SettingsError(f"pixels without data are {value:g}, which {dtype} cannot hold; give --dtype float32")
+
+
 def _recipe(chosen: Choices, settings: Settings) -> Recipe:
     info, tuning = chosen.info, chosen.tuning
     core = settings.tile or default_core(tuning.halo)
@@ -309,6 +324,10 @@ def _recipe(chosen: Choices, settings: Settings) -> Recipe:
         extras=info.extras,
         dtype=info.dtype,
         curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
+        unit=info.light.unit,
+        white=info.light.white,
+        nodata=None if info.light.nodata is None else repr(info.light.nodata),  # JSON has no NaN
+        kinds=info.light.extras,
         psf=chosen.psf.digest,
         noise=tuning.noise,
         priority=settings.priority_value,

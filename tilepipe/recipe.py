@@ -29,6 +29,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source : SHA-256 of the input file.
     height, width, colours, extras, dtype : the source array.
     curves : transfer curves, (name, parameters, samples) a colour channel.
+    unit, white, nodata, kinds : see :class:`tilepipe.image.light.Light`; `kinds` are its `extras`.
     psf : SHA-256 of the kernel; the kernel itself lies beside the recipe.
     noise : standard deviation, linear light 0..1, three digits.
     priority : -1 (cleaner) .. 1 (sharper).
@@ -46,6 +47,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     extras: int
     dtype: str
     curves: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...]
+    unit: float
+    white: tuple[float, ...] | None
+    nodata: str | None
+    kinds: tuple[int, ...]
     psf: str
     noise: float
     priority: float
@@ -77,7 +82,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def light(self) -> Light:
         """The transfer curves."""
-        return Light(tuple(Curve(*curve) for curve in self.curves), self.dtype)
+        nodata = None if self.nodata is None else float(self.nodata)
+        curves = tuple(Curve(*curve) for curve in self.curves)
+        return Light(curves, self.dtype, self.unit, self.white, nodata, self.kinds)
 
     def to_json(self) -> bytes:
         """Return canonical JSON: keys sorted, the shortest digits that read back exactly."""

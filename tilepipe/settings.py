@@ -61,6 +61,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     luminance_only : restore the luminance and leave colour differences as they are.
     tile : largest core edge, px, at least 64; None chooses.
     halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
+    target : standard deviation of the Gaussian that is left of a slight blur, px; None: 0.35.
+    input_curve : how samples follow from light: "linear", "srgb", "gamma:EXPONENT" or an ICC profile's file; None: as
+        the file says.
+    white : sample value from which samples are clipped, "16383", or one for each colour, "15000,16383,14800"; None
+        finds it.
+    nodata : sample value of pixels that are not part of the picture; None: as the file says.
     dtype : samples of the output; None keeps the input's.
     memory : budget of the whole process (of each worker on a cluster), "512MB"; "auto" or None: half of what is free.
     jobs : tiles in flight; None: as many as cores and memory allow.
@@ -89,6 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     luminance_only: bool = False
     tile: int | None = None
     halo: int | None = None
+    target: float | None = None
+    input_curve: str | None = None
+    white: str | float | None = None
+    nodata: float | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     memory: str | int | None = None
     jobs: int | None = None
@@ -109,6 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(
                 f"tolerance is {self.tolerance:g}; it must lie in 0.25 (fewer steps) .. 4 (more, sharper)"
             )
+        if self.target is not None and not 0 <= self.target <= 2:
+            raise SettingsError(f"target is {self.target:g} px; it must lie in 0 (a point) .. 2: the default is 0.35")
         if self.tile is not None and self.tile < 64:
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.highlights import REACHES
 from tilepipe.deconv.locality import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
 from tilepipe.deconv.refocus import reach, unexplained_share
@@ -24,7 +25,7 @@ __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "tune"]
 
 FloatArray = npt.NDArray[np.float32]
 
-TUNING_VERSION = 5
+TUNING_VERSION = 6
 """Raised whenever the same windows would give other numbers."""
 
 NANOSECONDS = 25.0
@@ -94,7 +95,7 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
         rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
         numbers = _selective(rungs[0], psf, probes) if wishes.refocus else rungs[0]
         return Tuning(sigma, numbers, rim if halo is None else halo, None, 0.0, NANOSECONDS)
-    scene = SyntheticScene(psf.kernel, max(sigma, NOISE_FLOOR))
+    scene = SyntheticScene(psf.kernel, max(rungs[0].sigma or sigma, NOISE_FLOOR))
 
     best = scene.decibels(rungs[0])  # compiles, too: what follows can be timed
     seams_of = Seams(psf, rungs, probes, scene, threads)
@@ -103,6 +104,8 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
     price = best - scene.decibels(rungs[rung]) if rung else 0.0
     numbers = _selective(rungs[rung], psf, probes) if wishes.refocus else rungs[rung]
     least = reach(psf.size) if numbers.unexplained else psf.size / 2
+    if sample.clipped():
+        least = max(least, min(REACHES * (psf.size // 2), MAX_HALO - 1))
     chosen = max(_halo(profile), -(-int(least + 1) // HALO_STEP) * HALO_STEP) if halo is None else halo
     return Tuning(sigma, numbers, chosen, profile, round(max(0.0, price), 1), seams_of.nanoseconds)
 

@@ -44,7 +44,7 @@ def test_what_is_seen_through_a_psf_is_the_textbook_s(name):
     if reach:
         y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
     seen = np.empty_like(x)
-    seen_through(way, x, y, seen)
+    seen_through(way, x, y, np.float32(np.inf), seen)
     assert np.abs(seen - textbook(x, y, kernel)).max() < 1e-5 + 10 * way.loss
 
 
@@ -57,7 +57,7 @@ def test_never_more_light_is_left_out_than_may_be_and_none_is_lost(reach, seed, 
     if way.kind != "fourier":
         flat = np.full((4 * reach + 9,) * 2, 0.5, np.float32)
         seen = np.empty_like(flat)
-        seen_through(way, flat, flat, seen)
+        seen_through(way, flat, flat, np.float32(np.inf), seen)
         middle = seen[2 * reach : -2 * reach, 2 * reach : -2 * reach]
         assert np.abs(middle - 1).max() < 1e-5
 

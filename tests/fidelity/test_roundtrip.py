@@ -83,13 +83,16 @@ def test_float_pictures_keep_values_beyond_white(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), pixels)
 
 
-def test_nan_and_inf_are_counted_masked_and_filled(tmp_path):
+def test_nan_and_inf_are_counted_and_come_back_as_they_are(tmp_path):
     pixels = np.full((90, 100), 0.5, np.float32)
     pixels[10, 10], pixels[20, 20:22], pixels[30, 30] = np.nan, np.inf, -np.inf
     tifffile.imwrite(tmp_path / "in.tif", pixels)
     report = run(tmp_path / "in.tif", tmp_path, gaussian(1))
     assert report.not_finite == 4
-    np.testing.assert_allclose(tifffile.imread(tmp_path / "out.tif"), 0.5, atol=1e-3)
+    restored = tifffile.imread(tmp_path / "out.tif")
+    lost = ~np.isfinite(pixels)
+    np.testing.assert_array_equal(restored[lost], pixels[lost])
+    np.testing.assert_allclose(restored[~lost], 0.5, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])

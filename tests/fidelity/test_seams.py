@@ -47,7 +47,7 @@ def test_a_halo_too_small_is_found_out():
     parameters = rung_at(LADDERS["normal"][0], Noise(0.005), 8.5)
     whole = restore_whole(planes, planes, psf, parameters, 160)
     height, width = planes.shape[1:]
-    bare = restore_planes(planes, planes, psf, parameters, Grid(height, width, 200, 16))
+    bare = restore_planes(planes, planes, (np.inf,) * len(planes), psf, parameters, Grid(height, width, 200, 16))
     assert np.abs(bare - whole).max() > 10 * SEAM_LIMIT
 
 
@@ -90,7 +90,7 @@ def test_gray_pictures_nan_and_deltas():
     spoiled[100:103, 50:60] = np.nan
     restored = deconvolve(spoiled, psf)
     assert restored.shape == gray.shape
-    assert np.isfinite(restored).all()
+    np.testing.assert_array_equal(np.isfinite(restored), np.isfinite(spoiled))
     clean = deconvolve(gray, psf)
     assert np.abs(restored - clean)[150:, 150:].max() < 0.01
     np.testing.assert_array_equal(deconvolve(gray, np.ones((1, 1))), gray)

@@ -189,13 +189,6 @@ def test_every_half_float_comes_back_through_srgb():
     np.testing.assert_array_equal(light.encoded(0, light.linear(0, halves), "float16"), halves)
 
 
-def test_digest_follows_curve_and_dtype_not_the_name():
-    base = Light((SRGB,), "uint8").digest
-    assert Light((Curve("another name", SRGB.parameters),), "uint8").digest == base
-    assert Light((SRGB,), "uint16").digest != base
-    assert Light((LINEAR,), "uint8").digest != base
-
-
 @pytest.mark.parametrize(
     "curve",
     [

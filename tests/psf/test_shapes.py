@@ -135,7 +135,7 @@ def test_a_gaussian_blurs_every_frequency_as_it_should_however_narrow_it_is(sigm
 @given(radius=st.floats(0.8, 12), frequency=st.floats(0, 0.8 * math.pi))
 def test_a_disk_blurs_every_frequency_as_it_should(radius, frequency):
     expected = 2 * j1(radius * frequency) / (radius * frequency) if frequency > 1e-3 else 1.0
-    assert transform(disk(radius), frequency) == pytest.approx(expected, abs=0.08)
+    assert transform(disk(radius), frequency) == pytest.approx(expected, abs=0.12)
 
 
 @quick

@@ -34,6 +34,10 @@ TABLE = {
     "luminance_only": ({"luminance_only": True}, RECOMPUTE),
     "tile": ({"tile": 200}, RECOMPUTE),
     "halo": ({"halo": 48}, RECOMPUTE),
+    "target": ({"target": 0.5}, REUSE),  # the PSF is given
+    "input_curve": ({"input_curve": "linear"}, RECOMPUTE),
+    "white": ({"white": "60000"}, RECOMPUTE),
+    "nodata": ({"nodata": 3.0}, RECOMPUTE),
     "dtype": ({"dtype": "uint8"}, REUSE),
     "memory": ({"memory": "3GB"}, REUSE),
     "jobs": ({"jobs": 2}, REUSE),

@@ -18,6 +18,9 @@ NOISE = 0.005
 LENGTH, SEED = 13, 7
 """The shake that blurs the scene: a free-form path of 13 px."""
 
+SIGMA, SOFT_NOISE, QUALITY = 0.9, 0.004, 92
+"""The lens that makes the second scene soft, px; its noise and the quality of its JPEG."""
+
 REACH = 16
 """Rim that is not compared, px: the picture may be displaced by some of it."""
 
@@ -35,7 +38,8 @@ CROP = 360
 def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
     """Make a scene, blur it by a camera shake, deblur it blind, say what it gained.
 
-    The program is not told the blur; beside the result lie the PSF that it found and the true one.
+    The program is not told the blur; beside the result lie the PSF that it found and the true one.  The same then with
+    a slightly soft JPEG of a quarter of the size, with lamps.
 
     Files in DIR from an earlier demo are replaced.
     """
@@ -67,19 +71,46 @@ def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
         write_psf_picture(shown, place / name, overwrite=True)
     before, after = _psnr(sharp, blurred), _psnr(sharp, restored, _displacement(psf, report.plan.psf))
     _before_after(place / "before-after.png", blurred, restored, sharp)
-    if as_json:
-        click.echo(json.dumps(report.to_dict() | {"psnr": {"before": round(before, 2), "after": round(after, 2)}}))
-        return 0
-    click.echo(str(restored))
+    found = {"psnr": {"before": round(before, 2), "after": round(after, 2)}}
+    if not as_json:
+        click.echo(str(restored))
     if not values["quiet"]:
-        click.echo(
-            f"gained   {after - before:.2f} dB: PSNR {before:.2f} -> {after:.2f} dB (as written, 0..1)", err=True
-        )
+        _say_gain(before, after)
         click.echo(
             f"look at  {place / 'before-after.png'} (blurred, restored, truth) and psf.png, true-psf.png beside it",
             err=True,
         )
+    before, after = _soft_photograph(place, width // 2, height // 2, flags)
+    found |= {"soft": {"before": round(before, 2), "after": round(after, 2)}}
+    if as_json:
+        click.echo(json.dumps(report.to_dict() | found))
+    elif not values["quiet"]:
+        _say_gain(before, after)
+        click.echo(f"look at  {place / 'soft-before-after.png'} (soft, restored, truth)", err=True)
     return 0
+
+
+def _say_gain(before: float, after: float) -> None:
+    click.echo(f"gained   {after - before:.2f} dB: PSNR {before:.2f} -> {after:.2f} dB (as written, 0..1)", err=True)
+
+
+def _soft_photograph(place: Path, width: int, height: int, flags: dict[str, Any]) -> tuple[float, float]:
+    """Make a slightly soft JPEG with lamps, restore it blind; return its PSNR before and after, dB."""
+    from tilepipe.cli.run import execute
+    from tilepipe.testing.scenes import Photograph, write_jpeg, write_scene
+
+    sharp, soft, restored = (place / name for name in ("soft-truth.tif", "soft.jpg", "soft-restored.tif"))
+    if not flags["quiet"]:
+        click.echo(
+            f"scene    {width} x {height}, JPEG of quality {QUALITY}; Gaussian of {SIGMA:g} px, noise "
+            f"{100 * SOFT_NOISE:g} %, lamps up to 8 times white",
+            err=True,
+        )
+    write_scene(sharp, Photograph(width, height), "uint8")
+    write_jpeg(soft, Photograph(width, height, SIGMA, SOFT_NOISE), QUALITY)
+    execute(str(soft), str(restored), flags)
+    _before_after(place / "soft-before-after.png", soft, restored, sharp)
+    return _psnr(sharp, soft), _psnr(sharp, restored)
 
 
 def _parse_size(size: str) -> tuple[int, int]:

@@ -46,6 +46,20 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--mask": {"metavar": "FILE", "help": "Picture of the same size: white is restored, black stays as it is."},
     "--save-mask": {"metavar": "FILE", "help": "Write the mask that was used (TIFF)."},
     "--luminance-only": {"is_flag": True, "help": "Restore the luminance only: a third of the time, colour as it is."},
+    "--target": {"type": float, "metavar": "PX", "help": "What is left of a slight blur, px (default: 0.35)."},
+    "--input-curve": {
+        "metavar": "CURVE",
+        "help": "linear | srgb | gamma:2.2 | FILE.icc: how samples follow from light (default: as the file says).",
+    },
+    "--white": {
+        "metavar": "LEVEL",
+        "help": "Sample value from which samples are clipped, or one for each colour, R,G,B (default: found).",
+    },
+    "--nodata": {
+        "type": float,
+        "metavar": "VALUE",
+        "help": "Sample value of pixels that are not part of the picture (default: as the file says).",
+    },
     "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
     "--halo": {
         "type": int,

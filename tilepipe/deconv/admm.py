@@ -6,9 +6,10 @@ The model is ``y = k * x + n`` where ``y`` is known; the solver minimises
 
 with the gradient's norm taken jointly over rows, columns and colours; other priors than total variation
 differ in the shrinkage (:mod:`tilepipe.deconv.priors`).  Two splits make every update
-either pointwise or diagonal in Fourier space: ``v = Kx`` with the known-pixel mask ``M`` (unknown rims
-and clipped highlights are then exact: Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo
-2013) and ``w = Dx`` (Goldstein & Osher 2009).  One step with penalties r1, r2 and scaled duals d, e::
+either pointwise or diagonal in Fourier space: ``v = Kx`` with the known-pixel mask ``M`` (unknown rims are then
+exact: Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo 2013; so are clipped samples, which say that Kx
+is at least white: v is then the projection ``max(Kx + d, white)``) and ``w = Dx`` (Goldstein & Osher 2009).  One
+step with penalties r1, r2 and scaled duals d, e::
 
     v = (M y + r1 (Kx + d)) / (M + r1)        d <- d + Kx - v
     w = shrink(Dx + e, lambda / r2)           e <- e + Dx - w
@@ -124,7 +125,9 @@ def _solve(
     multiply(otf, state, work.product)
     source = inverse(work.product, work.x[channel])  # x is known by its spectrum, and its memory free until the end
     noise = (np.float32(parameters.base), np.float32(parameters.slope))
-    data_pass(work.y[channel], work.d[channel], source, r1, *noise, spectrum.taper_y, spectrum.taper_x)
+    data_pass(
+        work.y[channel], work.d[channel], source, work.white[channel], r1, *noise, spectrum.taper_y, spectrum.taper_x
+    )
     forward(source, work.product)
     add_step(state, work.product, work.spare_spectrum, otf, *eigenvalues, r1, np.float32(weight))
     inverse(work.product, work.x[channel])

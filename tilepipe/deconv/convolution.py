@@ -147,20 +147,20 @@ def _taps(kernel: Doubles) -> Convolution:
     )
 
 
-def seen_through(way: Convolution, x: FloatArray, y: FloatArray, out: FloatArray) -> None:
+def seen_through(way: Convolution, x: FloatArray, y: FloatArray, white: np.float32, out: FloatArray) -> None:
     """Write ``K^T (M y / K x)`` of a channel to `out`; all float32 (h, w).
 
     Parameters
     ----------
     way : not by Fourier.
-    y : M is 0 where it is NaN, and within ``way.reach`` of the edge.
+    y : M is 0 where it is NaN, and within ``way.reach`` of the edge; +inf is clipped, see :func:`divide`.
     """
     reach = way.reach
     if way.kind == "separable":
         offsets = _in_groups(np.arange(-reach, reach + 1))
-        _through_separable(x, y, _in_groups(way.down), _in_groups(way.along), offsets, reach, out)
+        _through_separable(x, y, white, _in_groups(way.down), _in_groups(way.along), offsets, reach, out)
     else:
-        _through_taps(x, y, _in_groups(way.rows), _in_groups(way.columns), _in_groups(way.weights), reach, out)
+        _through_taps(x, y, white, _in_groups(way.rows), _in_groups(way.columns), _in_groups(way.weights), reach, out)
 
 
 def _in_groups(taps: Array) -> Array:
@@ -169,7 +169,9 @@ def _in_groups(taps: Array) -> Array:
 
 
 @kernel
-def _through_separable(x: Array, y: Array, down: Array, along: Array, offsets: Array, reach: int, out: Array) -> None:
+def _through_separable(
+    x: Array, y: Array, white: Array, down: Array, along: Array, offsets: Array, reach: int, out: Array
+) -> None:
     height, width = x.shape
     rank, taps = down.shape
     inside = width - 2 * reach
@@ -189,7 +191,7 @@ def _through_separable(x: Array, y: Array, down: Array, along: Array, offsets: A
         if reach <= middle < height - reach:
             for q in range(rank):
                 _sum_taps(across[q], inside, middle, -1, 0, kept, offsets, none, down[q], kx, 0, inside, q == 0)
-            _divide(y[middle, reach : reach + inside], kx, ratio[2 * reach : 2 * reach + inside])
+            _divide(y[middle, reach : reach + inside], kx, white, ratio[2 * reach : 2 * reach + inside])
         else:
             ratio[:] = np.float32(0)
         if middle >= 0:
@@ -203,7 +205,9 @@ def _through_separable(x: Array, y: Array, down: Array, along: Array, offsets: A
 
 
 @kernel
-def _through_taps(x: Array, y: Array, rows: Array, columns: Array, weights: Array, reach: int, out: Array) -> None:
+def _through_taps(
+    x: Array, y: Array, white: Array, rows: Array, columns: Array, weights: Array, reach: int, out: Array
+) -> None:
     height, width = x.shape
     inside, padded = width - 2 * reach, width + 2 * reach
     kept = 2 * reach + 1
@@ -213,7 +217,7 @@ def _through_taps(x: Array, y: Array, rows: Array, columns: Array, weights: Arra
     for i in range(height + reach):
         if reach <= i < height - reach:
             _sum_taps(pixels, width, i, -1, reach, height, rows, columns, weights, kx, 0, inside, True)
-            _divide(y[i, reach : reach + inside], kx, ratio[i % kept, 2 * reach : 2 * reach + inside])
+            _divide(y[i, reach : reach + inside], kx, white, ratio[i % kept, 2 * reach : 2 * reach + inside])
         else:
             ratio[i % kept] = np.float32(0)
         at = i - reach
@@ -267,15 +271,16 @@ def _sum_taps(
 
 
 @kernel
-def divide(y: Array, kx: Array) -> None:
-    """``kx <- M y / kx``, float32 (h, w); M is 0 where y is NaN."""
+def divide(y: Array, kx: Array, white: Array) -> None:
+    """``kx <- M y / kx``, float32 (h, w); M is 0 where y is NaN, and y = max(white, kx) where it is +inf: clipped."""
     for i in range(y.shape[0]):
-        _divide(y[i], kx[i], kx[i])
+        _divide(y[i], kx[i], white, kx[i])
 
 
 @kernel
-def _divide(y: Array, kx: Array, out: Array) -> None:
-    """``out <- M y / kx``; M is 0 where y is NaN."""
+def _divide(y: Array, kx: Array, white: Array, out: Array) -> None:
+    """``out <- M y / kx``, see :func:`divide`."""
     for j in range(out.shape[0]):
-        share = y[j] / max(kx[j], np.float32(DARK))
-        out[j] = share if y[j] == y[j] else np.float32(0)
+        light = max(kx[j], np.float32(DARK))
+        share = y[j] / light if y[j] == y[j] else np.float32(0)
+        out[j] = max(white / light, np.float32(1)) if y[j] == np.float32(np.inf) else share

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tilepipe.deconv.transforms import forward
 
-__all__ = ["TAPER", "Spectrum", "Workspace", "workspace_planes"]
+__all__ = ["TAPER", "Spectrum", "Workspace", "amplification", "workspace_planes"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -96,12 +96,25 @@ def _taper(length: int) -> FloatArray:
     return taper.astype(np.float32)
 
 
+HIGHEST, WEAKEST = 0.35, 0.05
+"""Frequencies that count in :func:`amplification`, cycles/px, and the power below which a filter does not invert."""
+
+
+def amplification(kernel: FloatArray) -> float:
+    """Return by how much the inverse of a PSF (k, k) amplifies white noise below ``HIGHEST`` cycles/px."""
+    size = max(64, kernel.shape[0])
+    power = np.abs(np.fft.rfft2(kernel.astype(np.float64), (size, size))) ** 2
+    seen = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]) <= HIGHEST
+    return float(np.sqrt(np.mean(1 / np.maximum(power[seen], WEAKEST))))
+
+
 class Workspace:
     """The arrays of one restoration in flight, allocated once and reused from tile to tile.
 
     Attributes
     ----------
-    y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known.
+    y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known, +inf where it is clipped.
+    white : float32 (c,), what a clipped sample of each channel is at least; +inf where none is clipped.
     x : float32 (c, h, w), the start on entry, the restored picture on return.
     d, e : float32 (c, h, w) and (2, c, h, w), the solver's own state; spectra : complex64 (c, h, w // 2 + 1), of x.
     product, spare_spectrum : room for transforms on their way.
@@ -113,6 +126,7 @@ class Workspace:
         self.shape = shape
         self.channels = channels
         self.y = np.zeros((channels, height, width), np.float32)
+        self.white = np.full(channels, np.inf, np.float32)
         self.x = np.zeros_like(self.y)
         self.d = np.zeros_like(self.y)
         self.e = np.zeros((2, channels, height, width), np.float32)

@@ -23,8 +23,8 @@ FloatArray = npt.NDArray[np.float32]
 SURE, LOST = 2.0, 6.0
 """Mean squared residual over the noise's variance up to which a place is explained, and from which on it is not."""
 
-REACHES = 6
-"""From how far, in half PSFs, a pixel's share is influenced."""
+REACHES = 8
+"""From how far, in half PSFs, a clipped sample influences what is restored beside the solver itself."""
 
 LEAST_COUNTED = 1e-3
 """Share of a box that has to be seen for its residual to count in full."""

@@ -22,12 +22,13 @@ Array = Any
 
 @kernel
 def data_pass(
-    y: Array, d: Array, kx: Array, r1: Array, base: Array, slope: Array, taper_y: Array, taper_x: Array
+    y: Array, d: Array, kx: Array, white: Array, r1: Array, base: Array, slope: Array, taper_y: Array, taper_x: Array
 ) -> None:
     """v- and d-update, and the tapered data source, in one pass over a channel.
 
     ``v = (M y + r1 (Kx + d)) / (M + r1)``, ``d <- d + Kx - v``, ``kx <- t (v - d - Kx)``; M is 0 where y is NaN, else
-    1 / (base + slope Kx): the blurred estimate is the light whose noise this is.  All arrays float32 (h, w) but the
+    1 / (base + slope Kx): the blurred estimate is the light whose noise this is.  Where y is +inf it is clipped, known
+    to be `white` at least: ``v = max(Kx + d, white)``, the projection on that.  All arrays float32 (h, w) but the
     tapers (h,), (w,); `d` and `kx` are overwritten.
     """
     height, width = y.shape
@@ -39,6 +40,7 @@ def data_pass(
             y_ij = y[i, j]
             share = r1 * (base + slope * min(max(kx_ij, np.float32(0)), np.float32(1)))
             v = (y_ij + share * u) / (np.float32(1) + share) if y_ij == y_ij else u
+            v = max(u, white) if y_ij == np.float32(np.inf) else v
             dual = u - v
             d[i, j] = dual
             kx[i, j] = (v - dual - kx_ij) * (row_taper * taper_x[j])

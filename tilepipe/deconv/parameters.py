@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALGORITHM_VERSION", "PASS_THROUGH", "SOLVERS", "Parameters"]
 
-ALGORITHM_VERSION = 4
+ALGORITHM_VERSION = 5
 """Part of every fingerprint; raised whenever the same recipe would give other pixels."""
 
 

@@ -13,6 +13,8 @@ One step multiplies (Dey et al. 2006, eq. 12), with a mask M of known pixels in 
 The prediction p is Biggs & Andrews' (1997, eq. 9); their a follows from two successive changes of the whole picture,
 which tiles do not have: the series of a is found once, on a window, and frozen (:func:`find_momentum`).
 
+A clipped sample, known to be at least white, counts as max(white, Kp): as long as it is explained it asks for nothing.
+
 All updates are local and positive; what a cut leaves behind moves on by one PSF a step, and fades.
 """
 
@@ -85,7 +87,7 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
             y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
         np.maximum(y, np.float32(DARK), out=y)
         ones[...] = 1  # seen through the PSF they are M, as K 1 = 1
-        known = np.where(np.isfinite(y), np.float32(1), np.float32(np.nan))
+        known = np.where(np.isnan(y), y, np.float32(1))
         seen(work, spectrum, way, channel, ones, known, work.e[1, channel])
     return ways
 
@@ -102,11 +104,11 @@ def seen(
 ) -> None:
     """``out <- K^T (M y / Kx)`` of a channel, float32 (h, w); `way` is how its PSF is applied."""
     if way.kind != "fourier":
-        seen_through(way, x, y, out)
+        seen_through(way, x, y, work.white[channel], out)
         return
     otf = spectrum.otf(channel)
     multiply(otf, forward(x, work.product), work.product)
-    divide(y, inverse(work.product, out))
+    divide(y, inverse(work.product, out), work.white[channel])
     _times_conjugate(otf, forward(out, work.product))
     inverse(work.product, out)
 

@@ -5,12 +5,12 @@ curve, monotone on [0, 1]; integer codes go through a table of it, so that decod
 gives every code back exactly.
 
 Domain and range: encoded values 0..1 (codes / largest code) <-> linear light 0..1; floats may lie outside
-and are carried through.
+and are carried through.  Linear light over the picture's unit is what the solver works in, so that a picture of any
+range (counts, an underexposed scan) is restored as well as one that reaches white.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,18 @@ import numpy.typing as npt
 
 from tilepipe.errors import InputError
 
-__all__ = ["LINEAR", "SRGB", "Curve", "Light", "check_monotone", "lifted"]
+__all__ = [
+    "ASSOCIATED_ALPHA",
+    "LINEAR",
+    "MASK",
+    "SRGB",
+    "UNASSOCIATED_ALPHA",
+    "Curve",
+    "Light",
+    "check_monotone",
+    "gamma",
+    "lifted",
+]
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -93,49 +104,109 @@ SRGB = Curve("sRGB", (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, 0.0, 0.
 LINEAR = Curve("linear", (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0))
 
 
+def gamma(exponent: float) -> Curve:
+    """Return the power law u^exponent."""
+    return Curve(f"gamma {exponent:g}", (exponent, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+
+
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+"""TIFF ExtraSamples values: colours are multiplied by their alpha, or not (TIFF 6.0, section 18)."""
+
+MASK = -1
+"""Kind of an extra channel that is a page of its own in the file: 0 where a pixel is not part of the picture."""
+
+
 @dataclass(frozen=True)
 class Light:
-    """The curves of all colour channels of one dtype.
+    """What the samples of a picture mean.
+
+    Everything is computed in working units: linear light over `unit`.
 
     Parameters
     ----------
     curves : one a colour channel.
     dtype : numpy name of the file's samples: uint8, uint16, float16 or float32.
+    unit : linear light that is 1 in working units: 1 where the picture uses white, else about its brightest part.
+    white : linear light from which each colour channel is clipped; None: the largest code, nothing for floats.
+    nodata : sample value that marks pixels that are not part of the picture, when all colours have it.
+    extras : kind of each extra channel: a TIFF ExtraSamples value, or :data:`MASK`.
     """
 
     curves: tuple[Curve, ...]
     dtype: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what the curves do, for the recipe."""
-        text = repr([(curve.parameters, curve.samples) for curve in self.curves]) + self.dtype
-        return hashlib.sha256(text.encode()).hexdigest()
+    unit: float = 1.0
+    white: tuple[float, ...] | None = None
+    nodata: float | None = None
+    extras: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """The curves' name, for people."""
         return self.curves[0].name
 
+    @property
+    def colours(self) -> int:
+        """Number of colour channels."""
+        return len(self.curves)
+
+    @property
+    def channels_read(self) -> int:
+        """Channels that decide what light a pixel is: the colours, and extra channels that hide pixels."""
+        return self.colours + (len(self.extras) if self.alpha is not None or self.mask is not None else 0)
+
+    @property
+    def alpha(self) -> int | None:
+        """Index of the alpha channel among all channels."""
+        return self._extra(ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)
+
+    @property
+    def mask(self) -> int | None:
+        """Index of the mask among all channels."""
+        return self._extra(MASK)
+
+    @property
+    def is_premultiplied(self) -> bool:
+        """Whether encoded colours are multiplied by their alpha."""
+        return ASSOCIATED_ALPHA in self.extras
+
+    def _extra(self, *kinds: int) -> int | None:
+        return next((self.colours + index for index, kind in enumerate(self.extras) if kind in kinds), None)
+
+    def clipping(self, channel: int) -> float:
+        """Return the working level from which samples of a channel say "at least this"; infinite when none does."""
+        if self.white is not None:
+            return self.white[channel] / self.unit
+        return 1.0 / self.unit if np.issubdtype(self.dtype, np.integer) else float("inf")
+
     def linear(self, channel: int, samples: npt.NDArray[Any]) -> FloatArray:
-        """Decode `samples` (any shape, the file's dtype) of one channel to linear light, float32."""
+        """Decode `samples` (any shape, the file's dtype) of one channel to working units, float32."""
         curve = self.curves[channel]
         if np.issubdtype(self.dtype, np.integer):
             from tilepipe.image.codes import look_up
 
             decoded = np.empty(samples.shape, np.float32)
             look_up(_decoding_table(curve, self.dtype), np.ascontiguousarray(samples).reshape(-1), decoded.reshape(-1))
-            return decoded
-        if curve == LINEAR:
-            return samples.astype(np.float32)
-        return curve.decode(samples.astype(np.float64)).astype(np.float32)
+        elif curve == LINEAR:
+            decoded = samples.astype(np.float32)
+        else:
+            decoded = curve.decode(samples.astype(np.float64)).astype(np.float32)
+        if self.unit != 1:
+            with np.errstate(over="ignore"):  # of samples that are none, as far as a float goes
+                decoded *= np.float32(1 / self.unit)
+        return decoded
+
+    def linear_of_encoded(self, channel: int, encoded: Doubles) -> FloatArray:
+        """Decode encoded values (0..1 for integers) of one channel to working units, float32."""
+        return (self.curves[channel].decode(encoded) / self.unit).astype(np.float32)
 
     def encoded(self, channel: int, linear: FloatArray, dtype: str) -> npt.NDArray[Any]:
-        """Encode `linear` (any shape) of one channel as `dtype`.
+        """Encode working units (any shape) of one channel as `dtype`.
 
         Integers: the nearest code in encoded space, clipped.  Floats: the curve's value, unclipped.
         """
         curve = self.curves[channel]
+        if self.unit != 1:
+            linear = linear * np.float32(self.unit)
         if np.issubdtype(dtype, np.integer):
             return _nearest_codes(curve, dtype, linear)
         if curve == LINEAR:

@@ -11,6 +11,8 @@ from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory
 
 __all__ = ["Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
 
+GDAL_NODATA = 42113
+
 KEPT_TAGS = {
     270: "ImageDescription",
     271: "Make",
@@ -21,6 +23,7 @@ KEPT_TAGS = {
     315: "Artist",
     316: "HostComputer",
     33432: "Copyright",
+    GDAL_NODATA: "GDAL_NODATA",
 }
 """Tags of the first directory that are carried over as they are."""
 
@@ -53,6 +56,15 @@ class Metadata:
         """What cannot be carried over, by name."""
         codes = {code for directory in self.directories.values() for code in directory.dropped}
         return ["MakerNote"] if MAKER_NOTE in codes else []
+
+    @property
+    def nodata(self) -> float | None:
+        """Sample value of pixels that are not part of the picture, from GDAL's tag; None without a number there."""
+        entry = self.tags.get(GDAL_NODATA)
+        try:
+            return None if entry is None else float(entry.data.split(b"\0")[0].decode("ascii"))
+        except ValueError:
+            return None
 
     def facts(self) -> dict[str, Any]:
         """Return what is there, for people: sizes of blocks, the resolution, the number of EXIF tags."""

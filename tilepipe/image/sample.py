@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.noise import Noise, fit_noise
+from tilepipe.deconv.noise import Noise, estimate_noise, fit_noise, hidden_noise, quantisation_noise, white_equivalent
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
-from tilepipe.image.linearise import fill, known, linearise, luminance
+from tilepipe.image.linearise import fill, hidden, known, linearise, luminance, start_and_known
+from tilepipe.psf.spectrum import PowerSurvey, fit_spectrum
 
 __all__ = ["Sample", "read_sample"]
 
@@ -33,27 +34,62 @@ NOISE_EDGE = 384
 
 @dataclass(frozen=True)
 class Sample:
-    """Windows as they stand in the file: (colours, h, w), the file's dtype.
+    """Windows of a picture.
 
-    With `luminance_only` what is derived from them is for their luminance, (1, h, w).
+    Parameters
+    ----------
+    windows : as they stand in the file, (``light.channels_read``, h, w), the file's dtype.
+    light : what the samples mean.
+    luminance_only : what is derived from the windows is for their luminance, (1, h, w).
+    quantisation : of a JPEG, see :class:`tilepipe.image.info.ImageInfo`.
     """
 
     windows: tuple[npt.NDArray[Any], ...]
     light: Light
     luminance_only: bool = False
+    quantisation: tuple[tuple[int, ...], ...] | None = None
 
     def noise(self) -> Noise:
-        """Return the picture's noise, see :func:`tilepipe.deconv.noise.fit_noise`."""
-        return fit_noise(
-            self._solved(known(linearise(_middle(window), self.light), self.light)) for window in self.windows
-        )
+        """Return the picture's noise: that of its pixels, and what hides from them in correlated noise or a JPEG.
+
+        See :func:`tilepipe.deconv.noise.fit_noise` and :func:`tilepipe.deconv.noise.hidden_noise`.
+        """
+        seen = [self._unclipped(_middle(window)) for window in self.windows]
+        pixels = fit_noise(self._solved(plane) for plane in seen)
+        means = [plane.mean(0) for plane in seen]
+        of_mean = estimate_noise(mean[None] for mean in means)
+        survey = PowerSurvey()
+        for mean in means:
+            survey.add(fill(mean[None])[0], np.isfinite(mean))
+        power = survey.power()
+        fit = None if power is None else fit_spectrum(power, of_mean)
+        correlated = 0.0 if fit is None else white_equivalent(fit.floor, pixels.sigma, of_mean)
+        light = float(np.mean([np.nanmean(mean) for mean in means if np.isfinite(mean).any()] or [0.0]))
+        return replace(pixels, hidden=hidden_noise(pixels.sigma, correlated, self._quantisation_noise(light)))
+
+    def _quantisation_noise(self, light: float) -> float:
+        """Return what a JPEG's quantisation does to its pixels, at the mean `light`; working units."""
+        if self.quantisation is None:
+            return 0.0
+        unit, curve = self.light.unit, self.light.curves[0]
+        at = float(np.clip(curve.encode(np.array([max(light * unit, 0.0)]))[0], 0.02, 0.98))
+        low, high = curve.decode(np.array([at - 0.01, at + 0.01]))
+        return quantisation_noise(self.quantisation[0]) * float(high - low) / 0.02 / unit
+
+    def _unclipped(self, window: npt.NDArray[Any]) -> FloatArray:
+        """Return a window with NaN where it is unknown or clipped at either end: noise cannot be seen there."""
+        seen = self._known(window)
+        seen[np.isposinf(seen)] = np.nan
+        if np.issubdtype(window.dtype, np.integer):
+            seen[window[: self.light.colours] == 0] = np.nan
+        return seen
+
+    def _known(self, window: npt.NDArray[Any]) -> FloatArray:
+        return known(linearise(window, self.light), self.light, hidden(window, self.light))
 
     def clipped(self) -> float:
-        """Return the share of pixels of which a colour is clipped; of floats nothing counts as clipped."""
-        if not np.issubdtype(self.windows[0].dtype, np.integer):
-            return 0.0
-        unknown = [np.isnan(known(linearise(window, self.light), self.light)).any(0) for window in self.windows]
-        return float(np.mean([plane.mean() for plane in unknown]))
+        """Return the share of pixels of which a colour is clipped."""
+        return float(np.mean([np.isposinf(self._known(window)).any(0).mean() for window in self.windows]))
 
     def blocks(self) -> tuple[str, ...]:
         """Return a digest of every block of ``BLOCK`` px in the windows: which parts of a picture an edit changed."""
@@ -71,11 +107,15 @@ class Sample:
         """
 
         def activity(window: npt.NDArray[Any]) -> float:
-            seen = np.sqrt(np.clip(fill(linearise(_middle(window), self.light)), 0, 1))
+            seen = np.sqrt(np.clip(self.filled(_middle(window)), 0, 1))
             return float(np.abs(np.diff(seen, axis=1)).mean() + np.abs(np.diff(seen, axis=2)).mean())
 
         best = sorted(self.windows, key=activity, reverse=True)[:count]
-        return [self._solved(fill(linearise(window, self.light))) for window in best]
+        return [self._solved(self.filled(window)) for window in best]
+
+    def filled(self, window: npt.NDArray[Any]) -> FloatArray:
+        """Return the colours of one of the windows in working units, what is unknown filled in from around."""
+        return np.stack([start for start, _ in start_and_known(window, self.light)])
 
     def _solved(self, linear: FloatArray) -> FloatArray:
         """Return the planes that go through the solver."""
@@ -91,18 +131,18 @@ def _middle(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False) -> Sample:
     """Cut up to nine windows out of the picture, edges up to `size` px; equal ones come once."""
     info = reader.info
-    height, width = min(size, info.height), min(size, info.width)
+    height, width, channels = min(size, info.height), min(size, info.width), info.light.channels_read
     lefts = _starts(info.width, width)
     windows = []
     for top in _starts(info.height, height):
-        row = [np.empty((info.colours, height, width), info.dtype) for _ in lefts]
+        row = [np.empty((channels, height, width), info.dtype) for _ in lefts]
         for low in range(0, height, BAND):
             high = min(low + BAND, height)
-            band = np.moveaxis(reader.rows(top + low, top + high), -1, 0)[: info.colours]
+            band = np.moveaxis(reader.rows(top + low, top + high), -1, 0)[:channels]
             for window, left in zip(row, lefts, strict=True):
                 window[:, low:high] = band[:, :, left : left + width]
         windows.extend(row)
-    return Sample(tuple(windows), info.light, luminance_only and info.colours > 1)
+    return Sample(tuple(windows), info.light, luminance_only and info.colours > 1, info.quantisation)
 
 
 def _starts(length: int, size: int) -> list[int]:

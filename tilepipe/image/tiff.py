@@ -15,13 +15,14 @@ import tifffile
 
 from tilepipe.errors import InputError
 from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
+from tilepipe.image.light import MASK
 from tilepipe.image.metadata import Metadata, from_tiff_directory
 
 __all__ = ["TiffReader"]
 
 UNCOMPRESSED = 1
-REDUCED_IMAGE = 1
-"""Bit of NewSubfileType that marks a thumbnail."""
+REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
+"""Bits of NewSubfileType that mark a thumbnail, and a page that says which pixels are part of the picture."""
 
 
 class TiffReader:
@@ -34,6 +35,7 @@ class TiffReader:
         try:
             self._tiff = tifffile.TiffFile(path)
             self._page = _only_page(path, self._tiff)
+            self._mask = _mask_page(self._tiff, self._page)
             self.info = self._describe(path)
         except InputError:
             self.close()
@@ -54,11 +56,14 @@ class TiffReader:
         info = self.info
         try:
             out = np.zeros((y1 - y0, info.width, info.channels), info.dtype)
+            picture = out[:, :, : info.written_channels]
             if self._is_plain():
-                self._copy_plain_rows(out, y0)
+                self._copy_plain_rows(picture, y0)
             else:
                 for index in self._segments_touching(y0, y1):
-                    self._copy_segment(out, y0, index)
+                    self._copy_segment(picture, y0, index)
+            if self._mask is not None:
+                out[:, :, -1] = self._mask_rows(y0, y1)
         except InputError:
             raise
         except Exception as error:  # a damaged segment makes the decoders raise whatever comes first
@@ -85,15 +90,16 @@ class TiffReader:
             )
         self._check_extent(path, page)
         metadata = self._metadata()
-        light, note = choose_light(path, metadata, colours, dtype)
         kinds = tuple(int(kind) for kind in page.extrasamples)[: samples - colours]
+        kinds += (0,) * (samples - colours - len(kinds)) + (MASK,) * (self._mask is not None)
+        light, note = choose_light(path, metadata, colours, dtype, kinds, metadata.nodata)
         return ImageInfo(
             path=path,
             kind="BigTIFF" if page.parent.is_bigtiff else "TIFF",
             height=int(page.imagelength),
             width=int(page.imagewidth),
             colours=colours,
-            extras=samples - colours,
+            extras=len(kinds),
             dtype=dtype,
             layout=_layout(page),
             compression=_name(tifffile.COMPRESSION(int(page.compression))).lower(),
@@ -101,7 +107,7 @@ class TiffReader:
             metadata=metadata,
             light=light,
             curve_note=note,
-            extra_kinds=kinds + (0,) * (samples - colours - len(kinds)),
+            extra_kinds=kinds,
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
@@ -133,7 +139,7 @@ class TiffReader:
         )
 
     def _strip_rows(self) -> int:
-        return max(1, min(int(self._page.rowsperstrip or self._page.imagelength), int(self._page.imagelength)))
+        return _strip_rows(self._page)
 
     def _is_plain(self) -> bool:
         page = self._page
@@ -155,9 +161,10 @@ class TiffReader:
         planar = int(page.planarconfig) == 2
         assert page.dtype is not None
         dtype = page.dtype.newbyteorder(page.parent.byteorder)
-        row_bytes = self.info.width * dtype.itemsize * (1 if planar else self.info.channels)
+        channels = self.info.written_channels
+        row_bytes = self.info.width * dtype.itemsize * (1 if planar else channels)
         strips = -(-self.info.height // strip)
-        for plane in range(self.info.channels if planar else 1):
+        for plane in range(channels if planar else 1):
             y = y0
             while y < y0 + len(out):
                 index = y // strip
@@ -173,18 +180,25 @@ class TiffReader:
                     out[y - y0 : stop - y0] = pixels
                 y = stop
 
+    def _mask_rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1 of the mask: 0 where a pixel is not part of the picture, else the largest sample."""
+        page = self._mask
+        assert page is not None
+        kept = np.zeros((y1 - y0, self.info.width), bool)
+        for index in _touching(page, y0, y1):
+            size = int(page.databytecounts[index])
+            raw = os.pread(self._descriptor, size, int(page.dataoffsets[index])) if size else None
+            pixels, (_, _, top, left, _), _ = page.decode(raw, index, jpegtables=page.jpegtables)
+            if pixels is None:
+                continue
+            piece = pixels[0, :, : self.info.width - left, 0] != 0
+            low, high = max(y0, top), min(y1, top + piece.shape[0])
+            kept[low - y0 : high - y0, left : left + piece.shape[1]] = piece[low - top : high - top]
+        full = 1 if self.info.is_float else np.iinfo(self.info.dtype).max
+        return np.where(kept, full, 0).astype(self.info.dtype)
+
     def _segments_touching(self, y0: int, y1: int) -> list[int]:
-        page = self._page
-        rows = int(page.tilelength) if page.is_tiled else self._strip_rows()
-        across = -(-int(page.imagewidth) // int(page.tilewidth)) if page.is_tiled else 1
-        down = -(-int(page.imagelength) // rows)
-        planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
-        return [
-            (plane * down + row) * across + column
-            for row in range(y0 // rows, -(-y1 // rows))
-            for plane in range(planes)
-            for column in range(across)
-        ]
+        return _touching(self._page, y0, y1)
 
     def _copy_segment(self, out: npt.NDArray[Any], y0: int, index: int) -> None:
         decoded = self._decode(index)
@@ -216,11 +230,42 @@ class TiffReader:
         return pixels[0], position
 
 
+def _strip_rows(page: tifffile.TiffPage) -> int:
+    return max(1, min(int(page.rowsperstrip or page.imagelength), int(page.imagelength)))
+
+
+def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
+    """Return the segments of `page` that hold pixels of rows y0..y1."""
+    rows = int(page.tilelength) if page.is_tiled else _strip_rows(page)
+    across = -(-int(page.imagewidth) // int(page.tilewidth)) if page.is_tiled else 1
+    down = -(-int(page.imagelength) // rows)
+    planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
+    return [
+        (plane * down + row) * across + column
+        for row in range(y0 // rows, -(-y1 // rows))
+        for plane in range(planes)
+        for column in range(across)
+    ]
+
+
 def _only_page(path: Path, tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & REDUCED_IMAGE]
+    beside = REDUCED_IMAGE | TRANSPARENCY_MASK
+    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & beside]
     if len(full) != 1:
         raise InputError(f"{path} has {len(full)} full-size pages; tilepipe takes one picture a file: split it first")
     return full[0].aspage()
+
+
+def _mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
+    """Return the page that masks the picture: of the same size, one sample a pixel (TIFF 6.0, NewSubfileType 4)."""
+    for page in tiff.pages:
+        kind = int(getattr(page, "subfiletype", 0) or 0)
+        if kind & TRANSPARENCY_MASK and not kind & REDUCED_IMAGE:
+            mask = page.aspage()
+            same = (mask.imagelength, mask.imagewidth) == (picture.imagelength, picture.imagewidth)
+            if same and int(mask.samplesperpixel) == 1:
+                return mask
+    return None
 
 
 def _reason(error: Exception) -> str:

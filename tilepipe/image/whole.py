@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata import Metadata, from_exif_block
 
 __all__ = ["WholeReader"]
@@ -20,7 +21,6 @@ PNG_CHANNELS = {0: (1, 0), 2: (3, 0), 4: (1, 1), 6: (3, 1)}
 """PNG colour type -> colours, extras (PNG 3rd edition, 11.2.1)."""
 
 JPEG_MODES = {"L": 1, "RGB": 3, "YCbCr": 3}
-UNASSOCIATED_ALPHA = 2
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 """JPEG markers (T.81, table B.1); neither occurs inside a scan's data, where FF is followed by 00."""
 
@@ -79,13 +79,15 @@ def _describe(path: Path) -> ImageInfo:
                 {str(key): value for key, value in image.info.items()},
             )
             blocks = dict(getattr(image, "applist", ()) and _app_blocks(image))
+            quantisation, subsampled = _compression(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is a damaged picture: {error}") from error
     colours, extras, dtype = _png_layout(path) if kind == "PNG" else _jpeg_layout(path, mode)
     if kind == "PNG" and "transparency" in facts:
         extras = 1  # a transparent colour, which the decoder turns into alpha
     metadata = _metadata(facts, blocks)
-    light, note = choose_light(path, metadata, colours, dtype)
+    kinds = (UNASSOCIATED_ALPHA,) * extras
+    light, note = choose_light(path, metadata, colours, dtype, kinds)
     pixel = (colours + extras) * np.dtype(dtype).itemsize
     return ImageInfo(
         path=path,
@@ -101,7 +103,9 @@ def _describe(path: Path) -> ImageInfo:
         metadata=metadata,
         light=light,
         curve_note=note,
-        extra_kinds=(UNASSOCIATED_ALPHA,) * extras,
+        extra_kinds=kinds,
+        quantisation=quantisation,
+        subsampled=subsampled,
     )
 
 
@@ -124,6 +128,18 @@ def _jpeg_layout(path: Path, mode: str) -> tuple[int, int, str]:
 
 def _app_blocks(image: Any) -> list[tuple[str, bytes]]:
     return [(name, data) for name, data in image.applist if name == "APP13" and data.startswith(PHOTOSHOP_HEADER)]
+
+
+def _compression(image: Any) -> tuple[tuple[tuple[int, ...], ...] | None, bool]:
+    """Return a JPEG's quantisation tables, row by row of frequencies, and whether its colours are subsampled."""
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return None, False
+    layers: list[Any] = list(getattr(image, "layer", ()))  # (name, horizontal, vertical sampling, table) each
+    subsampled = len(layers) > 1 and any(layer[1:3] != layers[0][1:3] for layer in layers[1:])
+    used = [layer[3] for layer in layers if layer[3] in tables] or sorted(tables)
+    chosen = tuple(tuple(int(step) for step in tables[index]) for index in dict.fromkeys(used))
+    return chosen, bool(subsampled)
 
 
 def _metadata(facts: dict[str, Any], blocks: dict[str, bytes]) -> Metadata:

@@ -18,7 +18,7 @@ from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, Til
 from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
 from tilepipe.image.icc import gray_srgb_profile
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.light import SRGB, Light
+from tilepipe.image.light import MASK, SRGB, Light
 from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 
 __all__ = ["TILE", "is_unfinished", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
@@ -28,6 +28,9 @@ TILE = 256
 
 RECORD = 65001
 """Private TIFF tag (the range for use without registration) that says how the picture was made."""
+
+TRANSPARENCY_MASK = 4
+"""Bit of NewSubfileType of a page that says which pixels are part of the picture."""
 
 CLASSIC_LIMIT = 2**32 - 2**25
 """Largest pixel data in a classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
@@ -53,11 +56,18 @@ Bands = Iterator[npt.NDArray[Any]]
 def output_bytes(info: ImageInfo, dtype: str) -> int:
     """Return the size of the uncompressed pixels of the output, whole tiles."""
     padded = -(-info.height // TILE) * TILE * -(-info.width // TILE) * TILE
-    return padded * info.channels * np.dtype(dtype).itemsize
+    return padded * info.written_channels * np.dtype(dtype).itemsize
 
 
 def write_tiff(
-    path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes = b"", *, overwrite: bool = False
+    path: Path,
+    info: ImageInfo,
+    dtype: str,
+    bands: Bands,
+    record: bytes = b"",
+    mask: Bands | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write the picture, see :func:`write_beside`.
 
@@ -68,12 +78,13 @@ def write_tiff(
     dtype : samples of the output.
     bands : the pixels.
     record : how the picture was made, ASCII JSON, for the private tag ``RECORD``.
+    mask : which pixels are part of the picture, bool (rows, width, 1) by ``TILE`` rows, for a page of its own.
 
     Raises
     ------
     DoesNotFitError, OutputError, OutputExistsError : as :func:`write_beside`.
     """
-    write_beside(path, lambda partial: _write(partial, info, dtype, bands, record), overwrite=overwrite)
+    write_beside(path, lambda partial: _write(partial, info, dtype, bands, record, mask), overwrite=overwrite)
 
 
 def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
@@ -163,10 +174,11 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes) -> None:
+def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes, mask: Bands | None) -> None:
     metadata = info.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
-    shape = (info.height, info.width, info.channels)
+    channels = info.written_channels
+    shape = (info.height, info.width, channels)
     directories = {
         code: metadata.directories[code] for code in (EXIF_POINTER, GPS_POINTER) if code in metadata.directories
     }
@@ -179,13 +191,13 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes)
     compression = LOSSLESS.get(info.compression)
     with tifffile.TiffWriter(path, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
-            _tiles(info, dtype, bands),
-            shape=shape if info.channels > 1 else shape[:2],
+            _tiles(info.width, channels, dtype, bands),
+            shape=shape if channels > 1 else shape[:2],
             dtype=dtype,
             tile=(TILE, TILE),
             photometric="rgb" if info.colours == 3 else "minisblack",
-            planarconfig="contig" if info.channels > 1 else None,
-            extrasamples=info.extra_kinds or None,
+            planarconfig="contig" if channels > 1 else None,
+            extrasamples=tuple(kind for kind in info.extra_kinds if kind != MASK) or None,
             compression=compression,
             predictor=bool(compression),
             iccprofile=_profile(info, dtype),
@@ -197,6 +209,19 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes)
             + [(RECORD, 2, len(record) + 1, record, True)] * bool(record),
             **resolution,
         )
+        if mask is not None:
+            tiff.write(
+                _tiles(info.width, 1, "bool", mask),
+                shape=shape[:2],
+                dtype="bool",
+                tile=(TILE, TILE),
+                photometric="minisblack",
+                subfiletype=TRANSPARENCY_MASK,
+                compression="adobe_deflate",
+                metadata=None,
+                software=False,
+                maxworkers=1,
+            )
     if directories:
         graft(path, directories)
 
@@ -216,10 +241,10 @@ def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
     return tags
 
 
-def _tiles(info: ImageInfo, dtype: str, bands: Bands) -> Iterator[npt.NDArray[Any]]:
+def _tiles(width: int, channels: int, dtype: str, bands: Bands) -> Iterator[npt.NDArray[Any]]:
     for band in bands:
-        for left in range(0, info.width, TILE):
-            tile = np.zeros((TILE, TILE, info.channels), dtype)
-            piece = band[:, left : left + TILE]
+        for left in range(0, width, TILE):
+            tile = np.zeros((TILE, TILE, channels), dtype)
+            piece = band[:, left : left + TILE, :channels]
             tile[: piece.shape[0], : piece.shape[1]] = piece
-            yield tile if info.channels > 1 else tile[:, :, 0]
+            yield tile if channels > 1 else tile[:, :, 0]

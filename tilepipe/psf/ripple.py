@@ -21,8 +21,8 @@ __all__ = ["explained", "ripple", "rippled_from"]
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-LOWEST, HIGHEST = 0.04, 0.25
-"""Frequencies that count, cycles/px: a wide blur leaves little above."""
+LOWEST, LEAST_HIGHEST, HIGHEST = 0.04, 0.12, 0.25
+"""Frequencies that count, cycles/px, up to where the picture rises above its noise within the last two."""
 
 FINE, COARSE = 0.8, 5.0
 """Gaussians, in steps of 1 / BLOCK cycles/px, between which a ripple lies: one is the blocks' resolution."""
@@ -65,10 +65,14 @@ def explained(power: Power, simple: float, left: float) -> float:
     return (simple - left) / max(simple - calm, LEAST_RIPPLE)
 
 
-def ripple(power: Power, kernel: FloatArray | None = None) -> float | None:
+def ripple(power: Power, kernel: FloatArray | None = None, reach: float = HIGHEST) -> float | None:
     """Return the ripple that is left of a picture's spectrum when `kernel` (k, k) is accounted for, natural logarithms.
 
     None when too few blocks show anything.
+
+    Parameters
+    ----------
+    reach : frequency up to which the picture rises above its noise, cycles/px.
     """
     if power.logs is None:
         return None
@@ -86,7 +90,7 @@ def ripple(power: Power, kernel: FloatArray | None = None) -> float | None:
     off_axes = np.abs(frequency) > 1.5 / BLOCK
     counts = (off_axes[:, None] & off_axes[None, :]).astype(np.float64)
     radius = np.hypot(frequency[:, None], frequency[None, :])
-    band = (radius > LOWEST) & (radius < HIGHEST) & (counts > 0)
+    band = (radius > LOWEST) & (radius < min(max(reach, LEAST_HIGHEST), HIGHEST)) & (counts > 0)
     fine, coarse = (_smooth(logs, counts, sigma) for sigma in (FINE, COARSE))
     return float((fine - coarse)[band].std())
 

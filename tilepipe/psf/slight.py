@@ -31,8 +31,12 @@ GAP, GAP_SHARE, ENOUGH_EDGES = 0.35, 0.2, 300
 EDGES_ALONE = 150
 """Edges that suffice where the spectrum says nothing."""
 
-CONTRAST, WIDE_CONTRAST, WIDE = 6.0, 1.5, 1.2
-"""Least contrast of a spectrum that is trusted, and that of one whose variance is above WIDE, px^2."""
+CONTRAST = 6.0
+"""Least contrast of a spectrum that is trusted."""
+
+WIDE, WIDE_REACH, WIDE_SPREAD = 1.2, 0.09, 0.3
+"""A variance above the first, px^2, leaves little contrast: it is trusted when the picture rises above its noise up to
+the second, cycles/px, and the fit leaves less than the third of it open."""
 
 WORST_MISFIT = 0.3
 """Misfit of the rings from which on a spectrum is none of nature's."""
@@ -56,8 +60,12 @@ FREE = 2.0
 """Spread of a picture's exponent that leaves it free: renders and night scenes fall off faster than nature, and would
 read as blurred; the narrower of both blurs is taken."""
 
-BLOCKS_FOR_STRETCH = 40
-"""Blocks from which on the directions of a picture tell an elliptical blur from the picture's own structure."""
+FEW_BLOCKS = 40
+"""Below so many blocks the directions of a picture do not tell an elliptical blur from its own structure, nor its
+ripples a strong blur."""
+
+WELL = 0.75
+"""Share of the misfit that is allowed below which a slight blur explains a small picture well."""
 
 SHADE, SHADE_UNEVEN = 0.04, 0.3
 """Taken off the variance, px^2, and per unevenness: scatter is as likely up as down, and up costs more."""
@@ -83,6 +91,7 @@ class SlightBlur:
     trusted : the spectrum is nature's.
     edges : variance by edges, NaN when there are too few; `count` of them.
     contrast : of the spectrum.
+    reach : frequency up to which the picture rises above its noise, cycles/px.
     """
 
     variance: float
@@ -97,6 +106,7 @@ class SlightBlur:
     edges: float
     count: int
     contrast: float
+    reach: float
 
     @property
     def sigma(self) -> float:
@@ -110,6 +120,11 @@ class SlightBlur:
         """Whether a slight blur, or none, explains the picture's spectrum in all directions."""
         fits = self.trusted and self.misfit <= self.allowed
         return fits and (bool(self.radius) or self.unevenness < MOST_UNEVEN) and self.sigma <= LARGEST_SIGMA
+
+    @property
+    def explains_well(self) -> bool:
+        """Whether it does so in a small picture with room to spare: of few blocks ripples say little."""
+        return self.explains and self.blocks < FEW_BLOCKS and self.misfit < WELL * self.allowed
 
 
 def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | None) -> SlightBlur:
@@ -126,7 +141,7 @@ def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | No
     fit = None if power is None else fit_spectrum(power, noise)
     if power is None or fit is None:
         variance = edge - SHADE if count >= EDGES_ALONE else math.nan
-        return SlightBlur(variance, math.inf, (0.0, 0.0), 0.0, math.inf, 0.0, 1.0, 0, False, edge, count, 0.0)
+        return SlightBlur(variance, math.inf, (0.0, 0.0), 0.0, math.inf, 0.0, 1.0, 0, False, edge, count, 0.0, 0.0)
     misfit, widths = sector_misfit(power, noise, GAUSSIAN)
     allowed = EXPLAINED + SCATTER / math.sqrt(power.blocks)
     radius = 0.0
@@ -145,7 +160,7 @@ def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | No
     if free is not None:
         fit = replace(fit, width=min(fit.width, free.width))
     stretch, unevenness = _direction(widths)
-    if power.blocks < BLOCKS_FOR_STRETCH:
+    if power.blocks < FEW_BLOCKS:
         stretch = (0.0, 0.0)
     return SlightBlur(
         variance=_combined(fit, trusted, edge, count) - SHADE_UNEVEN * min(unevenness, 0.5),
@@ -160,11 +175,13 @@ def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | No
         edges=edge,
         count=count,
         contrast=fit.contrast,
+        reach=fit.reach,
     )
 
 
 def _is_trusted(fit: SpectrumFit) -> bool:
-    enough = fit.contrast > CONTRAST or (fit.width > WIDE and fit.contrast > WIDE_CONTRAST)
+    wide = fit.width > WIDE and fit.reach > WIDE_REACH and fit.spread < WIDE_SPREAD * fit.width
+    enough = fit.contrast > CONTRAST or wide
     return enough and fit.misfit < WORST_MISFIT
 
 

@@ -71,6 +71,9 @@ BETA, BETA_SPREAD = 1.0, 0.7
 FLOOR_SPREAD = 3.0
 """How far, in natural logarithms of power, the floor may be from the noise that was measured."""
 
+ABOVE = 0.7
+"""How far, in natural logarithms of power, the picture lies above the floor where it is seen."""
+
 FEWEST_RINGS = 10
 """Rings with power that are needed for a fit."""
 
@@ -243,6 +246,7 @@ class SpectrumFit:
     misfit : root mean square, natural logarithms of power.
     contrast : power of the picture over the floor's at 0.15 cycles/px.
     floor : standard deviation of white noise with the floor's power at 0.2 cycles/px, working units.
+    reach : frequency up to which the picture rises above the floor, cycles/px.
     """
 
     width: float
@@ -250,6 +254,7 @@ class SpectrumFit:
     misfit: float
     contrast: float
     floor: float
+    reach: float
 
 
 def fit_spectrum(
@@ -312,11 +317,13 @@ def fit_spectrum(
     at = int(np.argmin(np.abs(f - 0.15)))
     contrast = float(np.exp(np.clip(picture(p)[at] - floor(p, log_2f)[at], -50, 50)))
     level_of_floor = math.exp(0.5 * float(floor(p, np.log(np.array([0.4])))[0])) / math.sqrt(power.weight)
+    above = picture(p) > floor(p, log_2f) + ABOVE
+    reach = float(f[-1] if above.all() else f[max(int(np.argmin(above)) - 1, 0)])
     if known is not None:
-        return SpectrumFit(0.0, 0.0, rms, contrast, level_of_floor)
+        return SpectrumFit(0.0, 0.0, rms, contrast, level_of_floor, reach)
     covariance = np.linalg.pinv(best.jac.T @ best.jac)
     spread = math.sqrt(max(float(covariance[4, 4]), 0.0)) * max(rms, LEAST_MISFIT)
-    return SpectrumFit(float(p[4]), spread, rms, contrast, level_of_floor)
+    return SpectrumFit(float(p[4]), spread, rms, contrast, level_of_floor, reach)
 
 
 def sector_misfit(power: Power, noise: float, blur: Family | FloatArray) -> tuple[float, Doubles]:

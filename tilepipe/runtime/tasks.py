@@ -18,7 +18,7 @@ import numpy as np
 from tilepipe.cache.store import Index, piece_name
 from tilepipe.durable import is_disk_full
 from tilepipe.errors import CacheError
-from tilepipe.image.linearise import fill, linearise, start_and_known
+from tilepipe.image.linearise import start_and_known, whites
 from tilepipe.runtime.events import Receipt, Stage
 from tilepipe.runtime.job import Job, chunk_boxes, job_in
 from tilepipe.runtime.memory import peak_memory
@@ -70,12 +70,12 @@ def _restore(job: Job, row: int, column: int) -> bool:
     tile = job.grid.tile(row, column)
     plain = job.recipe.solver == "identity"
     box = tile.stored if plain else tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
-    samples = job.source.read(slice(0, job.recipe.colours), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    samples = job.source.read(slice(0, job.light.channels_read), slice(box.y0, box.y1), slice(box.x0, box.x1))
     inputs = hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest()
     if job.before is not None and job.tiles.take_over((row, column), job.before, inputs, peak_memory()):
         return True
     if plain:
-        pixels = fill(linearise(samples, job.light))
+        pixels = np.stack([start for start, _ in start_and_known(samples, job.light)])
     else:
         planes = start_and_known(samples, job.light)
         del samples  # the planes are decoded one by one, the last one lets go of them
@@ -94,7 +94,7 @@ def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:
     work = job.take_workspace()
     try:
         restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
-        return restore(work, tile, inside, planes, job.spectrum, job.recipe.parameters)
+        return restore(work, tile, inside, planes, whites(job.light), job.spectrum, job.recipe.parameters)
     finally:
         job.give_back(work)
 

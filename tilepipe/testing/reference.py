@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,21 @@ FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 
-def restore_whole(linear: FloatArray, known: FloatArray, psf: PSF, parameters: Parameters, halo: int) -> FloatArray:
-    """Restore (c, h, w) in ONE solve, no tiles, no blocks; unknown rim of `halo` px outside the picture."""
+def restore_whole(
+    linear: FloatArray,
+    known: FloatArray,
+    psf: PSF,
+    parameters: Parameters,
+    halo: int,
+    white: Sequence[float] | None = None,
+) -> FloatArray:
+    """Restore (c, h, w) in ONE solve, no tiles, no blocks; unknown rim of `halo` px outside the picture.
+
+    `white` is what clipped samples (+inf in `known`) of each channel are at least.
+    """
     height, width = linear.shape[1:]
-    return restore_planes(fill(linear), known, psf, parameters, Grid(height, width, max(height, width, 64), halo))
+    whole = Grid(height, width, max(height, width, 64), halo)
+    return restore_planes(fill(linear), known, white or (np.inf,) * len(linear), psf, parameters, whole)
 
 
 def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parameters) -> Doubles:

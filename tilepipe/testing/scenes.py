@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 import scipy.signal
 import tifffile
 
@@ -19,12 +20,14 @@ from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata import srgb_profile
 from tilepipe.psf.model import PSF
 
-__all__ = ["BlurredScene", "Scene", "blur", "degrade", "psnr", "write_scene"]
+__all__ = ["BlurredScene", "Photograph", "Scene", "blur", "degrade", "psnr", "write_jpeg", "write_scene"]
 
 FloatArray = npt.NDArray[np.float32]
 
 LEAVES_PER_MEGAPIXEL = 700
 LINES_PER_MEGAPIXEL = 40
+LAMPS_PER_MEGAPIXEL = 6
+LAMP_COLOUR = np.array([1.0, 0.9, 0.7], np.float32)
 BAND = 64
 """Rows made at a time, px: making a scene takes less memory than restoring it.  The noise is seeded per band."""
 
@@ -147,7 +150,63 @@ class BlurredScene:
         return degrade(np.pad(sharp, ((0, 0), (reach, reach), (0, 0)), "reflect"), self.psf, self.noise, seed=y0)
 
 
-def write_scene(path: Path, scene: Scene | BlurredScene, dtype: str = "uint16") -> None:
+class Photograph:
+    """A scene as a camera takes it: seen through a soft lens, averaged over pixels, noisy, with lamps beyond white.
+
+    Parameters
+    ----------
+    width, height : px.
+    sigma : standard deviation of the lens's Gaussian blur, px; 0 for none.
+    noise : standard deviation, linear light.
+    """
+
+    def __init__(self, width: int, height: int, sigma: float = 0.0, noise: float = 0.0, seed: int = 3) -> None:
+        self.width, self.height = width, height
+        self.sigma, self.noise = sigma, noise
+        self._fine = Scene(2 * width, 2 * height, seed)
+        generator = np.random.default_rng(seed)
+        count = max(4, round(LAMPS_PER_MEGAPIXEL * width * height / 1e6))
+        self._lamps = np.column_stack(
+            [
+                generator.uniform(0, 2 * height, count),
+                generator.uniform(0, 2 * width, count),
+                generator.uniform(2, 12, count),
+                generator.uniform(1.2, 8, count),
+            ]
+        )
+
+    def rows(self, y0: int, y1: int) -> FloatArray:
+        """Return rows y0..y1, clipped to 0..1."""
+        reach = 2 * int(np.ceil(4 * self.sigma) + 1)
+        top = 2 * y0 - reach
+        light = self._fine.rows(top, 2 * y1 + reach)
+        for y, x, radius, brightness in self._lamps:
+            rows = np.arange(top, top + len(light))[:, None] - y
+            if abs(rows).min() <= radius:
+                light[rows**2 + (np.arange(light.shape[1])[None] - x) ** 2 <= radius**2] = brightness * LAMP_COLOUR
+        if self.sigma:
+            light = scipy.ndimage.gaussian_filter(light, (2 * self.sigma, 2 * self.sigma, 0), mode="nearest")
+        inner = light[reach : len(light) - reach]
+        averaged = inner.reshape(y1 - y0, 2, self.width, 2, 3).mean((1, 3))
+        averaged += np.float32(self.noise) * np.random.default_rng(y0).standard_normal(averaged.shape, np.float32)
+        seen: FloatArray = np.clip(averaged, 0, 1).astype(np.float32)
+        return seen
+
+
+def write_jpeg(path: Path, scene: Scene | BlurredScene | Photograph, quality: int) -> None:
+    """Write a scene as an 8-bit sRGB JPEG with colours at full resolution; the pixels are held at once."""
+    from PIL import Image
+
+    light = Light((SRGB,) * 3, "uint8")
+    pixels = np.empty((scene.height, scene.width, 3), np.uint8)
+    for y0 in range(0, scene.height, BAND):
+        linear = scene.rows(y0, min(y0 + BAND, scene.height))
+        for channel in range(3):
+            pixels[y0 : y0 + BAND, :, channel] = light.encoded(channel, linear[:, :, channel], "uint8")
+    Image.fromarray(pixels).save(path, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())
+
+
+def write_scene(path: Path, scene: Scene | BlurredScene | Photograph, dtype: str = "uint16") -> None:
     """Write a scene as a striped sRGB TIFF, band by band."""
     light = Light((SRGB,) * 3, dtype)
 
