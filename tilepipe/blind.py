@@ -32,14 +32,16 @@ CONFIDENT = 0.4
 LEAST_VARIANCE = 0.2
 """Variance of a blur, px^2, up to which a picture counts as sharp: 0.45 px."""
 
-LEAST_REACH = 0.14
-"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to be told from it."""
+LEAST_REACH, FULL_REACH = 0.14, 0.2
+"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to be told from it, and from
+which on they are told with ease."""
 
 TRUSTED = 0.6
 """Confidence by ripples from which on a free-form kernel is taken."""
 
-SURELY = 1.15
-"""Ripple over that of pictures without any from which on a slight blur cannot be all."""
+SURELY, SURELY_SHORT = 1.15, 1.5
+"""Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
+not rise above its noise as far as FULL_REACH, whose edge ripples, too (up to 1.3 behind Gaussians of 2 px in JPEGs)."""
 
 HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
 """Share of the ripples of a picture's spectrum that a kernel has to explain to be trusted by half, and how fast trust
@@ -230,7 +232,8 @@ class _Trace:
     @property
     def is_surely_rippled(self) -> bool:
         """Whether a slight blur cannot be all."""
-        return self.simple is not None and self.simple > SURELY * self.limit and self.reach > LEAST_REACH
+        surely = SURELY if self.reach > FULL_REACH else SURELY_SHORT
+        return self.simple is not None and self.simple > surely * self.limit and self.reach > LEAST_REACH
 
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
         """Return whether a free-form kernel is taken, and the confidence in it.
