@@ -67,8 +67,9 @@ def start_and_known(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[F
     for channel in range(light.colours):
         linear = _channel(samples, light, channel)
         seen = known(linear[None], light, outside, channel)[0]
-        lost = ~np.isfinite(linear) if outside is None else ~np.isfinite(linear) | outside
-        yield fill(np.where(lost, np.float32(np.nan), linear)[None])[0], seen
+        if outside is not None:
+            linear[outside] = np.nan
+        yield fill(linear[None])[0], seen
 
 
 def known(linear: FloatArray, light: Light, outside: BoolArray | None = None, first: int = 0) -> FloatArray:
@@ -83,12 +84,11 @@ def known(linear: FloatArray, light: Light, outside: BoolArray | None = None, fi
     """
     out = np.array(linear, np.float32)
     for channel, plane in enumerate(out):
-        unknown = ~np.isfinite(plane)
+        if light.dtype.startswith("float"):
+            plane[~np.isfinite(plane)] = np.nan
         if outside is not None:
-            unknown |= outside
-        level = np.float32(CLIPPED * light.clipping(first + channel))
-        clipped = (plane >= level) & ~unknown
-        plane[unknown] = np.nan
+            plane[outside] = np.nan
+        clipped = plane >= np.float32(CLIPPED * light.clipping(first + channel))
         if clipped.any():
             plane[clipped] = np.inf
     return out
