@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskPlan", "Plan", "make_plan"]
 
+BOUNDING_PLANES = 2
+"""Planes of a frame, float32, that keeping what lies beside lamps in bounds takes."""
+
 SELECTIVE_PLANES = 12
 """Planes of a frame, float32, that finding what is blurred takes besides the workspace."""
 
@@ -353,7 +356,8 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
         else workspace_planes(recipe.solved, spectra=recipe.parameters.keeps_spectra),
         extra=SELECTIVE_PLANES * bool(recipe.parameters.unexplained)
         + 3 * info.colours * recipe.luminance_only
-        + recipe.solved,
+        + recipe.solved
+        + BOUNDING_PLANES,
         mask=mask_bytes,
         kernels=len(psf.planes),
         band=CHUNK[0],

@@ -88,7 +88,7 @@ def test_a_gaussian_is_named_wherever_it_lies(sigma, shift, noise, seed):
 def test_a_disk_is_named_wherever_it_lies(radius, shift, noise, seed):
     nearest = nearest_shape(normalised(disk_at(2 * math.ceil(radius) + 9, radius, *shift), noise, seed))
     assert nearest.shape == "disk"
-    assert nearest.parameters["radius"] == pytest.approx(radius, abs=0.08)
+    assert nearest.parameters["radius"] == pytest.approx(radius, abs=0.2)  # an area average is a little wider
     assert nearest.fit > 0.98
 
 

@@ -145,9 +145,9 @@ def test_a_disk_is_uniform_but_for_ripple_and_has_the_area_it_says(radius):
     offsets = np.arange(psf.size) - psf.size // 2
     distance = np.hypot(offsets[:, None], offsets[None, :])
     inside = psf.kernel[distance < radius - 0.9] * math.pi * radius**2
-    assert inside.mean() == pytest.approx(1, rel=0.05)
-    assert 0.7 < inside.min() <= inside.max() < 1.2
-    assert psf.kernel[distance > radius + 1].sum() < 0.02
+    assert inside.mean() == pytest.approx(1, rel=0.08)
+    assert 0.6 < inside.min() <= inside.max() < 1.3
+    assert psf.kernel[distance > radius + 1].sum() < 0.03
 
 
 @pytest.mark.parametrize("make", [lambda n: gaussian(1, n), lambda n: disk(3.5, n), lambda n: motion(9, 30, n)])

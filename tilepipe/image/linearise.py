@@ -66,6 +66,10 @@ def start_and_known(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[F
     outside = hidden(samples, light)
     for channel in range(light.colours):
         linear = _channel(samples, light, channel)
+        level = np.float32(CLIPPED * light.clipping(channel))
+        if outside is None and not (linear >= level).any() and np.isfinite(linear).all():
+            yield linear, linear  # everything is known: one plane serves as both
+            continue
         seen = known(linear[None], light, outside, channel)[0]
         if outside is not None:
             linear[outside] = np.nan

@@ -71,7 +71,7 @@ class StageModel:
         plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
         workspace = 4 * self.planes * frame if self.planes else plain
         solving = 4 * self.extra * frame
-        reading = (self.pixel + 18) * frame  # samples, and what the channel being decoded holds: planes and masks
+        reading = (self.pixel + 14) * frame  # samples, and what the channel being decoded holds: planes and masks
         writing = CODEC_COPIES * 4 * self.stored * stored
         blending = 2 * CODEC_COPIES * 4 * self.stored * self.chunk  # the chunk, and the rows of tiles that it needs
         return workspace + max(solving, reading, writing, blending)

@@ -22,6 +22,9 @@ __all__ = ["restore_in_frame", "restore_luminance"]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
+Lamps = tuple[npt.NDArray[np.intp], FloatArray]
+"""Flat places of clipped samples, in order, and their own values."""
+
 NONE = np.zeros((0, 0), bool)
 """No outlier in a channel."""
 
@@ -58,6 +61,7 @@ def restore_in_frame(
     columns = np.clip(np.arange(frame.x0, frame.x1), inside.x0, inside.x1 - 1) - inside.x0
     kept = tile.stored.within(inside)
     aside: list[tuple[BoolArray, FloatArray]] = []
+    bright: list[Lamps] = []
     for channel, (y, x, (start, known)) in enumerate(zip(work.y, work.x, planes, strict=True)):
         outlying = find_outliers(known, spectrum.kernel(channel), parameters)
         if outlying is not None:
@@ -65,47 +69,55 @@ def restore_in_frame(
             known, start = without(known, outlying), fill(without(start, outlying)[None])[0]
         else:
             aside.append((NONE, start[:0]))
+        where = np.flatnonzero(np.isposinf(known))
+        bright.append((where, start.reshape(-1)[where]))
         y[place] = known
         x[...] = start[rows[:, None], columns]
-    low, high = _bounds(work.y[(slice(None), *place)], work.x[(slice(None), *place)], spectrum.reach, kept)
     stored = (slice(None), *tile.stored.within(frame))
-    if not parameters.unexplained:
-        restore(work, spectrum, parameters)
-        fade_to_input(work, spectrum, parameters)
-        restored = np.clip(work.x[stored], low, high, out=low)
-    else:
+    mask = None
+    if parameters.unexplained:
         mask = restore_blurred(work, spectrum, parameters, work.x.copy())
-        fade_to_input(work, spectrum, parameters)
-        restored = np.concatenate([np.clip(work.x[stored], low, high), mask[None][stored]])
+    else:
+        restore(work, spectrum, parameters)
+    fade_to_input(work, spectrum, parameters)
+    restored = work.x[stored].copy() if mask is None else np.concatenate([work.x[stored], mask[None][stored]])
+    for plane, known, lamps in zip(restored, work.y[(slice(None), *place)], bright, strict=False):
+        _bound(plane, known, lamps, spectrum.reach, kept)
     for plane, (outlying, original) in zip(restored, aside, strict=False):
         if outlying.size:
             plane[outlying] = original[outlying]
     return restored
 
 
-def _bounds(
-    known: FloatArray, start: FloatArray, reach: int, stored: tuple[slice, slice]
-) -> tuple[FloatArray, FloatArray]:
-    """Return what no restored pixel falls below and rises above, in the `stored` part of `known` (c, h, w).
+def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, stored: tuple[slice, slice]) -> None:
+    """Keep a restored plane within what a clipped lamp allows beside it.
 
     A clipped sample is at least what it is.  How bright the lamp is, nobody knows; by what it is estimated too dark or
     too bright, the pixels round it become bright or dark rings.  Within four PSFs of what is clipped nothing becomes
     darker than the darkest within half a PSF of it, and nothing brighter than what was seen beside it: the lamp's glow
     only adds light.
+
+    Parameters
+    ----------
+    restored : float32 (h, w), the `stored` part of the frame's inside; changed in place.
+    known : float32, the frame's inside, not finite where clipped or unknown.
+    lamps : where samples are clipped there, and their own values.
     """
-    shape = (len(known), *known[0][stored].shape)
-    low, high = np.full(shape, -np.inf, np.float32), np.full(shape, np.inf, np.float32)
-    for channel, plane in enumerate(known):
-        clipped = np.isposinf(plane)
-        if clipped.any():
-            near = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
-            seen = np.where(np.isfinite(plane), plane, np.float32(np.inf))
-            darkest = scipy.ndimage.minimum_filter(seen, 2 * reach + 1)[stored]
-            np.copyto(low[channel], darkest, where=near & np.isfinite(darkest))
-            brightest = scipy.ndimage.maximum_filter(start[channel], 3)[stored]
-            np.copyto(high[channel], brightest, where=near & ~clipped[stored])
-            np.copyto(low[channel], start[channel][stored], where=clipped[stored])
-    return low, high
+    where, values = lamps
+    if not len(where):
+        return
+    clipped = np.zeros(known.shape, bool)
+    clipped.reshape(-1)[where] = True
+    finite = np.isfinite(known)
+    near = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
+    seen = np.where(finite, known, np.float32(np.inf))
+    darkest = scipy.ndimage.minimum_filter(seen, 2 * reach + 1)[stored]
+    np.maximum(restored, darkest, out=restored, where=near & np.isfinite(darkest))
+    seen[~finite] = -np.inf
+    seen[clipped] = values
+    brightest = scipy.ndimage.maximum_filter(seen, 3)[stored]
+    np.minimum(restored, brightest, out=restored, where=near & ~clipped[stored] & np.isfinite(brightest))
+    np.maximum(restored, seen[stored], out=restored, where=clipped[stored])
 
 
 def restore_luminance(
