@@ -241,7 +241,7 @@ class SpectrumFit:
 
     Parameters
     ----------
-    width : of the family; 0 for a kernel.
+    width : of the family.
     spread : standard deviation of `width` that the fit leaves.
     misfit : root mean square, natural logarithms of power.
     contrast : power of the picture over the floor's at 0.15 cycles/px.
@@ -260,7 +260,7 @@ class SpectrumFit:
 def fit_spectrum(
     power: Power,
     noise: float,
-    blur: Family | FloatArray = GAUSSIAN,
+    family: Family = GAUSSIAN,
     sectors: list[int] | None = None,
     alpha_spread: float = ALPHA_SPREAD,
 ) -> SpectrumFit | None:
@@ -269,7 +269,7 @@ def fit_spectrum(
     Parameters
     ----------
     noise : measured standard deviation of the pixels, working units.
-    blur : a family, whose width is fitted, or a kernel (k, k).
+    family : of blurs, whose width is fitted.
     sectors : which of them; all by default.
     alpha_spread : how far the picture's exponent may be from ALPHA.
     """
@@ -283,16 +283,9 @@ def fit_spectrum(
     w, log_f, log_2f = 2 * np.pi * f, np.log(f), np.log(2 * f)
     weight = np.sqrt(counts / counts.mean())
     measured = float(np.log(max(noise**2 * power.weight, 1e-30)))
-    known = None if isinstance(blur, Family) else _kernel_transfer(blur, chosen)[keep]
-
-    def transfer(width: float) -> Doubles:
-        if isinstance(blur, Family):
-            return np.asarray(blur.transfer(width, w))
-        assert known is not None
-        return np.asarray(known)
 
     def picture(p: Doubles) -> Doubles:
-        return np.asarray(p[0] - p[1] * log_f + transfer(p[4] if len(p) > 4 else 0.0))
+        return np.asarray(p[0] - p[1] * log_f + family.transfer(p[4], w))
 
     def floor(p: Doubles, log_double: Doubles) -> Doubles:
         return np.asarray(p[2] - p[3] * log_double)
@@ -304,14 +297,12 @@ def fit_spectrum(
         priors = [(p[1] - ALPHA) / alpha_spread, (p[2] - measured) / FLOOR_SPREAD, (p[3] - BETA) / BETA_SPREAD]
         return np.concatenate([misfit(p), priors])
 
-    def fitted(width: float | None) -> Any:
-        first = transfer(width or 0.0)[0]
-        start = [level[0] + ALPHA * log_f[0] - first, ALPHA, max(measured, level[-1] - 1), BETA]
-        start += [] if width is None else [width]
+    def fitted(width: float) -> Any:
+        first = family.transfer(width, w)[0]
+        start = [level[0] + ALPHA * log_f[0] - first, ALPHA, max(measured, level[-1] - 1), BETA, width]
         return scipy.optimize.least_squares(residuals, start, loss="soft_l1", f_scale=LOSS_SCALE, max_nfev=60)
 
-    starts: tuple[float | None, ...] = blur.starts if isinstance(blur, Family) else (None,)
-    best = min((fitted(width) for width in starts), key=lambda found: float(found.cost))
+    best = min((fitted(width) for width in family.starts), key=lambda found: float(found.cost))
     p = best.x
     rms = float(np.sqrt(np.mean(misfit(p) ** 2)))
     at = int(np.argmin(np.abs(f - 0.15)))
@@ -319,28 +310,14 @@ def fit_spectrum(
     level_of_floor = math.exp(0.5 * float(floor(p, np.log(np.array([0.4])))[0])) / math.sqrt(power.weight)
     above = picture(p) > floor(p, log_2f) + ABOVE
     reach = float(f[-1] if above.all() else f[max(int(np.argmin(above)) - 1, 0)])
-    if known is not None:
-        return SpectrumFit(0.0, 0.0, rms, contrast, level_of_floor, reach)
     covariance = np.linalg.pinv(best.jac.T @ best.jac)
     spread = math.sqrt(max(float(covariance[4, 4]), 0.0)) * max(rms, LEAST_MISFIT)
     return SpectrumFit(float(p[4]), spread, rms, contrast, level_of_floor, reach)
 
 
-def sector_misfit(power: Power, noise: float, blur: Family | FloatArray) -> tuple[float, Doubles]:
-    """Return the misfit of a blur when every sector is fitted by itself, and the widths found in them (SECTORS,)."""
-    fits = [fit_spectrum(power, noise, blur, [sector]) for sector in range(SECTORS)]
+def sector_misfit(power: Power, noise: float, family: Family) -> tuple[float, Doubles]:
+    """Return the misfit of a family when every sector is fitted by itself, and the widths found in them (SECTORS,)."""
+    fits = [fit_spectrum(power, noise, family, [sector]) for sector in range(SECTORS)]
     misfits = [fit.misfit for fit in fits if fit is not None]
     widths = np.array([math.nan if fit is None else fit.width for fit in fits])
     return float(np.mean(misfits)) if misfits else math.inf, widths
-
-
-def _kernel_transfer(kernel: FloatArray, sectors: list[int]) -> Doubles:
-    """Return the logarithm of the power that a kernel leaves in every ring of some sectors, (rings,)."""
-    size = max(BLOCK, kernel.shape[0])
-    spectrum = np.abs(np.fft.rfft2(kernel.astype(np.float64), (size, size))) ** 2
-    if size > BLOCK:  # a ring of the smaller transform lies between those of the larger
-        rows = np.rint(np.fft.fftfreq(BLOCK) * size).astype(int) % size
-        spectrum = spectrum[rows][:, np.rint(np.fft.rfftfreq(BLOCK) * size).astype(int)]
-    binned = np.bincount(_BINS, spectrum.ravel()[_USED], SECTORS * _RINGS).reshape(SECTORS, _RINGS)
-    ring = binned[sectors].sum(0) / np.maximum(_COUNTS[sectors].sum(0), 1)
-    return np.asarray(np.log(ring + LEAST_TRANSFER))
