@@ -21,6 +21,7 @@ from tilepipe.cache.lifecycle import Stamp, hash_bytes, recall_bytes, stamp_of
 from tilepipe.decisions import Decision, question, recall, remember, still_holds
 from tilepipe.deconv.frames import TAPER, Spectrum, Workspace
 from tilepipe.deconv.locality import WINDOW
+from tilepipe.deconv.outliers import find_outliers
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.errors import SettingsError, UncertainPsfError
@@ -246,6 +247,7 @@ def _compile(info: ImageInfo, settings: Settings) -> None:
         Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
     )
     restore(Workspace(1, frame), point, replace(numbers, closing=1))
+    find_outliers(np.zeros(frame, np.float32), np.full((3, 3), 1 / 9, np.float32), replace(numbers, sigma=1.0))
     if settings.solver == "richardson-lucy":
         restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
     let_go_of_code()

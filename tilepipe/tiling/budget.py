@@ -16,7 +16,7 @@ __all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memo
 SLACK = 1.05
 """What allocators and page tables add to the sum, measured at 1..4 %."""
 
-RUNTIME = 48_000_000
+RUNTIME = 54_000_000
 """Bytes by which the process grows beside what it works on: graph, event loop, codecs, what the heaps keep."""
 
 CODEC_COPIES = 2
