@@ -14,12 +14,14 @@ from tilepipe.errors import SettingsError
 from tilepipe.image.read import open_image
 from tilepipe.look import Look, look_at, look_at_array
 from tilepipe.psf.channels import kernels_by_channel
+from tilepipe.psf.confidence import strong_confidence
 from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
-from tilepipe.psf.ripple import explained, ripple, rippled_from
+from tilepipe.psf.ripple import Ripples, ripple, rippled_from
 from tilepipe.psf.slight import SlightBlur, measure_slight_blur, slight_psf
 from tilepipe.psf.spectrum import GAUSSIAN, Power, fit_spectrum
+from tilepipe.psf.strong import estimate_strong_blur
 from tilepipe.psf.tidy import fit_to
 
 __all__ = ["CONFIDENT", "Finding", "check_psf", "estimate_psf", "find_psf"]
@@ -42,6 +44,9 @@ LEAST_UNEXPLAINED = 1.0
 
 TRUSTED = 0.6
 """Confidence by ripples from which on a free-form kernel is taken."""
+
+CONVINCING = 0.9
+"""The same where a slight blur explains the spectrum well, but for ripples: text behind a shake of 75 px looks so."""
 
 SURELY, SURELY_SHORT = 1.15, 1.5
 """Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
@@ -117,7 +122,7 @@ def estimate_psf(
     Parameters
     ----------
     image : (H, W) or (H, W, C), linear light, 1.0 = white; or a file.  NaN counts as unknown.
-    size : edge of the kernel, px, odd, 3..65; None finds it.
+    size : edge of the kernel, px, odd, 3..101; None finds it.
     window : (x, y) or (x, y, size): centre and edge of the part to look at, px; None finds good ones.
     per_channel : refine the PSF for each colour, where lenses blur them differently.
     threads : used at a time; the result does not depend on it.
@@ -189,10 +194,12 @@ def find_psf(
     target = TARGET if target is None else target
     slight = measure_slight_blur(look.power, look.noise, look.edges)
     trace = _Trace.of(look.power, slight)
-    if slight.explains and (slight.explains_well or not trace.is_surely_rippled):
+    if slight.explains and not trace.is_surely_rippled:
         return _slight_finding(look, slight, target)
-    estimate = estimate_kernel(look.windows, look.noise, size, threads=threads)
+    estimate = _strong_blur(look, trace, size, threads)
     accepted, confidence = trace.judge(estimate)
+    if slight.explains_well and confidence < CONVINCING:
+        return _slight_finding(look, slight, target)
     may_be_slight = estimate.sharp or not trace.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
         return _slight_finding(look, slight, target)
@@ -200,54 +207,63 @@ def find_psf(
     if per_channel and len(look.colours[0]) > 1 and not estimate.sharp:
         kernels = kernels_by_channel(look.colours, kernels, threads=threads)
     made_by = _made_by(look, confidence) | {"nearest": str(nearest_shape(estimate.kernel))}
-    if trace.simple is not None and trace.left is not None:
-        made_by |= {"ripple": [round(trace.simple, 3), round(trace.left, 3)]}
+    if trace.ripples is not None and not estimate.sharp:
+        left = trace.ripples.left(estimate.kernel)
+        made_by |= {"ripple": [round(trace.ripples.simple, 3), round(left, 3)]}
     return Finding(PSF(kernels, made_by), look, slight, estimate, target)
 
 
-@dataclass
+def _strong_blur(look: Look, trace: _Trace, size: int | None, threads: int) -> Estimate:
+    """Return the free-form kernel; wide ones are sought where the picture is large enough and is surely rippled."""
+    if look.large is None or trace.ripples is None or not trace.is_surely_rippled:
+        return estimate_kernel(look.windows, look.noise, size, threads=threads)
+    return estimate_strong_blur(look.windows, look.noise, look.large, trace.ripples, size, threads=threads)
+
+
+@dataclass(frozen=True)
 class _Trace:
     """What blur of some extent leaves in the spectrum of the whole picture.
 
     Parameters
     ----------
-    simple : ripple that no blur, or the slight one, leaves; None when the picture is too small.
+    ripples : beside no blur, or the slight one; None when the picture is too small.
     limit : ripple from which on there is such a blur.
-    reach : frequency up to which the picture rises above its noise, cycles/px.
-    left : ripple that the free-form kernel leaves, once that is judged.
     """
 
-    power: Power | None
-    simple: float | None
+    ripples: Ripples | None
     limit: float
-    reach: float
-    left: float | None = None
 
     @classmethod
     def of(cls, power: Power | None, slight: SlightBlur) -> _Trace:
         plain = None if power is None else ripple(power, None, slight.reach)
         if power is None or plain is None:
-            return cls(power, None, 0.0, slight.reach)
+            return cls(None, 0.0)
         psf = slight_psf(slight, 0.0) if math.isfinite(slight.variance) else None
         flattened = None if psf is None else ripple(power, psf.kernel, slight.reach)
         simple = plain if flattened is None else min(plain, flattened)
-        return cls(power, simple, rippled_from(power), slight.reach)
+        return cls(Ripples(power, simple, slight.reach), rippled_from(power))
 
     @property
     def is_surely_rippled(self) -> bool:
         """Whether a slight blur cannot be all."""
-        surely = SURELY if self.reach > FULL_REACH else SURELY_SHORT
-        return self.simple is not None and self.simple > surely * self.limit and self.reach > LEAST_REACH
+        if self.ripples is None or self.ripples.reach <= LEAST_REACH:
+            return False
+        surely = SURELY if self.ripples.reach > FULL_REACH else SURELY_SHORT
+        return self.ripples.simple > surely * self.limit
 
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
         """Return whether a free-form kernel is taken, and the confidence in it.
 
-        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows.
+        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows.  Where
+        they are strong, it is enough that its own are like them, as far as other ways agree with it.
         """
-        if estimate.sharp or self.simple is None or self.power is None:
+        if estimate.sharp or self.ripples is None:
             return not estimate.sharp, estimate.confidence
-        self.left = ripple(self.power, estimate.kernel, self.reach) or self.simple
-        confidence = ripple_confidence(explained(self.power, self.simple, self.left))
+        likeness = self.ripples.likeness(estimate.kernel)
+        if self.is_surely_rippled and likeness is not None:
+            confidence = strong_confidence(likeness, estimate.agreement)
+            return confidence >= CONFIDENT, confidence
+        confidence = ripple_confidence(self.ripples.explained(estimate.kernel))
         return confidence >= TRUSTED, min(estimate.confidence, confidence)
 
 

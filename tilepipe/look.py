@@ -16,8 +16,8 @@ from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, start_and_known
 from tilepipe.psf.edge_width import EdgeWidth, measure_edges
-from tilepipe.psf.estimate import WIDEST
 from tilepipe.psf.spectrum import Power, PowerSurvey
+from tilepipe.psf.wide import LEAST_EDGE, WIDEST
 from tilepipe.psf.window import BLOCK, WindowScout
 
 __all__ = ["Look", "look_at", "look_at_array", "parse_window"]
@@ -33,6 +33,8 @@ WINDOW = 383
 COUNT = 3
 LARGE = 511
 
+LARGEST = 1022
+"""Edge of the window that a wide kernel is sought in, px: ten kernels."""
 
 SPARE = 6
 """Further windows: their edges count, and what is found is checked on them."""
@@ -83,6 +85,8 @@ class Look:
     boxes : (y0, y1, x0, x1) each.
     colours : float32 (c, h, w) each, linear light, finite.
     windows : float32 (h, w) each, the mean of the colours.
+    large : float32 (h, w), the same of a larger piece, up to 1022 px an edge; None where the picture, or the window
+        that was asked for, is too small for wide kernels.
     noise : standard deviation of that mean.
     power : of the mean of the colours, all over the picture; None when it is too small.
     colour_power : of each colour; empty when they are not to be told apart.
@@ -92,6 +96,7 @@ class Look:
     boxes: tuple[Box, ...]
     colours: tuple[FloatArray, ...]
     windows: tuple[FloatArray, ...]
+    large: FloatArray | None
     noise: float
     power: Power | None
     colour_power: tuple[Power, ...]
@@ -136,13 +141,15 @@ def _look_through(cut: Cut, shape: tuple[int, int], size: int | None, window: An
     if window is not None:
         boxes = [_box_of(parse_window(window), size, shape)]
         spare: list[Box] = []
+        large = boxes[0]
     else:
-        boxes, spare = _choose(cut, shape, survey)
+        boxes, spare, large = _choose(cut, shape, survey)
     windows = [cut(box) for box in boxes]
     if survey.is_empty:
-        for seen in windows:
-            survey.add(seen)
-    return _look(boxes, windows, [cut(box) for box in spare], survey)
+        for box, seen in zip(boxes, windows, strict=True):
+            survey.add(seen, box)
+    look = _look(boxes, windows, [cut(box) for box in spare], survey)
+    return replace(look, large=_large(cut, large))
 
 
 def _seen(samples: npt.NDArray[Any], light: Light) -> Seen:
@@ -159,14 +166,15 @@ class Survey:
         self._shape, self._colours = shape, colours
         self.is_empty = True
 
-    def add(self, seen: Seen) -> None:
-        """Take in a piece of the picture."""
+    def add(self, seen: Seen, box: Box) -> None:
+        """Take in the piece of the picture at `box`."""
         self.is_empty = False
-        self._mean.add(seen.colours.mean(0), seen.usable)
+        at = box[0], box[2]
+        self._mean.add(seen.colours.mean(0), seen.usable, at)
         if self._colours and len(seen.colours) == 3:
             self._each = self._each or [PowerSurvey.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)]
             for survey, plane in zip(self._each, seen.colours, strict=True):
-                survey.add(plane, seen.usable)
+                survey.add(plane, seen.usable, at)
 
     def power(self) -> tuple[Power | None, tuple[Power, ...]]:
         """Return the power of the mean, and of each colour."""
@@ -174,19 +182,32 @@ class Survey:
         return self._mean.power(), tuple(power for power in each if power is not None)
 
 
-def _choose(cut: Cut, shape: tuple[int, int], survey: Survey) -> tuple[list[Box], list[Box]]:
-    """Return the windows to estimate from, and further ones; the picture goes by in bands, and `survey` sees it."""
+def _choose(cut: Cut, shape: tuple[int, int], survey: Survey) -> tuple[list[Box], list[Box], Box]:
+    """Return the windows to estimate from, further ones, and a large one.
+
+    The picture goes by in bands, and `survey` sees it.
+    """
     height, width = shape
     if max(height, width) <= LARGE:
-        return [(0, height, 0, width)], []
+        whole = (0, height, 0, width)
+        return [whole], [], whole
     count, edge = (1, LARGE) if min(height, width) < 2 * WINDOW else (COUNT, WINDOW)
     scout = WindowScout(height, width)
     for top in range(0, height, BAND):
-        seen = cut((top, min(top + BAND, height), 0, width))
+        box = (top, min(top + BAND, height), 0, width)
+        seen = cut(box)
         scout.see(top, seen.known)
-        survey.add(seen)
+        survey.add(seen, box)
     best = scout.best(count + SPARE, edge)
-    return best[:count], best[count:]
+    return best[:count], best[count:], scout.best(1, LARGEST)[0]
+
+
+def _large(cut: Cut, box: Box) -> FloatArray | None:
+    """Return the mean of the colours at `box`, unknown samples filled; None where that is too small."""
+    if min(box[1] - box[0], box[3] - box[2]) < LEAST_EDGE:
+        return None
+    mean: FloatArray = fill(cut(box).colours).mean(0)
+    return mean
 
 
 def _look(boxes: list[Box], windows: list[Seen], spare: list[Seen], survey: Survey) -> Look:
@@ -211,6 +232,7 @@ def _look(boxes: list[Box], windows: list[Seen], spare: list[Seen], survey: Surv
         boxes=tuple(box for box, _ in kept),
         colours=colours,
         windows=tuple(planes.mean(0) for planes in colours),
+        large=None,
         noise=noise,
         power=power,
         colour_power=each,

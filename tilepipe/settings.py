@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Parameters
     ----------
     psf : PSF file; None finds the blur.
-    blur : width of the blur that is looked for, px, odd, 3..65; None finds it.
+    blur : width of the blur that is looked for, px, odd, 3..101; None finds it.
     window : where to look for it, "X,Y" or "X,Y,SIZE" (centre, px); None chooses.
     psf_per_channel : refine the PSF found for each colour.
     force : take an estimated PSF however uncertain it is, and begin though the disk may not suffice.
@@ -113,8 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Check ranges; SettingsError gives the value, the limit and the way out."""
         parse_priority(self.priority)
-        if self.blur is not None and not (3 <= self.blur <= 65 and self.blur % 2 == 1):
-            raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..65: leave it out to have it found")
+        if self.blur is not None and not (3 <= self.blur <= 101 and self.blur % 2 == 1):
+            raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..101: leave it out to have it found")
         if not 0.25 <= self.tolerance <= 4:
             raise SettingsError(
                 f"tolerance is {self.tolerance:g}; it must lie in 0.25 (fewer steps) .. 4 (more, sharper)"

@@ -157,7 +157,7 @@ def test_window_that_cannot_be_looked_at(refused_here, photo, window, code, word
 
 @pytest.mark.parametrize("blur", ["8", "1", "67"])
 def test_blur_that_cannot_be_looked_for(refused_here, photo, blur):
-    assert "odd, in 3..65" in refused_here(2, "run", photo, "-o", "out.tif", "--blur", blur)
+    assert "odd, in 3..101" in refused_here(2, "run", photo, "-o", "out.tif", "--blur", blur)
 
 
 NOTHING_TO_SEE = {

@@ -12,7 +12,7 @@ __all__ = ["FLAGS", "pipeline_flags", "settings_from"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..65 (default: found)."},
+    "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..101 (default: found)."},
     "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
     "--priority": {
         "metavar": "P",

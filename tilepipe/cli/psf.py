@@ -27,7 +27,7 @@ def psf_verb() -> None:
     """
 
 
-blur_option = click.option("--blur", type=int, metavar="N", help="Width of the blur, px, odd, 3..65 (default: found).")
+blur_option = click.option("--blur", type=int, metavar="N", help="Width of the blur, px, odd, 3..101 (default: found).")
 window_option = click.option("--window", metavar="X,Y[,SIZE]", help="Where to look: centre and edge, px.")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-__all__ = ["confidence", "relief"]
+__all__ = ["confidence", "relief", "strong_confidence"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -25,6 +25,10 @@ AGREEMENT, RELIEF, GAIN, BORDER, MISFIT = 2.27, 1.24, 2.2, -0.67, -2.2
 
 SHARP_CORE, SHARP_MASS, SHARP_RELIEF = 20.0, 0.85, 3.08
 """For a picture called sharp: weight of the mass found within 3 x 3 px, where it counts nothing, weight of relief."""
+
+LIKENESS_SHARE, HALF_SURE, SURENESS = 0.5, 1.19, 25.0
+"""Of a strong blur likeness of ripples counts by half beside agreement; their sum at which a kernel is right in every
+second case; how fast trust grows."""
 
 BAND = (1.5, 8.0)
 """Gaussians whose difference holds edges of all blurs that are looked for, but neither pixel noise nor shading."""
@@ -59,6 +63,18 @@ def confidence(agreement: float, relief: float, gain: float, misfit: float, bord
         + BORDER * 10 * min(border, 0.3)
         + MISFIT * max(math.log(max(misfit, 1e-3)), 0.0)
     )
+
+
+def strong_confidence(likeness: float, agreement: float) -> float:
+    """Return the confidence, 0..1, in the kernel of a picture with strong ripples.
+
+    Parameters
+    ----------
+    likeness : of its ripples and the picture's (:func:`tilepipe.psf.ripple.likeness`): 0.3 to 0.64 for kernels that
+        have nothing to do with the blur, 0.74 and more for right ones, but also for some that are right in part.
+    agreement : with the kernels that other ways gave: 0.84 and more for right ones, 0.66 to 0.72 for those.
+    """
+    return _logistic(SURENESS * (LIKENESS_SHARE * likeness + agreement - HALF_SURE))
 
 
 def _logistic(odds: float) -> float:

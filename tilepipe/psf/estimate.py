@@ -26,9 +26,9 @@ from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, re
 
 __all__ = [
     "ESTIMATOR_VERSION",
-    "WIDEST",
     "Estimate",
     "Merit",
+    "at_ordinary_contrast",
     "compare",
     "estimate_kernel",
     "likeness",
@@ -37,7 +37,7 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float32]
 
-ESTIMATOR_VERSION = 2
+ESTIMATOR_VERSION = 3
 """Raised whenever the same windows would give another kernel."""
 
 CONTRAST = 0.18
@@ -58,7 +58,7 @@ SCOUT = CANDIDATES[2]
 WIDTHS = (7, 15, 35)
 """Tried when the width is not known, px."""
 
-WIDEST = 65
+WIDER = 65
 """Tried as well when the kernel fills more than ROOMY of the last of them, or reaches far at half the scale."""
 
 ROOMY = 0.75
@@ -131,7 +131,7 @@ def estimate_kernel(
     size : edge of the kernel, px, odd; None finds it.
     threads : ways gone at a time; the result does not depend on it.
     """
-    windows, noise = _scaled(windows, noise)
+    windows, noise = at_ordinary_contrast(windows, noise)
     with ThreadPoolExecutor(threads) as pool:
 
         def go(ways: Sequence[Way], width: int) -> list[FloatArray]:
@@ -167,7 +167,7 @@ def refine_kernel(windows: Sequence[FloatArray], noise: float, kernel: FloatArra
     ----------
     windows, noise : as for :func:`estimate_kernel`.
     """
-    windows, noise = _scaled(windows, noise)
+    windows, noise = at_ordinary_contrast(windows, noise)
     refined = [refine(windows, kernel, noise, way) for way in CANDIDATES]
     _, best = _judged(windows, noise, [kernel, *refined])
     return best.kernel
@@ -185,7 +185,7 @@ def compare(
     windows: Sequence[FloatArray], noise: float, one: FloatArray, other: FloatArray
 ) -> tuple[float, Merit, Merit]:
     """Return the likeness of two kernels, 0..1, and the merit of each on `windows` (float32 (h, w) each)."""
-    windows, noise = _scaled(windows, noise)
+    windows, noise = at_ordinary_contrast(windows, noise)
     widest = max(one.shape[0], other.shape[0])
     judge = Judge([Window(window, widest) for window in windows], noise)
     plain = judge.hear(delta_kernel(1))
@@ -194,7 +194,7 @@ def compare(
     return likeness(one, other), first, second
 
 
-def _scaled(windows: Sequence[FloatArray], noise: float) -> tuple[list[FloatArray], float]:
+def at_ordinary_contrast(windows: Sequence[FloatArray], noise: float) -> tuple[list[FloatArray], float]:
     """Return the windows, and their noise, at the contrast that all weights here are for."""
     scale = CONTRAST / max(float(np.sqrt(np.mean([window.var() for window in windows]))), 1e-9)
     return [np.ascontiguousarray(window * np.float32(scale)) for window in windows], noise * scale
@@ -217,8 +217,8 @@ def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatA
 def _width(window: FloatArray, noise: float) -> int:
     """Return the width that the kernel needs: the widest whose restoration is nearly as sparse as the sparsest."""
     kernels = _scouted(window, noise, [width for width in WIDTHS if 3 * width <= min(window.shape)] or [WIDTHS[0]])
-    if min(window.shape) >= 3 * WIDEST and (extent(kernels[-1]) > ROOMY * WIDTHS[-1] or _reaches_far(window, noise)):
-        kernels += _scouted(window, noise, [WIDEST])
+    if min(window.shape) >= 3 * WIDER and (extent(kernels[-1]) > ROOMY * WIDTHS[-1] or _reaches_far(window, noise)):
+        kernels += _scouted(window, noise, [WIDER])
     densities = _densities(window, noise, kernels)
     fitting = [one for one, density in zip(kernels, densities, strict=True) if density <= NEARLY * min(densities)]
     return max(5, extent(fitting[-1]) + 2)

@@ -16,7 +16,8 @@ __all__ = ["Judge", "Verdict"]
 FloatArray = npt.NDArray[np.float32]
 
 RIM = 20
-"""Border of a window that is not judged, px: there the restoration guesses what lies beyond."""
+"""Border of a window that is not judged, px, or half the widest kernel if that is more: there the restoration guesses
+what lies beyond."""
 
 TOLERANCE = 1.08
 """A kernel may misfit by this factor more than the best one and still win by restoring a sparser picture."""
@@ -52,10 +53,12 @@ class Judge:
     ----------
     windows : blurred windows.
     noise : their noise, standard deviation.
+    widest : edge of the widest kernel that will be judged, px.
     """
 
-    def __init__(self, windows: Sequence[Window], noise: float) -> None:
+    def __init__(self, windows: Sequence[Window], noise: float, widest: int = 1) -> None:
         self.windows = windows
+        self.rim = max(RIM, widest // 2)
         self.noise = noise
         self.lam = max(LAM_PER_VARIANCE * noise**2, SMALLEST_LAM)
         self.verdicts: list[Verdict] = []
@@ -69,7 +72,7 @@ class Judge:
         misfit = first = second = 0.0
         pixels = 0
         for window in self.windows:
-            rim = min(RIM, min(window.blurred.shape) // 4)
+            rim = min(self.rim, min(window.blurred.shape) // 4)
             inside = np.s_[rim:-rim, rim:-rim]
             restored = self.restore(window, kernel)
             residual = (window.blur(restored, kernel) - window.blurred)[inside]

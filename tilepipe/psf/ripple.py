@@ -9,6 +9,7 @@ them away, while a wrong one adds its own.  Neither needs the truth, nor the win
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import scipy.ndimage
 
 from tilepipe.psf.spectrum import BLOCK, Power
 
-__all__ = ["explained", "ripple", "rippled_from"]
+__all__ = ["Ripples", "explained", "likeness", "ripple", "rippled_from"]
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -44,6 +45,9 @@ of 9; behind shakes of 31 to 75 px: 0.33 to 0.57."""
 CALM, CALM_SCATTER = 0.2, 0.45
 """Ripple of a picture whose blur is accounted for; scatter over the root of the number of blocks is added.  Behind true
 kernels, of 32 pictures and 16 captures: 0.19 to 0.27 of 120 to 165 blocks, 0.39 to 0.46 of 4."""
+
+LEAST_COMMON = 1e-4
+"""Variance of ripples that is never divided by less."""
 
 OVERSAMPLING = 4
 """Of a kernel's transfer function over the blocks'."""
@@ -76,27 +80,102 @@ def ripple(power: Power, kernel: FloatArray | None = None, reach: float = HIGHES
     """
     if power.logs is None:
         return None
-    half = power.logs
-    # the other half of the plane, as the picture is real: F(-y, -x) = conj F(y, x)
-    mirrored = np.roll(half[::-1], 1, 0)[:, BLOCK // 2 - 1 : 0 : -1]
-    logs = np.concatenate([half, mirrored], 1)
+    logs = _whole(power.logs)
     if kernel is not None:
-        size = OVERSAMPLING * max(BLOCK, -(-kernel.shape[0] // BLOCK) * BLOCK)
-        step = size // BLOCK
-        transfer = np.abs(np.fft.fft2(kernel.astype(np.float64), (size, size))) ** 2
-        smeared = scipy.ndimage.gaussian_filter(transfer, SMEAR * step, mode="wrap")[::step, ::step]
-        logs = logs - np.log(smeared + LEAST_TRANSFER)
-    frequency = np.fft.fftfreq(BLOCK)
-    off_axes = np.abs(frequency) > 1.5 / BLOCK
-    counts = (off_axes[:, None] & off_axes[None, :]).astype(np.float64)
-    radius = np.hypot(frequency[:, None], frequency[None, :])
-    band = (radius > LOWEST) & (radius < min(max(reach, LEAST_HIGHEST), HIGHEST)) & (counts > 0)
-    fine, coarse = (_smooth(logs, counts, sigma) for sigma in (FINE, COARSE))
-    return float((fine - coarse)[band].std())
+        logs = logs - _log_power(kernel)
+    return float(_ripples(logs)[_band(reach)].std())
 
 
-def _smooth(values: Doubles, counts: Doubles, sigma: float) -> Doubles:
-    """Return the mean of `values` around each frequency; those with no count are left out."""
-    total = scipy.ndimage.gaussian_filter(values * counts, sigma, mode="wrap")
-    smooth: Doubles = total / np.maximum(scipy.ndimage.gaussian_filter(counts, sigma, mode="wrap"), 1e-3)
+def likeness(power: Power, kernel: FloatArray, reach: float = HIGHEST) -> float | None:
+    """Return how like the ripples of `kernel` (k, k) are to those that all parts of a picture share, up to about 1.
+
+    A correlation, divided by what noise and the parts' own structure leave of it: the covariance of the parts with each
+    other is that of their common blur.  About 0 for a kernel that has nothing to do with it.  None when fewer than two
+    quarters of the picture show anything.
+
+    Parameters
+    ----------
+    reach : frequency up to which the picture rises above its noise, cycles/px.
+    """
+    if len(power.parts) < 2:
+        return None
+    band = _band(reach)
+    parts = [_ripples(_whole(logs))[band] for logs, _ in power.parts]
+    of_kernel = _ripples(_log_power(kernel))[band]
+    counts = np.array([count for _, count in power.parts], np.float64)
+    covariance = np.cov([*parts, of_kernel], bias=True)
+    pairs = np.triu(np.sqrt(np.outer(counts, counts)), 1)
+    common = float((pairs * covariance[:-1, :-1]).sum() / pairs.sum())
+    shared = float(counts @ covariance[:-1, -1] / counts.sum())
+    return shared / math.sqrt(max(common, LEAST_COMMON) * max(float(covariance[-1, -1]), LEAST_COMMON))
+
+
+@dataclass(frozen=True, eq=False)
+class Ripples:
+    """The ripples of a picture, and what kernels have to do with them.
+
+    Parameters
+    ----------
+    power : of the picture.
+    simple : ripple without any kernel, or with a slight blur.
+    reach : frequency up to which the picture rises above its noise, cycles/px.
+    """
+
+    power: Power
+    simple: float
+    reach: float
+
+    def left(self, kernel: FloatArray) -> float:
+        """Return the ripple that is left when `kernel` (k, k) is accounted for."""
+        left = ripple(self.power, kernel, self.reach)
+        return self.simple if left is None else left
+
+    def explained(self, kernel: FloatArray) -> float:
+        """Return the share of the ripples that `kernel` (k, k) explains, about 1 for the right one."""
+        return explained(self.power, self.simple, self.left(kernel))
+
+    def likeness(self, kernel: FloatArray) -> float | None:
+        """Return how like its ripples are to the picture's, see :func:`likeness`."""
+        return likeness(self.power, kernel, self.reach)
+
+
+def _whole(half: Doubles) -> Doubles:
+    """Return the plane of which `half` is kept, as the picture is real: F(-y, -x) = conj F(y, x)."""
+    mirrored = np.roll(half[::-1], 1, 0)[:, BLOCK // 2 - 1 : 0 : -1]
+    return np.concatenate([half, mirrored], 1)
+
+
+def _log_power(kernel: FloatArray) -> Doubles:
+    """Return what a kernel adds to the logarithm of the power of blocks, (BLOCK, BLOCK)."""
+    size = OVERSAMPLING * max(BLOCK, -(-kernel.shape[0] // BLOCK) * BLOCK)
+    step = size // BLOCK
+    transfer = np.abs(np.fft.fft2(kernel.astype(np.float64), (size, size))) ** 2
+    smeared = scipy.ndimage.gaussian_filter(transfer, SMEAR * step, mode="wrap")[::step, ::step]
+    logs: Doubles = np.log(smeared + LEAST_TRANSFER)
+    return logs
+
+
+def _band(reach: float) -> npt.NDArray[np.bool_]:
+    """Return which frequencies count."""
+    radius = np.hypot(_FREQUENCY[:, None], _FREQUENCY[None, :])
+    band: npt.NDArray[np.bool_] = (radius > LOWEST) & (radius < min(max(reach, LEAST_HIGHEST), HIGHEST)) & (_COUNTS > 0)
+    return band
+
+
+def _ripples(logs: Doubles) -> Doubles:
+    """Return the logarithms (BLOCK, BLOCK) smoothed finely, less coarsely."""
+    fine, coarse = (_smooth(logs, sigma) for sigma in (FINE, COARSE))
+    return fine - coarse
+
+
+def _smooth(values: Doubles, sigma: float) -> Doubles:
+    """Return the mean of `values` around each frequency; the axes are left out."""
+    total = scipy.ndimage.gaussian_filter(values * _COUNTS, sigma, mode="wrap")
+    smooth: Doubles = total / np.maximum(scipy.ndimage.gaussian_filter(_COUNTS, sigma, mode="wrap"), 1e-3)
     return smooth
+
+
+_FREQUENCY = np.fft.fftfreq(BLOCK)
+_OFF_AXES = np.abs(_FREQUENCY) > 1.5 / BLOCK
+_COUNTS = (_OFF_AXES[:, None] & _OFF_AXES[None, :]).astype(np.float64)
+"""1 at the frequencies that count: horizons and the blocks of a JPEG lie on the axes."""

@@ -132,6 +132,7 @@ class Power:
     logs : float64 (BLOCK, BLOCK // 2 + 1), mean logarithm of the power of those blocks that show something; None when
         they are too few.
     logged : how many these are.
+    parts : the same of each quarter of the picture with blocks enough, and how many those are.
     """
 
     rings: Doubles
@@ -139,6 +140,7 @@ class Power:
     blocks: int
     logs: Doubles | None = None
     logged: int = 0
+    parts: tuple[tuple[Doubles, int], ...] = ()
 
 
 class PowerSurvey:
@@ -146,51 +148,62 @@ class PowerSurvey:
 
     Parameters
     ----------
+    height, width : of the picture, px: its quarters are kept apart; 0: they are not.
     apart : steps of half a block from one block to the next, so that large pictures take no longer than small ones.
     """
 
-    def __init__(self, apart: int = 1) -> None:
+    def __init__(self, height: int = 0, width: int = 0, apart: int = 1) -> None:
+        self._shape = height, width
         self._step = apart * BLOCK // 2
         self._binned: list[Doubles] = []
-        self._logs = np.zeros((BLOCK, BLOCK // 2 + 1))
-        self._logged = 0
+        self._logs = np.zeros((4, BLOCK, BLOCK // 2 + 1))
+        self._logged = np.zeros(4, int)
 
     @classmethod
     def of_size(cls, height: int, width: int) -> PowerSurvey:
         """Return a survey for a picture of `height` x `width` px that takes up to about ``MOST_BLOCKS`` blocks."""
         blocks = 4 * height * width / BLOCK**2
-        return cls(max(1, math.ceil(math.sqrt(blocks / MOST_BLOCKS))))
+        return cls(height, width, max(1, math.ceil(math.sqrt(blocks / MOST_BLOCKS))))
 
-    def add(self, plane: FloatArray, usable: npt.NDArray[np.bool_]) -> None:
+    def add(self, plane: FloatArray, usable: npt.NDArray[np.bool_], at: tuple[int, int] = (0, 0)) -> None:
         """Add the blocks of a piece.
 
         Parameters
         ----------
         plane : float32 (h, w), linear light, finite.
         usable : bool (h, w), False where clipped or unknown.
+        at : (y, x) of its corner in the picture, px.
         """
         height, width = plane.shape
-        lefts = range(0, width - BLOCK + 1, self._step)
         for top in range(0, height - BLOCK + 1, self._step):
-            boxes = [np.s_[top : top + BLOCK, left : left + BLOCK] for left in lefts]
-            blocks = [plane[box] for box in boxes if usable[box].mean() >= 1 - MOST_CLIPPED]
+            blocks, parts = [], []
+            for left in range(0, width - BLOCK + 1, self._step):
+                box = np.s_[top : top + BLOCK, left : left + BLOCK]
+                if usable[box].mean() >= 1 - MOST_CLIPPED:
+                    blocks.append(plane[box])
+                    parts.append(self._quarter(at[0] + top, at[1] + left))
             if blocks:
                 row = np.stack(blocks)
                 row = (row - row.mean((1, 2), keepdims=True)) * _WINDOW
                 spectra = scipy.fft.rfft2(row)
                 full = spectra.real**2 + spectra.imag**2
-                self._add_logs(full)
+                self._add_logs(full, np.array(parts))
                 power = full.reshape(len(row), -1)[:, _USED]
                 self._binned.extend(np.bincount(_BINS, one, SECTORS * _RINGS).astype(np.float64) for one in power)
 
-    def _add_logs(self, power: FloatArray) -> None:
+    def _quarter(self, top: int, left: int) -> int:
+        """Return which quarter of the picture holds the middle of the block at (top, left)."""
+        below, right = (at + BLOCK // 2 >= length / 2 for at, length in zip((top, left), self._shape, strict=True))
+        return 2 * below + right
+
+    def _add_logs(self, power: FloatArray, parts: npt.NDArray[np.intp]) -> None:
         """Add the logarithms of the power of blocks (n, BLOCK, BLOCK // 2 + 1) that rises above its own finest part."""
         fine = power[:, _FINE].mean(1)
         telling = power[:, _MIDDLE].mean(1) > TELLING * fine
         if telling.any():
             floor = FLOOR_SHARE * float(fine[telling].min())
-            self._logs += np.log(power[telling] + max(floor, 1e-30)).sum(0)
-            self._logged += int(telling.sum())
+            np.add.at(self._logs, parts[telling], np.log(power[telling] + max(floor, 1e-30)))
+            np.add.at(self._logged, parts[telling], 1)
 
     def power(self) -> Power | None:
         """Return the mean of the blocks, in which strong ones lead and none rules; None when there are too few."""
@@ -201,8 +214,10 @@ class PowerSurvey:
         energy = sums[:, :, middle].sum((1, 2)) / _COUNTS[:, middle].sum()
         weights = 1 / (energy + max(float(np.quantile(energy, 0.95)), 1e-30))
         mean = np.tensordot(weights, sums, 1) / len(sums) / np.maximum(_COUNTS, 1)
-        logs = self._logs / self._logged if self._logged >= FEWEST_BLOCKS else None
-        return Power(mean, float(weights.mean()), len(sums), logs, self._logged)
+        logged = int(self._logged.sum())
+        logs = self._logs.sum(0) / logged if logged >= FEWEST_BLOCKS else None
+        parts = tuple((self._logs[at] / n, int(n)) for at, n in enumerate(self._logged) if n >= FEWEST_BLOCKS)
+        return Power(mean, float(weights.mean()), len(sums), logs, logged, parts)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tilepipe.psf.edges import edge_threshold, gradients, select_edges
 from tilepipe.psf.equations import BlurredEdges, KernelEquations
 from tilepipe.psf.tidy import centre, prune, resize
 
-__all__ = ["SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "refine", "shrunk"]
+__all__ = ["COARSEST", "SCALE", "SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "refine", "shrunk", "two_taps"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -88,7 +88,7 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: 
     sparsity = way.sparsity
     kernel = None
     for scale, width in _pyramid(size):
-        kernel = _two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
+        kernel = two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
         level = Level([Window(shrunk(window, scale), width) for window in windows], width)
         threshold = level.threshold(way.edges * width)
         kernel, sparsity = level.rounds(kernel, way, sparsity, sparsest, threshold)
@@ -154,7 +154,8 @@ def _pyramid(size: int) -> list[tuple[float, int]]:
     return levels[::-1]
 
 
-def _two_taps(size: int) -> FloatArray:
+def two_taps(size: int) -> FloatArray:
+    """Return (size, size) with two equal taps beside each other: where every way starts."""
     kernel = np.zeros((size, size), np.float32)
     kernel[size // 2, size // 2 : size // 2 + 2] = 0.5
     return kernel

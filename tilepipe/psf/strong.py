@@ -1,0 +1,99 @@
+"""The kernel of a strong blur: wide ones followed up from small scales, narrow ones sought in windows, the best of all.
+
+Which is best the spectrum of the whole picture says first: kernels whose ripples are less like its own than the best
+one's drop out.  Of the others those stay that explain the picture's pixels, and the one that makes it sparsest wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.noise import estimate_noise
+from tilepipe.deconv.splitting import Window
+from tilepipe.psf.confidence import relief
+from tilepipe.psf.estimate import NOISE_FLOOR, Estimate, at_ordinary_contrast, estimate_kernel, likeness
+from tilepipe.psf.judge import Judge
+from tilepipe.psf.ripple import Ripples
+from tilepipe.psf.tidy import border_mass, centre_in, delta_kernel, extent, resize
+from tilepipe.psf.wide import WIDEST, WideSearch
+
+__all__ = ["estimate_strong_blur"]
+
+FloatArray = npt.NDArray[np.float32]
+
+NARROW = 35
+"""Extent up to which a kernel is sought in windows at full scale, too, px: there its finest detail is known best."""
+
+ENOUGH = 0.9
+"""Share of the ripples that a wide kernel explains with which no narrow one is asked."""
+
+LESS_LIKE = 0.06
+"""By so much the likeness of ripples may fall short of the best kernel's."""
+
+SPARE = 2
+"""Added to the extent at half the scale for the frame of a narrow kernel, px."""
+
+
+def estimate_strong_blur(
+    windows: Sequence[FloatArray],
+    noise: float,
+    large: FloatArray,
+    ripples: Ripples,
+    size: int | None = None,
+    *,
+    threads: int = 1,
+) -> Estimate:
+    """Find the kernel k of y = k * x, 3 to 101 px, of a picture whose spectrum has ripples.
+
+    Parameters
+    ----------
+    windows, noise : as for :func:`~tilepipe.psf.estimate.estimate_kernel`; narrow kernels are sought in them.
+    large : float32 (h, w), the window for wide ones, finite, both edges at least ``LEAST_EDGE``.
+    ripples : of the whole picture.
+    size : edge of the kernel, px, odd; None finds it.
+    threads : candidates that are followed at a time; the result does not depend on it.
+    """
+    (picture,), _ = at_ordinary_contrast([large], 0.0)
+    with ThreadPoolExecutor(threads) as pool:
+        search = WideSearch(picture, ripples.explained, pool)
+        halves = search.at_half_scale(size)
+        widest = max(one.extent for one in halves)
+        wide = search.at_full_scale(halves) if widest > NARROW else []
+    kernels = [one.kernel for one in wide]
+    narrow = None
+    if not wide or min(map(extent, kernels)) <= NARROW or ripples.explained(kernels[0]) < ENOUGH:
+        width = size if size or wide else widest + SPARE
+        narrow = estimate_kernel(windows, noise, width, threads=threads)
+        kernels.append(narrow.kernel)
+    judge, best = _best(picture, kernels, ripples)
+    others = [one.kernel for one in judge.verdicts if one.kernel is not best]
+    others += [resize(one.kernel, 2 * one.kernel.shape[0] + 1, 2) for one in halves]
+    agreement = float(np.mean([likeness(one, best) for one in others]))
+    if narrow is not None and best is narrow.kernel:
+        return replace(narrow, agreement=max(narrow.agreement, agreement))
+    verdict = next(one for one in judge.verdicts if one.kernel is best)
+    return Estimate(
+        kernel=centre_in(best, min(size or extent(best, 0.002) + SPARE, WIDEST)),
+        agreement=agreement,
+        border=border_mass(best),
+        gain=judge.hear(delta_kernel(1)).density / verdict.density,
+        misfit=verdict.misfit / max(judge.noise, NOISE_FLOOR),
+        relief=relief([picture], judge.noise),
+        sharp=False,
+    )
+
+
+def _best(picture: FloatArray, kernels: Sequence[FloatArray], ripples: Ripples) -> tuple[Judge, FloatArray]:
+    """Return the best kernel, and the judge that heard all that are like the picture's ripples."""
+    alike = [ripples.likeness(kernel) or 0.0 for kernel in kernels]
+    eligible = [kernel for kernel, one in zip(kernels, alike, strict=True) if one >= max(alike) - LESS_LIKE]
+    widest = max(kernel.shape[0] for kernel in eligible)
+    judge = Judge([Window(picture, widest)], estimate_noise([picture[None]]), widest)
+    for kernel in eligible:
+        judge.hear(kernel)
+    return judge, judge.best().kernel
