@@ -50,9 +50,11 @@ def test_the_choice_reads_every_row_once_in_narrow_bands(looked):
 def test_afterwards_only_the_rows_of_the_windows_are_read(looked):
     asked, look = looked
     again = asked[-(-HEIGHT // 256) :]
-    edge = len(look.windows[0])
-    assert all(bottom - top == edge for top, bottom in again)
-    assert len(look.windows) <= len(again) <= 9, "those to estimate from, and those whose edges count"
+    heights = [bottom - top for top, bottom in again]
+    assert heights.count(len(look.large)) == 1
+    small = [height for height in heights if height != len(look.large)]
+    assert set(small) == {len(look.windows[0])}
+    assert len(look.windows) <= len(small) <= 9, "those to estimate from, and those whose edges count"
 
 
 def test_three_windows_hardly_overlap_and_hold_all_colours(looked):
@@ -82,3 +84,18 @@ def test_clipped_highlights_are_not_taken_for_sharp_edges(tmp_path):
     decoded = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
     assert (window > 0.98).mean() > 0.02, "some of it is clipped"
     np.testing.assert_allclose(window, decoded[y0:y1, x0:x1].mean(2), atol=1e-4)
+
+
+def test_the_window_for_wide_kernels_is_the_mean_of_the_colours_and_at_most_a_megapixel(looked):
+    _, look = looked
+    assert look.large.shape == (1022, 1022)
+    assert np.isfinite(look.large).all()
+
+
+def test_a_small_window_that_was_asked_for_holds_no_wide_kernels(tmp_path):
+    path = tmp_path / "scene.tif"
+    write_scene(path, Scene(700, 600, seed=1))
+    reader = open_image(path)
+    assert look_at(reader, None, (300, 300, 255)).large is None
+    assert look_at(reader, None, (300, 300, 401)).large.shape == (401, 401)
+    reader.close()

@@ -34,7 +34,7 @@ CONFIDENT = 0.4
 LEAST_VARIANCE = 0.2
 """Variance of a blur, px^2, up to which a picture counts as sharp: 0.45 px."""
 
-LEAST_REACH, FULL_REACH = 0.14, 0.2
+LEAST_REACH, FULL_REACH = 0.12, 0.2
 """Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to be told from it, and from
 which on they are told with ease."""
 
@@ -43,10 +43,11 @@ LEAST_UNEXPLAINED = 1.0
 0.9 px, and sharpening them loses up to 13 dB."""
 
 TRUSTED = 0.6
-"""Confidence by ripples from which on a free-form kernel is taken."""
+"""Confidence from which on a free-form kernel is taken where ripples are weak or a slight blur explains the spectrum:
+portraits and text behind a shake of 75 px look slightly blurred."""
 
 CONVINCING = 0.9
-"""The same where a slight blur explains the spectrum well, but for ripples: text behind a shake of 75 px looks so."""
+"""The same by likeness of ripples, where these are weak."""
 
 SURELY, SURELY_SHORT = 1.15, 1.5
 """Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
@@ -198,7 +199,7 @@ def find_psf(
         return _slight_finding(look, slight, target)
     estimate = _strong_blur(look, trace, size, threads)
     accepted, confidence = trace.judge(estimate)
-    if slight.explains_well and confidence < CONVINCING:
+    if slight.explains and confidence < TRUSTED:
         return _slight_finding(look, slight, target)
     may_be_slight = estimate.sharp or not trace.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
@@ -214,8 +215,8 @@ def find_psf(
 
 
 def _strong_blur(look: Look, trace: _Trace, size: int | None, threads: int) -> Estimate:
-    """Return the free-form kernel; wide ones are sought where the picture is large enough and is surely rippled."""
-    if look.large is None or trace.ripples is None or not trace.is_surely_rippled:
+    """Return the free-form kernel; wide ones are sought where the picture is large enough and has a spectrum."""
+    if look.large is None or trace.ripples is None:
         return estimate_kernel(look.windows, look.noise, size, threads=threads)
     return estimate_strong_blur(look.windows, look.noise, look.large, trace.ripples, size, threads=threads)
 
@@ -254,17 +255,18 @@ class _Trace:
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
         """Return whether a free-form kernel is taken, and the confidence in it.
 
-        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows.  Where
+        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows; where
         they are strong, it is enough that its own are like them, as far as other ways agree with it.
         """
         if estimate.sharp or self.ripples is None:
             return not estimate.sharp, estimate.confidence
         likeness = self.ripples.likeness(estimate.kernel)
-        if self.is_surely_rippled and likeness is not None:
-            confidence = strong_confidence(likeness, estimate.agreement)
-            return confidence >= CONFIDENT, confidence
-        confidence = ripple_confidence(self.ripples.explained(estimate.kernel))
-        return confidence >= TRUSTED, min(estimate.confidence, confidence)
+        strong = 0.0 if likeness is None else strong_confidence(likeness, estimate.agreement)
+        if likeness is not None and self.is_surely_rippled:
+            return strong >= CONFIDENT, strong
+        explained = ripple_confidence(self.ripples.explained(estimate.kernel))
+        confidence = max(min(estimate.confidence, explained), strong if strong >= CONVINCING else 0.0)
+        return confidence >= TRUSTED, confidence
 
 
 def ripple_confidence(share: float) -> float:

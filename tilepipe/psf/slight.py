@@ -64,9 +64,6 @@ FEW_BLOCKS = 40
 """Below so many blocks the directions of a picture do not tell an elliptical blur from its own structure, nor its
 ripples a strong blur."""
 
-WELL = 0.75
-"""Share of the misfit that is allowed below which a slight blur explains a small picture well."""
-
 SHADE, SHADE_UNEVEN = 0.04, 0.3
 """Taken off the variance, px^2, and per unevenness: scatter is as likely up as down, and up costs more."""
 
@@ -120,11 +117,6 @@ class SlightBlur:
         """Whether a slight blur, or none, explains the picture's spectrum in all directions."""
         fits = self.trusted and self.misfit <= self.allowed
         return fits and (bool(self.radius) or self.unevenness < MOST_UNEVEN) and self.sigma <= LARGEST_SIGMA
-
-    @property
-    def explains_well(self) -> bool:
-        """Whether it does so in a small picture with room to spare: of few blocks ripples say little."""
-        return self.explains and self.blocks < FEW_BLOCKS and self.misfit < WELL * self.allowed
 
 
 def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | None) -> SlightBlur:

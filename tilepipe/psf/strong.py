@@ -64,14 +64,14 @@ def estimate_strong_blur(
         halves = search.at_half_scale(size)
         widest = max(one.extent for one in halves)
         wide = search.at_full_scale(halves) if widest > NARROW else []
-    kernels = [one.kernel for one in wide]
+    kernels = [one.kernel for one in wide[:1]]
     narrow = None
-    if not wide or min(map(extent, kernels)) <= NARROW or ripples.explained(kernels[0]) < ENOUGH:
+    if not wide or min(extent(one.kernel) for one in wide) <= NARROW or ripples.explained(kernels[0]) < ENOUGH:
         width = size if size or wide else widest + SPARE
         narrow = estimate_kernel(windows, noise, width, threads=threads)
         kernels.append(narrow.kernel)
     judge, best = _best(picture, kernels, ripples)
-    others = [one.kernel for one in judge.verdicts if one.kernel is not best]
+    others = [one.kernel for one in wide if one.kernel is not best]
     others += [resize(one.kernel, 2 * one.kernel.shape[0] + 1, 2) for one in halves]
     agreement = float(np.mean([likeness(one, best) for one in others]))
     if narrow is not None and best is narrow.kernel:

@@ -51,8 +51,14 @@ THIN = 0.02
 """Share of the peak below which taps are dropped in the last two steps.  A hand that rests for a moment writes a peak;
 at 0.05, right for the coarse steps, the faint stretches beside it are lost: 0.3 to 3 dB, even from the true kernel."""
 
-LAST_ROUNDS = 8
-"""Rounds at full scale: the kernel is near there, and converges slowly."""
+FULL_ROUNDS, LAST_ROUNDS = 4, 8
+"""Rounds at full scale, in the candidate's own way, then in another."""
+
+LAST_WAY = {
+    nonnegative: replace(WAYS[1 if nonnegative else 2], floor=THIN, rounds=LAST_ROUNDS) for nonnegative in (True, False)
+}
+"""The way that follows one that is non-negative, or is not: the other kind mends what the first cannot, up to 2 dB, or
+spoils it, so both are kept and compared."""
 
 LOST, ROOM = 0.01, 1.25
 """Share of a kernel's mass that may lie outside its extent; frame over extent, from half the scale on."""
@@ -124,12 +130,21 @@ class Candidate:
                 continue
             way = self.way
             if step <= NEARLY_FULL:
-                way = replace(way, floor=THIN, rounds=LAST_ROUNDS if step == FULL else way.rounds)
+                way = replace(way, floor=THIN, rounds=FULL_ROUNDS if step == FULL else way.rounds)
             level = Level([Window(pyramid.at(step), edge)], edge)
             kernel = resize(kernel, edge, 1 / SCALE) if kernel.size else two_taps(edge)
             kernel, sparsity = level.rounds(kernel, way, sparsity, sparsest, level.threshold(way.edges * edge))
             kernel = centre(kernel, whole=step == FULL)
         return replace(self, kernel=prune(kernel, THIN) if steps[-1] == FULL else kernel, sparsity=sparsity)
+
+    def finished(self, pyramid: Pyramid, noise: float) -> Candidate:
+        """Return what the last way makes of it at full scale."""
+        edge: int = self.kernel.shape[0]
+        way = LAST_WAY[self.way.nonnegative]
+        sparsest = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+        level = Level([Window(pyramid.at(FULL), edge)], edge)
+        kernel, _ = level.rounds(self.kernel, way, sparsest, sparsest, level.threshold(way.edges * edge))
+        return replace(self, kernel=prune(centre(kernel, whole=True), THIN))
 
 
 class WideSearch:
@@ -161,8 +176,12 @@ class WideSearch:
         return self._climb(self._climb(candidates, range(first, QUARTER - 1, -1)), range(QUARTER - 1, HALF - 1, -1))
 
     def at_full_scale(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return what becomes of candidates of half the scale, best first."""
-        return self._climb(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
+        """Return what becomes of candidates of half the scale, before and after the last way, best first."""
+        full = self._climb(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
+        noise = estimate_noise([self.pyramid.at(FULL)[None]])
+        full += list(self.executor.map(partial(Candidate.finished, pyramid=self.pyramid, noise=noise), full))
+        scores = self.scores([one.kernel for one in full])
+        return [full[at] for at in sorted(range(len(full)), key=lambda at: -scores[at])]
 
     def _climb(self, candidates: Sequence[Candidate], steps: Sequence[int]) -> list[Candidate]:
         """Return those of the candidates, best first, that are best after the rounds of these steps."""
