@@ -3,6 +3,7 @@
     python -m benchmarks.wide lai [--jobs 2] [--only TEXT] [--kernels FOLDER] [--out FILE]
     python -m benchmarks.wide report            # photographs that no constant was chosen on, made shakes
     python -m benchmarks.wide fitted            # the same of photographs that constants were chosen on
+    python -m benchmarks.wide made              # one of the project's own scenes: needs no data
 
 Every kernel restores the mean of the colours by the same total variation; it is compared with the truth after the best
 shift, as a kernel is known but for its place, half a kernel (48 px at least) left out at the border.  `lai`: the
@@ -34,7 +35,7 @@ from tilepipe.deconv.splitting import Window
 from tilepipe.look import look_at_array
 from tilepipe.testing.shakes import shake
 
-LAI = "lai"
+LAI, MADE = "lai", "made"
 LENGTHS, NOISES, FORMATS = (25, 45, 70, 90), (0.003, 0.01), ("tiff", "jpeg92")
 LAI_NOISE = 0.01
 LAM_PER_VARIANCE, SMALLEST_LAM = 8.0, 2e-4
@@ -82,13 +83,13 @@ def read(path: Path) -> np.ndarray:
 
 def made(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return sharp and blurred picture, (h, w, 3), and the true kernel."""
-    root = Path(os.environ["TILEPIPE_DATA"])
     if not case.length:
-        folder = root / LAI
+        folder = Path(os.environ["TILEPIPE_DATA"]) / LAI
         kernel = read(folder / f"kernels/{case.kernel}.png").mean(2)
         sharp, blurred = folder / f"sharp/{case.picture}.png", folder / f"blurred/{case.picture}_{case.kernel}.png"
         return read(sharp), read(blurred), kernel / kernel.sum()
-    sharp = photographs.halved(photographs.read_fine(case.picture))
+    sharp = photographs.read_fine(case.picture)
+    sharp = sharp.astype(np.float32) if case.picture == MADE else photographs.halved(sharp)
     kernel = shake(case.length, case.seed).kernel
     half = kernel.shape[0] // 2
     wide = np.pad(sharp, ((half, half), (half, half), (0, 0)), "reflect")
@@ -183,6 +184,10 @@ def made_cases(names: tuple[str, ...]) -> list[Case]:
     ]
 
 
+def scene_cases() -> list[Case]:
+    return [Case(MADE, "shake 45", 45, 1, 0.003, "tiff")]
+
+
 def line(row: Row) -> str:
     case, best = row.case, max(row.published.items(), key=lambda item: item[1], default=("-", float("nan")))
     name = f"{Path(case.picture).stem} {case.kernel} {case.kind} {case.noise:g}"
@@ -209,15 +214,16 @@ def summary(rows: list[Row]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=["lai", "report", "fitted"])
+    parser.add_argument("set", choices=["lai", "report", "fitted", "made"])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--kernels", type=Path, help="folder for the kernels found, as .npy")
     parser.add_argument("--out", type=Path, help="the numbers, as JSON")
     args = parser.parse_args()
     sets = {"report": photographs.REPORT, "fitted": photographs.FITTED}
-    cases = lai_cases() if args.set == "lai" else made_cases(sets[args.set])
+    cases = {LAI: lai_cases, MADE: scene_cases}.get(args.set, lambda: made_cases(sets[args.set]))()
     cases = [case for case in cases if args.only in f"{case.picture} {case.kernel}"]
+    print(f"## {args.set}\n")
     print("| picture, kernel | blurred | true | found | loss | best published | confidence | px | s |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     rows = []

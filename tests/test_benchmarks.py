@@ -14,6 +14,7 @@ BENCHMARKS = {
         *["--compare", "0.1", "--sizes", "0.1", "--edge", "150", "--steps", "10", "--tiles", "9", "--memory", "1GB"]
     ],
     "photographs": ["made", "--formats", "tiff", "--sigmas", "0.9", "--processes", "1"],
+    "wide": ["made"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 
