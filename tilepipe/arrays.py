@@ -108,6 +108,7 @@ def deconvolve(
     if stack:
         if pixels.ndim != 3:
             raise SettingsError(f"image has shape {pixels.shape}; a stack must be (Z, H, W)")
+        # "image" has three dimensions here, so it can be indexed; its type is any array-like
         planes = [deconvolve(image[z], psf, priority, **options) for z in range(pixels.shape[0])]  # type: ignore[index]
         if lazy:
             import dask.array as da
@@ -157,6 +158,7 @@ def deconvolve(
     out = np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
     if hidden is None:
         return out
+    # only a masked array comes here, which mypy cannot see: numpy.ma has no types for the test
     return np.ma.masked_array(np.where(hidden, original, out), mask=hidden.copy(), fill_value=image.fill_value)  # type: ignore[union-attr]
 
 

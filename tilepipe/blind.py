@@ -34,13 +34,13 @@ CONFIDENT = 0.4
 LEAST_VARIANCE = 0.2
 """Variance of a blur, px^2, up to which a picture counts as sharp: 0.45 px."""
 
-LEAST_REACH, FULL_REACH = 0.12, 0.2
-"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to be told from it, and from
-which on they are told with ease."""
-
 LEAST_UNEXPLAINED = 1.0
 """The same where a slight blur does not explain the spectrum in all directions: smooth subjects read as soft by 0.5 to
 0.9 px, and sharpening them loses up to 13 dB."""
+
+LEAST_REACH, FULL_REACH = 0.12, 0.2
+"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to show, and from which on
+they show clearly."""
 
 TRUSTED = 0.6
 """Confidence from which on a free-form kernel is taken where ripples are weak or a slight blur explains the spectrum:
@@ -184,8 +184,8 @@ def find_psf(
     """Decide between no blur, a slight one and a strong one; estimate the PSF and say how sure it is.
 
     A slight blur, or none, that explains the spectrum of the picture in all directions, without ripples, needs no
-    more.  Else the free-form kernel is estimated, from a few windows; it has to take the ripples out of the spectrum of
-    the whole picture, or it is not taken.
+    more.  Else the free-form kernel is estimated; its ripples have to be those of the spectrum of the whole picture, or
+    it is not taken.
 
     Parameters
     ----------

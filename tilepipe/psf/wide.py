@@ -2,10 +2,10 @@
 
 At full scale a window holds few kernels of 50 px and more, and the alternation of sharp edges and kernel
 (:mod:`tilepipe.psf.ways`) ends at a wrong path as often as not.  At a quarter and at half the scale the same picture
-holds many, and a few of several widths and ways come out right.  So all of them start there, and at each scale those
+holds many, and a few of several widths and ways are right.  So all of them start there, and at each scale those
 go on that explain the ripples of the picture's spectrum (:mod:`tilepipe.psf.ripple`, Gennery 1973) and make the picture
 sparse (l1 / l2 norm of its gradients, Krishnan, Tay & Fergus 2011): the first is blind to a kernel turned by half a
-turn, the second to a narrow one; their sum picks the best within 0.2 dB.
+turn, the second to a narrow one; their sum picks the best within 0.2 dB in the mean.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDEST = 101
 """Edge of the widest kernel that is looked for, px."""
 
 WIDTHS = (27, 43, 63, 87, 111)
-"""Frames in which kernels are sought, px: a path comes out best in one that is 1.2 to 2 times as wide."""
+"""Frames in which kernels are sought, px: a path is found best in one that is 1.2 to 2 times as wide."""
 
 WAYS = (
     Way(nonnegative=True, margin=1.0, sparsity=2e-2),
@@ -44,7 +44,7 @@ WAYS = (
 QUARTER, HALF, NEARLY_FULL, FULL = 4, 2, 1, 0
 """Steps down the pyramid, by the root of two each, at which the candidates are compared."""
 
-KEPT = {QUARTER: 8, HALF: 3, NEARLY_FULL: 2, FULL: 2}
+KEPT = {QUARTER: 8, HALF: 3, NEARLY_FULL: 2}
 """Candidates that go on from there."""
 
 THIN = 0.02
@@ -177,28 +177,32 @@ class WideSearch:
 
     def at_full_scale(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return what becomes of candidates of half the scale, before and after the last way, best first."""
-        full = self._climb(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
-        noise = estimate_noise([self.pyramid.at(FULL)[None]])
-        full += list(self.executor.map(partial(Candidate.finished, pyramid=self.pyramid, noise=noise), full))
-        scores = self.scores([one.kernel for one in full])
-        return [full[at] for at in sorted(range(len(full)), key=lambda at: -scores[at])]
+        full = self._climbed(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
+        finish = partial(Candidate.finished, pyramid=self.pyramid, noise=self._noise(FULL))
+        return self._best_first(full + list(self.executor.map(finish, full)), FULL)
 
     def _climb(self, candidates: Sequence[Candidate], steps: Sequence[int]) -> list[Candidate]:
-        """Return those of the candidates, best first, that are best after the rounds of these steps."""
+        """Return those of the candidates, best first, that go on after the rounds of these steps."""
+        return self._best_first(self._climbed(candidates, steps), steps[-1])[: KEPT[steps[-1]]]
+
+    def _climbed(self, candidates: Sequence[Candidate], steps: Sequence[int]) -> list[Candidate]:
         for step in steps:  # made here once, not by every thread
             self.pyramid.at(step)
-        noise = estimate_noise([self.pyramid.at(steps[-1])[None]])
-        climb = partial(Candidate.climbed, pyramid=self.pyramid, steps=steps, noise=noise)
-        climbed = list(self.executor.map(climb, candidates))
-        scores = self.scores([one.kernel for one in climbed], steps[-1])
-        best = sorted(range(len(climbed)), key=lambda at: -scores[at])
-        return [climbed[at] for at in best[: KEPT[steps[-1]]]]
+        climb = partial(Candidate.climbed, pyramid=self.pyramid, steps=steps, noise=self._noise(steps[-1]))
+        return list(self.executor.map(climb, candidates))
 
-    def scores(self, kernels: Sequence[FloatArray], step: int = FULL) -> list[float]:
+    def _best_first(self, candidates: Sequence[Candidate], step: int) -> list[Candidate]:
+        scores = self._scores([one.kernel for one in candidates], step)
+        return [candidates[at] for at in sorted(range(len(candidates)), key=lambda at: -scores[at])]
+
+    def _noise(self, step: int) -> float:
+        return estimate_noise([self.pyramid.at(step)[None]])
+
+    def _scores(self, kernels: Sequence[FloatArray], step: int) -> list[float]:
         """Return what speaks for each kernel (k, k) of a step: the ripples it explains plus its gain in sparsity."""
         here = self.pyramid.at(step)
         widest = max(kernel.shape[0] for kernel in kernels)
-        judge = Judge([Window(here, widest)], estimate_noise([here[None]]), widest)
+        judge = Judge([Window(here, widest)], self._noise(step), widest)
         plain = judge.hear(delta_kernel(1)).density
         factor = SCALE**-step
 
