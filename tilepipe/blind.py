@@ -18,9 +18,9 @@ from tilepipe.psf.confidence import strong_confidence
 from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
-from tilepipe.psf.ripple import Ripples, ripple, rippled_from
+from tilepipe.psf.ripple import Ripples
 from tilepipe.psf.slight import SlightBlur, measure_slight_blur, slight_psf
-from tilepipe.psf.spectrum import GAUSSIAN, Power, fit_spectrum
+from tilepipe.psf.spectrum import GAUSSIAN, fit_spectrum
 from tilepipe.psf.strong import estimate_strong_blur
 from tilepipe.psf.tidy import fit_to
 
@@ -46,12 +46,25 @@ TRUSTED = 0.6
 """Confidence from which on a free-form kernel is taken where ripples are weak or a slight blur explains the spectrum:
 portraits and text behind a shake of 75 px look slightly blurred."""
 
-CONVINCING = 0.9
-"""The same by likeness of ripples, where these are weak."""
-
 SURELY, SURELY_SHORT = 1.15, 1.5
 """Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
 not rise above its noise as far as FULL_REACH, whose edge ripples, too (up to 1.3 behind Gaussians of 2 px in JPEGs)."""
+
+PERHAPS = 0.75
+"""Ripple over that of pictures without any from which on a strong blur is looked for although a slight one explains the
+picture, if that does not rise above its noise beyond FULL_REACH, as most behind wide shakes; else 1."""
+
+WIDEST_SLIGHT = 21
+"""Widest kernel of a slight blur, px: who asks for a wider one does not mean that."""
+
+SURE_LIKENESS = 0.8
+"""Likeness of ripples of a right kernel, where it cannot be measured."""
+
+DOUBTED = 0.6
+"""Highest confidence in a slight blur where there are signs of a strong one."""
+
+REFUSED = 0.39
+"""Highest confidence in a free-form kernel that is not taken: a run does not use it unless it is told to."""
 
 HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
 """Share of the ripples of a picture's spectrum that a kernel has to explain to be trusted by half, and how fast trust
@@ -82,6 +95,8 @@ class Finding:
     psf : with what is known of it in ``made_by``; a delta for a picture that is not blurred.
     look, slight : what it follows from.
     estimate : the free-form kernel; None when a slight blur, or none, explains the picture.
+    target : standard deviation of the Gaussian that is left of a slight blur, px.
+    doubted : a slight blur explains the picture, but there are signs of a strong one, too, that was not found.
     """
 
     psf: PSF
@@ -89,6 +104,7 @@ class Finding:
     slight: SlightBlur
     estimate: Estimate | None
     target: float = TARGET
+    doubted: bool = False
 
     def narrower(self) -> Finding | None:
         """Return the next blur to try when this one goes too far; None when there is none.
@@ -107,7 +123,7 @@ class Finding:
             stretch=(self.slight.stretch[0] * share, self.slight.stretch[1]),
             radius=self.slight.radius * NARROWER,
         )
-        return _slight_finding(self.look, slight, self.target)
+        return _slight_finding(self.look, slight, self.target, doubted=self.doubted)
 
 
 def estimate_psf(
@@ -194,16 +210,22 @@ def find_psf(
     """
     target = TARGET if target is None else target
     slight = measure_slight_blur(look.power, look.noise, look.edges)
-    trace = _Trace.of(look.power, slight)
-    if slight.explains and not trace.is_surely_rippled:
+    trace = _Trace.of(look, slight)
+    asked = size is not None and size > WIDEST_SLIGHT
+    doubted = slight.explains and not trace.is_surely_rippled and not asked
+    if doubted and not trace.is_perhaps_rippled:
         return _slight_finding(look, slight, target)
-    estimate = _strong_blur(look, trace, size, threads)
+    estimate = _strong_blur(look, trace, size, doubted=doubted, threads=threads)
+    if estimate is None:
+        return _slight_finding(look, slight, target, doubted=True)
     accepted, confidence = trace.judge(estimate)
-    if slight.explains and confidence < TRUSTED:
-        return _slight_finding(look, slight, target)
+    if slight.explains and confidence < (CONFIDENT if asked else TRUSTED):
+        return _slight_finding(look, slight, target, doubted=True)
     may_be_slight = estimate.sharp or not trace.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
         return _slight_finding(look, slight, target)
+    if not accepted and not estimate.sharp:
+        confidence = min(confidence, REFUSED)
     kernels = estimate.kernel
     if per_channel and len(look.colours[0]) > 1 and not estimate.sharp:
         kernels = kernels_by_channel(look.colours, kernels, threads=threads)
@@ -214,11 +236,15 @@ def find_psf(
     return Finding(PSF(kernels, made_by), look, slight, estimate, target)
 
 
-def _strong_blur(look: Look, trace: _Trace, size: int | None, threads: int) -> Estimate:
-    """Return the free-form kernel; wide ones are sought where the picture is large enough and has a spectrum."""
+def _strong_blur(look: Look, trace: _Trace, size: int | None, *, doubted: bool, threads: int) -> Estimate | None:
+    """Return the free-form kernel; wide ones are sought where the picture is large enough and has a spectrum.
+
+    None when it is doubted that there is a strong blur, and none shows.
+    """
     if look.large is None or trace.ripples is None:
         return estimate_kernel(look.windows, look.noise, size, threads=threads)
-    return estimate_strong_blur(look.windows, look.noise, look.large, trace.ripples, size, threads=threads)
+    windows = look.windows, look.noise, look.large
+    return estimate_strong_blur(*windows, trace.ripples, size, doubted=doubted, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -228,21 +254,19 @@ class _Trace:
     Parameters
     ----------
     ripples : beside no blur, or the slight one; None when the picture is too small.
-    limit : ripple from which on there is such a blur.
+    wide : wide kernels can be sought, and whether they agree says how sure the best one is.
     """
 
     ripples: Ripples | None
-    limit: float
+    wide: bool
 
     @classmethod
-    def of(cls, power: Power | None, slight: SlightBlur) -> _Trace:
-        plain = None if power is None else ripple(power, None, slight.reach)
-        if power is None or plain is None:
-            return cls(None, 0.0)
+    def of(cls, look: Look, slight: SlightBlur) -> _Trace:
+        if look.power is None or look.power.logs is None:
+            return cls(None, wide=False)
         psf = slight_psf(slight, 0.0) if math.isfinite(slight.variance) else None
-        flattened = None if psf is None else ripple(power, psf.kernel, slight.reach)
-        simple = plain if flattened is None else min(plain, flattened)
-        return cls(Ripples(power, simple, slight.reach), rippled_from(power))
+        ripples = Ripples(look.power, slight.reach, None if psf is None else psf.kernel)
+        return cls(ripples, wide=look.large is not None)
 
     @property
     def is_surely_rippled(self) -> bool:
@@ -250,7 +274,15 @@ class _Trace:
         if self.ripples is None or self.ripples.reach <= LEAST_REACH:
             return False
         surely = SURELY if self.ripples.reach > FULL_REACH else SURELY_SHORT
-        return self.ripples.simple > surely * self.limit
+        return self.ripples.simple > surely * self.ripples.limit
+
+    @property
+    def is_perhaps_rippled(self) -> bool:
+        """Whether a slight blur may not be all, though it explains the spectrum."""
+        if self.ripples is None or not self.wide:
+            return False
+        share = PERHAPS if self.ripples.reach <= FULL_REACH else 1.0
+        return self.ripples.simple > share * self.ripples.limit
 
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
         """Return whether a free-form kernel is taken, and the confidence in it.
@@ -265,7 +297,8 @@ class _Trace:
         if likeness is not None and self.is_surely_rippled:
             return strong >= CONFIDENT, strong
         explained = ripple_confidence(self.ripples.explained(estimate.kernel))
-        confidence = max(min(estimate.confidence, explained), strong if strong >= CONVINCING else 0.0)
+        agreed = strong_confidence(SURE_LIKENESS, estimate.agreement) if self.wide else 1.0
+        confidence = max(min(estimate.confidence, explained, agreed), strong if strong >= TRUSTED else 0.0)
         return confidence >= TRUSTED, confidence
 
 
@@ -283,17 +316,18 @@ def _made_by(look: Look, confidence: float) -> dict[str, Any]:
     }
 
 
-def _slight_finding(look: Look, slight: SlightBlur, target: float) -> Finding:
+def _slight_finding(look: Look, slight: SlightBlur, target: float, *, doubted: bool = False) -> Finding:
     """Return the PSF of a slight blur; a delta when there is next to none."""
-    made_by = _made_by(look, slight_confidence(slight))
+    made_by = _made_by(look, min(slight_confidence(slight), DOUBTED if doubted else 1.0))
     least = LEAST_VARIANCE if slight.explains else LEAST_UNEXPLAINED
     psf = slight_psf(slight, target) if slight.radius or slight.variance > least else None
     if psf is None:
         facts = {"nearest": "no blur", "sigma": round(slight.sigma, 3)}
-        return Finding(PSF(np.ones((1, 1), np.float32), made_by | facts), look, slight, None, target)
+        return Finding(PSF(np.ones((1, 1), np.float32), made_by | facts), look, slight, None, target, doubted)
     if slight.radius:
         facts = {"shape": "disk", "radius": round(slight.radius, 3), "nearest": f"disk, radius {slight.radius:.1f} px"}
-        return Finding(PSF(psf.kernel, made_by | facts | {"target": target}), look, slight, None, target)
+        psf = PSF(psf.kernel, made_by | facts | {"target": target})
+        return Finding(psf, look, slight, None, target, doubted)
     stretch = slight.stretch[0]
     major, minor = (math.sqrt(max(slight.variance + sign * stretch, 0.0)) for sign in (1, -1))
     sizes = f"sigma {major:.2f} x {minor:.2f} px at {math.degrees(slight.stretch[1]) % 180:.0f} degrees"
@@ -310,7 +344,7 @@ def _slight_finding(look: Look, slight: SlightBlur, target: float) -> Finding:
         size = max(one.size for one in each)
         kernels = np.stack([fit_to(one.kernel, size) for one in each])
         facts["sigma"] = [round(math.sqrt(max(slight.variance + offset, 0.0)), 3) for offset in offsets]
-    return Finding(PSF(kernels, made_by | facts), look, slight, None, target)
+    return Finding(PSF(kernels, made_by | facts), look, slight, None, target, doubted)
 
 
 def _colour_offsets(look: Look) -> list[float]:

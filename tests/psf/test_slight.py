@@ -11,7 +11,7 @@ from tilepipe.blind import estimate_psf
 from tilepipe.image.light import SRGB, Light
 from tilepipe.look import look_at_array
 from tilepipe.psf.edge_width import measure_edges
-from tilepipe.psf.ripple import explained, ripple, rippled_from
+from tilepipe.psf.ripple import HIGHEST, Ripples
 from tilepipe.psf.shapes import disk, elliptical_gaussian, gaussian
 from tilepipe.psf.slight import measure_slight_blur, slight_psf
 from tilepipe.psf.spectrum import PowerSurvey, fit_spectrum
@@ -120,19 +120,19 @@ def test_the_survey_of_a_picture_is_the_same_whatever_bands_it_comes_in():
 def test_a_shake_ripples_the_spectrum_and_only_its_own_kernel_calms_it(length):
     sharp = photograph(0.0, 0.0, width=800, height=600)
     true, wrong = shake(length, 5), shake(length, 6)
-    power = power_of(degrade(sharp, true, 0.003))
-    plain = ripple(power)
-    assert plain > rippled_from(power)
-    right = explained(power, plain, ripple(power, true.kernel))
+    ripples = Ripples(power_of(degrade(sharp, true, 0.003)), HIGHEST)
+    assert ripples.simple > ripples.limit
+    right = ripples.explained(true.kernel)
     assert right > 0.8
-    assert explained(power, plain, ripple(power, wrong.kernel)) < right - 0.4
+    assert ripples.explained(wrong.kernel) < right - 0.4
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.9])
 def test_a_photograph_without_a_strong_blur_is_calm(sigma):
     power = power_of(photograph(sigma))
     kernel = gaussian(sigma).kernel if sigma else None
-    assert ripple(power, kernel) < rippled_from(power)
+    ripples = Ripples(power, HIGHEST, kernel)
+    assert ripples.simple < ripples.limit
 
 
 def test_a_picture_too_small_for_a_spectrum_says_so():

@@ -9,7 +9,7 @@ from tilepipe.blind import CONFIDENT, estimate_psf
 from tilepipe.deconv.splitting import Window
 from tilepipe.psf.confidence import strong_confidence
 from tilepipe.psf.estimate import at_ordinary_contrast, likeness
-from tilepipe.psf.ripple import likeness as likeness_of_ripples
+from tilepipe.psf.ripple import HIGHEST, Ripples
 from tilepipe.psf.spectrum import PowerSurvey
 from tilepipe.psf.wide import WIDEST, Pyramid, WideSearch
 from tilepipe.testing import degrade
@@ -54,28 +54,28 @@ def test_a_wide_shake_is_found_without_being_told_its_width(length):
         for kernel in (psf.kernel, found.kernel)
     ]
     assert errors[1] < 1.35 * errors[0], "2.6 dB"
-    assert errors[1] < 0.8 * error(blurred, sharp)
+    assert errors[1] < 0.9 * error(blurred, sharp), "the true kernel: 0.79"
 
 
 @pytest.mark.parametrize("length", [31, *LENGTHS, 91])
 def test_only_the_kernel_of_a_picture_has_its_ripples(length):
     true = shake(length, 5)
-    power = power_of(seen(true)[1])
-    assert likeness_of_ripples(power, true.kernel) > 0.7
+    ripples = Ripples(power_of(seen(true)[1]), HIGHEST)
+    assert ripples.likeness(true.kernel) > 0.7
     others = [shake(length, seed).kernel for seed in (1, 2, 3)] + [np.ascontiguousarray(true.kernel.T)]
-    assert max(likeness_of_ripples(power, kernel) for kernel in others) < 0.6
+    assert max(ripples.likeness(kernel) for kernel in others) < 0.6
 
 
 def test_ripples_do_not_know_a_kernel_from_the_same_one_turned_by_half_a_turn():
     true = shake(45, 5).kernel
-    power = power_of(seen(shake(45, 5))[1])
+    ripples = Ripples(power_of(seen(shake(45, 5))[1]), HIGHEST)
     turned = np.ascontiguousarray(true[::-1, ::-1])
-    assert likeness_of_ripples(power, turned) == pytest.approx(likeness_of_ripples(power, true), abs=1e-6)
+    assert ripples.likeness(turned) == pytest.approx(ripples.likeness(true), abs=1e-6)
 
 
 def test_a_picture_in_one_piece_has_no_parts_to_compare():
-    power = power_of(seen(shake(31, 5))[1][:200, :200])
-    assert likeness_of_ripples(power, shake(31, 5).kernel) is None
+    ripples = Ripples(power_of(seen(shake(31, 5))[1][:200, :200]), HIGHEST)
+    assert ripples.likeness(shake(31, 5).kernel) is None
 
 
 def test_neither_likeness_nor_agreement_alone_makes_sure():

@@ -39,11 +39,11 @@ class Window:
         self._spectrum = _forward(self._wrapped)
         self._laplacian = _laplacian(self.frame)
 
-    def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3) -> FloatArray:
+    def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3, growth: float = 2.0) -> FloatArray:
         """Return the window restored with few gradients: min ||k*S - y||^2 + mu ||grad S||_0.
 
-        Xu, Zheng & Jia (CVPR 2013), eq. 7..10: gradients with |g|^2 < mu/beta go to 0, beta doubles from 2 mu to
-        `last`.
+        Xu, Zheng & Jia (CVPR 2013), eq. 7..10: gradients with |g|^2 < mu/beta go to 0, beta grows by a factor of
+        `growth` from 2 mu to `last`.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class Window:
         while beta < last:
             _hard(image, np.float32(mu / beta), divergence)
             image = self._solve(data, power, divergence, beta)
-            beta *= 2
+            beta *= growth
         return self._cut(image)
 
     def total_variation(

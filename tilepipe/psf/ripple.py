@@ -9,7 +9,6 @@ them away, while a wrong one adds its own.  Neither needs the truth, nor the win
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +16,14 @@ import scipy.ndimage
 
 from tilepipe.psf.spectrum import BLOCK, Power
 
-__all__ = ["Ripples", "explained", "likeness", "ripple", "rippled_from"]
+__all__ = ["Ripples"]
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 LOWEST, LEAST_HIGHEST, HIGHEST = 0.04, 0.12, 0.25
-"""Frequencies that count, cycles/px, up to where the picture rises above its noise within the last two."""
+"""Frequencies that count, cycles/px.  What is left of ripples is measured up to where the picture rises above its noise
+within the last two; likeness up to the last, where noise hides ripples of picture and kernel alike."""
 
 FINE, COARSE = 0.8, 5.0
 """Gaussians, in steps of 1 / BLOCK cycles/px, between which a ripple lies: one is the blocks' resolution."""
@@ -31,10 +31,13 @@ FINE, COARSE = 0.8, 5.0
 SMEAR = 0.7
 """Gaussian, in the same steps, by which the blocks' window smears a transfer function."""
 
-LEAST_TRANSFER = 3e-3
-"""Added to a kernel's power: the noise fills its zeros."""
+FINEST, LEAST_SIGNAL = 0.45, 1e-3
+"""Frequency, cycles/px, beyond which a picture is noise; least power of a picture over its noise."""
 
-LEAST_RIPPLE = 0.02
+LEAST_TRANSFER = 1e-3
+"""A kernel's power never falls below, as the picture itself differs from block to block."""
+
+LEAST_RIPPLE = 0.1
 """Ripple above that of a calm picture that is never divided by less."""
 
 RIPPLED, RIPPLED_SCATTER = 0.29, 0.25
@@ -53,90 +56,57 @@ OVERSAMPLING = 4
 """Of a kernel's transfer function over the blocks'."""
 
 
-def rippled_from(power: Power) -> float:
-    """Return the ripple from which on a picture of this many blocks is rippled."""
-    return RIPPLED + RIPPLED_SCATTER / math.sqrt(max(power.logged, 1))
-
-
-def explained(power: Power, simple: float, left: float) -> float:
-    """Return the share of a picture's ripples that a kernel takes away, about 1 for the right one.
-
-    Parameters
-    ----------
-    simple, left : ripple without the kernel, and with it.
-    """
-    calm = CALM + CALM_SCATTER / math.sqrt(max(power.logged, 1))
-    return (simple - left) / max(simple - calm, LEAST_RIPPLE)
-
-
-def ripple(power: Power, kernel: FloatArray | None = None, reach: float = HIGHEST) -> float | None:
-    """Return the ripple that is left of a picture's spectrum when `kernel` (k, k) is accounted for, natural logarithms.
-
-    None when too few blocks show anything.
-
-    Parameters
-    ----------
-    reach : frequency up to which the picture rises above its noise, cycles/px.
-    """
-    if power.logs is None:
-        return None
-    logs = _whole(power.logs)
-    if kernel is not None:
-        logs = logs - _log_power(kernel)
-    return float(_ripples(logs)[_band(reach)].std())
-
-
-def likeness(power: Power, kernel: FloatArray, reach: float = HIGHEST) -> float | None:
-    """Return how like the ripples of `kernel` (k, k) are to those that all parts of a picture share, up to about 1.
-
-    A correlation, divided by what noise and the parts' own structure leave of it: the covariance of the parts with each
-    other is that of their common blur.  About 0 for a kernel that has nothing to do with it.  None when fewer than two
-    quarters of the picture show anything.
-
-    Parameters
-    ----------
-    reach : frequency up to which the picture rises above its noise, cycles/px.
-    """
-    if len(power.parts) < 2:
-        return None
-    band = _band(reach)
-    parts = [_ripples(_whole(logs))[band] for logs, _ in power.parts]
-    of_kernel = _ripples(_log_power(kernel))[band]
-    counts = np.array([count for _, count in power.parts], np.float64)
-    covariance = np.cov([*parts, of_kernel], bias=True)
-    pairs = np.triu(np.sqrt(np.outer(counts, counts)), 1)
-    common = float((pairs * covariance[:-1, :-1]).sum() / pairs.sum())
-    shared = float(counts @ covariance[:-1, -1] / counts.sum())
-    return shared / math.sqrt(max(common, LEAST_COMMON) * max(float(covariance[-1, -1]), LEAST_COMMON))
-
-
-@dataclass(frozen=True, eq=False)
 class Ripples:
     """The ripples of a picture, and what kernels have to do with them.
 
     Parameters
     ----------
-    power : of the picture.
-    simple : ripple without any kernel, or with a slight blur.
+    power : of the picture; its ``logs`` are known.
     reach : frequency up to which the picture rises above its noise, cycles/px.
+    slight : (k, k), the kernel of a slight blur that may be all; None: there is none.
     """
 
-    power: Power
-    simple: float
-    reach: float
+    def __init__(self, power: Power, reach: float, slight: FloatArray | None = None) -> None:
+        assert power.logs is not None
+        self.power, self.reach = power, reach
+        self.logs = _whole(power.logs)
+        self.signal = _signal(self.logs)
+        self.simple = self.left() if slight is None else min(self.left(), self.left(slight))
+        """Ripple without any kernel, or with a slight blur, natural logarithms."""
 
-    def left(self, kernel: FloatArray) -> float:
-        """Return the ripple that is left when `kernel` (k, k) is accounted for."""
-        left = ripple(self.power, kernel, self.reach)
-        return self.simple if left is None else left
+    @property
+    def limit(self) -> float:
+        """Ripple above which a picture of so many blocks is blurred by more than something small and round."""
+        return RIPPLED + RIPPLED_SCATTER / math.sqrt(max(self.power.logged, 1))
+
+    def left(self, kernel: FloatArray | None = None) -> float:
+        """Return the ripple that is left when `kernel` (k, k) is accounted for, natural logarithms."""
+        logs = self.logs if kernel is None else self.logs - _log_power(kernel, self.signal)
+        return float(_ripples(logs)[_band(self.reach)].std())
 
     def explained(self, kernel: FloatArray) -> float:
-        """Return the share of the ripples that `kernel` (k, k) explains, about 1 for the right one."""
-        return explained(self.power, self.simple, self.left(kernel))
+        """Return the share of the ripples that `kernel` (k, k) takes away, about 1 for the right one."""
+        calm = CALM + CALM_SCATTER / math.sqrt(max(self.power.logged, 1))
+        return (self.simple - self.left(kernel)) / max(self.simple - calm, LEAST_RIPPLE)
 
     def likeness(self, kernel: FloatArray) -> float | None:
-        """Return how like its ripples are to the picture's, see :func:`likeness`."""
-        return likeness(self.power, kernel, self.reach)
+        """Return how like the ripples of `kernel` (k, k) are to those that all parts of the picture share, up to 1.
+
+        A correlation, divided by what noise and the parts' own structure leave of it: the covariance of the parts with
+        each other is that of their common blur.  About 0 for a kernel that has nothing to do with it.  None when fewer
+        than two quarters of the picture show anything.
+        """
+        if len(self.power.parts) < 2:
+            return None
+        band = _band(HIGHEST)
+        parts = [_ripples(_whole(logs))[band] for logs, _ in self.power.parts]
+        of_kernel = _ripples(_log_power(kernel, self.signal))[band]
+        counts = np.array([count for _, count in self.power.parts], np.float64)
+        covariance = np.cov([*parts, of_kernel], bias=True)
+        pairs = np.triu(np.sqrt(np.outer(counts, counts)), 1)
+        common = float((pairs * covariance[:-1, :-1]).sum() / pairs.sum())
+        shared = float(counts @ covariance[:-1, -1] / counts.sum())
+        return shared / math.sqrt(max(common, LEAST_COMMON) * max(float(covariance[-1, -1]), LEAST_COMMON))
 
 
 def _whole(half: Doubles) -> Doubles:
@@ -145,20 +115,37 @@ def _whole(half: Doubles) -> Doubles:
     return np.concatenate([half, mirrored], 1)
 
 
-def _log_power(kernel: FloatArray) -> Doubles:
-    """Return what a kernel adds to the logarithm of the power of blocks, (BLOCK, BLOCK)."""
+def _signal(logs: Doubles) -> Doubles:
+    """Return the power of the picture over that of its noise at each frequency, from the mean of rings."""
+    noise = logs[(_RADIUS > FINEST) & (_COUNTS > 0)].mean()
+    signal: Doubles = np.maximum(np.exp(_ring_means(logs) - noise) - 1, LEAST_SIGNAL)
+    return signal
+
+
+def _log_power(kernel: FloatArray, signal: Doubles) -> Doubles:
+    """Return what a kernel adds to the logarithm of the power of blocks, (BLOCK, BLOCK).
+
+    Noise fills the zeros of its transfer function: of |K|^2 S + N the ring's mean over N is `signal` + 1.
+    """
     size = OVERSAMPLING * max(BLOCK, -(-kernel.shape[0] // BLOCK) * BLOCK)
     step = size // BLOCK
     transfer = np.abs(np.fft.fft2(kernel.astype(np.float64), (size, size))) ** 2
     smeared = scipy.ndimage.gaussian_filter(transfer, SMEAR * step, mode="wrap")[::step, ::step]
-    logs: Doubles = np.log(smeared + LEAST_TRANSFER)
+    logs: Doubles = np.log(smeared + np.maximum(_ring_means(smeared) / signal, LEAST_TRANSFER))
     return logs
+
+
+def _ring_means(values: Doubles) -> Doubles:
+    """Return the mean of `values` (BLOCK, BLOCK) over each ring of frequency, at every frequency of it."""
+    sums, counts = (np.bincount(_RINGS, (part * _COUNTS).ravel()) for part in (values, np.ones_like(values)))
+    means: Doubles = (sums / np.maximum(counts, 1))[_RINGS].reshape(values.shape)
+    return means
 
 
 def _band(reach: float) -> npt.NDArray[np.bool_]:
     """Return which frequencies count."""
-    radius = np.hypot(_FREQUENCY[:, None], _FREQUENCY[None, :])
-    band: npt.NDArray[np.bool_] = (radius > LOWEST) & (radius < min(max(reach, LEAST_HIGHEST), HIGHEST)) & (_COUNTS > 0)
+    highest = min(max(reach, LEAST_HIGHEST), HIGHEST)
+    band: npt.NDArray[np.bool_] = (_RADIUS > LOWEST) & (_COUNTS > 0) & (highest > _RADIUS)
     return band
 
 
@@ -176,6 +163,8 @@ def _smooth(values: Doubles, sigma: float) -> Doubles:
 
 
 _FREQUENCY = np.fft.fftfreq(BLOCK)
+_RADIUS = np.hypot(_FREQUENCY[:, None], _FREQUENCY[None, :])
+_RINGS = np.rint(_RADIUS * BLOCK).astype(int).ravel()
 _OFF_AXES = np.abs(_FREQUENCY) > 1.5 / BLOCK
 _COUNTS = (_OFF_AXES[:, None] & _OFF_AXES[None, :]).astype(np.float64)
 """1 at the frequencies that count: horizons and the blocks of a JPEG lie on the axes."""

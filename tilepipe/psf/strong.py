@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
 from tilepipe.deconv.splitting import Window
-from tilepipe.psf.confidence import relief
+from tilepipe.psf.confidence import relief, strong_confidence
 from tilepipe.psf.estimate import NOISE_FLOOR, Estimate, at_ordinary_contrast, estimate_kernel, likeness
 from tilepipe.psf.judge import Judge
 from tilepipe.psf.ripple import Ripples
 from tilepipe.psf.tidy import border_mass, centre_in, delta_kernel, extent, resize
-from tilepipe.psf.wide import WIDEST, WideSearch
+from tilepipe.psf.wide import WIDEST, Candidate, WideSearch
 
 __all__ = ["estimate_strong_blur"]
 
@@ -29,11 +29,16 @@ FloatArray = npt.NDArray[np.float32]
 NARROW = 35
 """Extent up to which a kernel is sought in windows at full scale, too, px: there its finest detail is known best."""
 
-ENOUGH = 0.9
-"""Share of the ripples that a wide kernel explains with which no narrow one is asked."""
+SURE = 0.9
+"""Confidence in the best wide kernel from which on no narrow one is sought."""
 
 LESS_LIKE = 0.06
 """By so much the likeness of ripples may fall short of the best kernel's."""
+
+SHAKE, SHAKE_SURE = 25, 0.6
+"""Where a slight blur explains a picture: extent of all candidates of half the scale, px, and confidence in the best,
+from which on a strong one is believed.  Behind shakes of 25 to 90 px all are 29 px and wider; of pictures that are
+softened by 2 px no best one is wider than 19 px."""
 
 SPARE = 2
 """Added to the extent at half the scale for the frame of a narrow kernel, px."""
@@ -46,8 +51,9 @@ def estimate_strong_blur(
     ripples: Ripples,
     size: int | None = None,
     *,
+    doubted: bool = False,
     threads: int = 1,
-) -> Estimate:
+) -> Estimate | None:
     """Find the kernel k of y = k * x, 3 to 101 px, of a picture whose spectrum has ripples.
 
     Parameters
@@ -56,24 +62,27 @@ def estimate_strong_blur(
     large : float32 (h, w), the window for wide ones, finite, both edges at least ``LEAST_EDGE``.
     ripples : of the whole picture.
     size : edge of the kernel, px, odd; None finds it.
+    doubted : a slight blur may be all; the search then ends at half the scale, and None is returned, unless all
+        candidates there are wide and alike, and the best one's ripples are like the picture's.
     threads : candidates that are followed at a time; the result does not depend on it.
     """
     (picture,), _ = at_ordinary_contrast([large], 0.0)
     with ThreadPoolExecutor(threads) as pool:
         search = WideSearch(picture, ripples.explained, pool)
         halves = search.at_half_scale(size)
+        if doubted and not _is_shake(halves, ripples):
+            return None
         widest = max(one.extent for one in halves)
         wide = search.at_full_scale(halves) if widest > NARROW else []
     kernels = [one.kernel for one in wide[:1]]
     narrow = None
-    if not wide or min(extent(one.kernel) for one in wide) <= NARROW or ripples.explained(kernels[0]) < ENOUGH:
+    is_wide = bool(wide) and min(extent(one.kernel) for one in wide) > NARROW
+    if not is_wide or _confidence(kernels[0], wide, halves, ripples) < SURE:
         width = size if size or wide else widest + SPARE
         narrow = estimate_kernel(windows, noise, width, threads=threads)
         kernels.append(narrow.kernel)
     judge, best = _best(picture, kernels, ripples)
-    others = [one.kernel for one in wide if one.kernel is not best]
-    others += [resize(one.kernel, 2 * one.kernel.shape[0] + 1, 2) for one in halves]
-    agreement = float(np.mean([likeness(one, best) for one in others]))
+    agreement = _agreement(best, wide, halves)
     if narrow is not None and best is narrow.kernel:
         return replace(narrow, agreement=max(narrow.agreement, agreement))
     verdict = next(one for one in judge.verdicts if one.kernel is best)
@@ -86,6 +95,30 @@ def estimate_strong_blur(
         relief=relief([picture], judge.noise),
         sharp=False,
     )
+
+
+def _is_shake(halves: Sequence[Candidate], ripples: Ripples) -> bool:
+    """Return whether candidates of half the scale, best first, show a strong blur where a slight one was likely."""
+    best, *others = halves
+    sure = _confidence(_doubled(best), [], others, ripples)
+    return sure >= SHAKE_SURE and min(one.extent for one in halves) >= SHAKE
+
+
+def _confidence(kernel: FloatArray, wide: Sequence[Candidate], halves: Sequence[Candidate], ripples: Ripples) -> float:
+    """Return the confidence in one kernel among others, 0..1; 0 where the likeness of its ripples is not known."""
+    alike = ripples.likeness(kernel)
+    return 0.0 if alike is None else strong_confidence(alike, _agreement(kernel, wide, halves))
+
+
+def _agreement(kernel: FloatArray, wide: Sequence[Candidate], halves: Sequence[Candidate]) -> float:
+    """Return the mean likeness of `kernel` to all other candidates of the full and of half the scale."""
+    others = [one.kernel for one in wide if one.kernel is not kernel] + [_doubled(one) for one in halves]
+    return float(np.mean([likeness(one, kernel) for one in others]))
+
+
+def _doubled(candidate: Candidate) -> FloatArray:
+    """Return the kernel of a candidate of half the scale at the full one."""
+    return resize(candidate.kernel, 2 * candidate.kernel.shape[0] + 1, 2)
 
 
 def _best(picture: FloatArray, kernels: Sequence[FloatArray], ripples: Ripples) -> tuple[Judge, FloatArray]:

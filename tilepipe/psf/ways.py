@@ -55,6 +55,7 @@ class Way:
     wider : px added to the kernel's width while it is sought.
     rounds : at each scale.
     gamma : weight of the kernel's energy in its equations.
+    growth : factor of the splitting's weight from step to step while sharp edges are predicted.
     """
 
     nonnegative: bool
@@ -68,6 +69,7 @@ class Way:
     wider: int = 2
     rounds: int = 6
     gamma: float = 2.0
+    growth: float = 2.0
 
 
 def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
@@ -134,7 +136,9 @@ class Level:
 
     def turn(self, kernel: FloatArray, way: Way, sparsity: float, threshold: float) -> FloatArray:
         """Return the next kernel: sharp edges from this one, then the kernel from them."""
-        return self.solve([window.sharp_edges(kernel, sparsity) for window in self.windows], way, threshold)
+        return self.solve(
+            [window.sharp_edges(kernel, sparsity, growth=way.growth) for window in self.windows], way, threshold
+        )
 
     def solve(self, sharp: Sequence[FloatArray], way: Way, threshold: float) -> FloatArray:
         """Return the pruned kernel that turns the edges of `sharp` into the blurred ones."""
