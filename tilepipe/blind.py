@@ -50,9 +50,9 @@ SURELY, SURELY_SHORT = 1.15, 1.5
 """Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
 not rise above its noise as far as FULL_REACH, whose edge ripples, too (up to 1.3 behind Gaussians of 2 px in JPEGs)."""
 
-PERHAPS = 0.75
+PERHAPS, DOUBTED_REACH = 0.75, 0.25
 """Ripple over that of pictures without any from which on a strong blur is looked for although a slight one explains the
-picture, if that does not rise above its noise beyond FULL_REACH, as most behind wide shakes; else 1."""
+picture, if that does not rise above its noise beyond the second, cycles/px, as most behind wide shakes; else 1."""
 
 WIDEST_SLIGHT = 21
 """Widest kernel of a slight blur, px: who asks for a wider one does not mean that."""
@@ -281,7 +281,7 @@ class _Trace:
         """Whether a slight blur may not be all, though it explains the spectrum."""
         if self.ripples is None or not self.wide:
             return False
-        share = PERHAPS if self.ripples.reach <= FULL_REACH else 1.0
+        share = PERHAPS if self.ripples.reach <= DOUBTED_REACH else 1.0
         return self.ripples.simple > share * self.ripples.limit
 
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
