@@ -23,7 +23,6 @@ from tilepipe.deconv.splitting import Window
 from tilepipe.psf.judge import Judge
 from tilepipe.psf.tidy import centre, delta_kernel, extent, fit_to, prune, resize
 from tilepipe.psf.ways import COARSEST, SCALE, SPARSITY_PER_NOISE, Level, Way, shrunk, two_taps
-from tilepipe.psf.window import WindowScout
 
 __all__ = ["LEAST_EDGE", "WIDEST", "Candidate", "Explained", "WideSearch"]
 
@@ -70,10 +69,6 @@ LOST, ROOM = 0.01, 1.25
 
 LEAST_EDGE = 383
 """Shorter edge of a picture from which on it is large enough at a quarter of the scale, px."""
-
-KERNELS_PER_PART, LEAST_PART = 9, 703
-"""Widths of the widest kernel, and px, that the part of the picture is wide at least that is looked at from 0.7 of the
-scale on."""
 
 FRAMES_PER_EDGE = 3
 """The shorter edge of a picture holds at least so many frames."""
@@ -185,16 +180,8 @@ class WideSearch:
         return self._climb(self._climb(candidates, range(first, QUARTER - 1, -1)), range(QUARTER - 1, HALF - 1, -1))
 
     def at_full_scale(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return what becomes of candidates of half the scale, before and after the last way, best first.
-
-        Their paths are known by now, and a part of the picture suffices.
-        """
-        edge = max(LEAST_PART, KERNELS_PER_PART * max(one.extent for one in candidates))
-        part = _best_part(self.pyramid.at(FULL), edge)
-        return WideSearch(part, self.explained, self.executor)._followed([one.reframed() for one in candidates])
-
-    def _followed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        full = self._climbed(self._climb(candidates, [NEARLY_FULL]), [FULL])
+        """Return what becomes of candidates of half the scale, before and after the last way, best first."""
+        full = self._climbed(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
         finish = partial(Candidate.finished, pyramid=self.pyramid, noise=self._noise(FULL))
         return self._best_first(full + list(self.executor.map(finish, full)), FULL)
 
@@ -234,14 +221,6 @@ def _frames(edge: int, size: int | None) -> list[int]:
     """Return the frames to try in a picture of this shorter edge; the two just above a known size."""
     fitting = [frame for frame in WIDTHS if FRAMES_PER_EDGE * frame <= edge]
     return fitting if size is None else ([frame for frame in fitting if frame > size] or fitting[-1:])[:2]
-
-
-def _best_part(picture: FloatArray, edge: int) -> FloatArray:
-    """Return the best window of this edge, px, of a picture."""
-    scout = WindowScout(*picture.shape)
-    scout.see(0, picture)
-    y0, y1, x0, x1 = scout.best(1, edge)[0]
-    return np.ascontiguousarray(picture[y0:y1, x0:x1])
 
 
 def _first_step(frame: int) -> int:
