@@ -115,7 +115,7 @@ class Finding:
             return None
         if self.estimate is not None:
             known = math.isfinite(self.slight.variance) and self.slight.trusted
-            return _slight_finding(self.look, self.slight, self.target) if known else None
+            return _slight_finding(self.look, self.slight, self.target, doubted=True) if known else None
         share = NARROWER**2
         slight = replace(
             self.slight,
