@@ -63,7 +63,8 @@ def estimate_strong_blur(
     ripples : of the whole picture.
     size : edge of the kernel, px, odd; None finds it.
     doubted : a slight blur may be all; the search then ends at half the scale, and None is returned, unless all
-        candidates there are wide and alike, and the best one's ripples are like the picture's.
+        candidates there are wide and alike, and the best one's ripples are like the picture's, and in the end unless
+        the best kernel is wide.
     threads : candidates that are followed at a time; the result does not depend on it.
     """
     (picture,), _ = at_ordinary_contrast([large], 0.0)
@@ -82,6 +83,8 @@ def estimate_strong_blur(
         narrow = estimate_kernel(windows, noise, width, threads=threads)
         kernels.append(narrow.kernel)
     judge, best = _best(picture, kernels, ripples)
+    if doubted and extent(best) < SHAKE:
+        return None
     agreement = _agreement(best, wide, halves)
     if narrow is not None and best is narrow.kernel:
         return replace(narrow, agreement=max(narrow.agreement, agreement))
