@@ -64,7 +64,7 @@ DOUBTED = 0.6
 """Highest confidence in a slight blur where there are signs of a strong one."""
 
 REFUSED = 0.39
-"""Highest confidence in a free-form kernel that is not taken: a run does not use it unless it is told to."""
+"""Highest confidence in a free-form kernel that is not accepted: a run refuses it without ``--force``."""
 
 HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
 """Share of the ripples of a picture's spectrum that a kernel has to explain to be trusted by half, and how fast trust

@@ -31,7 +31,7 @@ from tilepipe.image.mask import mask_bytes
 from tilepipe.image.read import open_image
 from tilepipe.image.sample import Sample, read_sample
 from tilepipe.image.write import output_light
-from tilepipe.last_check import WIDE_SLACK, Check, check_restoration, windows_to_check
+from tilepipe.last_check import Check, check_restoration, windows_to_check
 from tilepipe.look import look_at
 from tilepipe.penalties import Wishes, passes_through
 from tilepipe.psf.model import PSF
@@ -190,8 +190,9 @@ def _last_check(
     noise = sample.noise()
 
     def checked(psf: PSF) -> Check:
-        slack = WIDE_SLACK if finding is not None and finding.estimate is not None else 1.0
-        return check_restoration(windows, noise, psf.joint if sample.luminance_only else psf, wishes, slack=slack)
+        free_form = finding is not None and finding.estimate is not None
+        planes = psf.joint if sample.luminance_only else psf
+        return check_restoration(windows, noise, planes, wishes, free_form=free_form)
 
     first = check = checked(psf)
     while finding is not None and not check.passed and not settings.force:

@@ -21,7 +21,7 @@ from tilepipe.deconv.solvers import restore
 from tilepipe.penalties import Wishes, ladder
 from tilepipe.psf.model import PSF
 
-__all__ = ["WIDE_SLACK", "Check", "check_restoration", "windows_to_check"]
+__all__ = ["Check", "check_restoration", "windows_to_check"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -37,9 +37,9 @@ NEGATIVE = 0.006
 GROWTH = 2.5
 """Growth of fine differences in flat parts that is allowed."""
 
-WIDE_SLACK = 50.0
-"""Times the limits for a free-form kernel, whose spectrum has been checked: in a dark hall behind a shake of 67 px a
-fifth to a quarter of the pixels fall below zero with the true kernel."""
+WIDE_SLACK, WIDE_NEGATIVE = 20.0, 0.3
+"""Times the limits for a free-form kernel, whose spectrum has been checked; share of pixels below zero that is allowed
+then: in a dark hall behind a shake of 67 px the true kernel puts a fifth to a quarter there."""
 
 FEWEST_EDGES = 20
 """Isolated edges without which overshoot says nothing."""
@@ -83,18 +83,18 @@ def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
 
 
 def check_restoration(
-    windows: Sequence[FloatArray], noise: Noise, psf: PSF, wishes: Wishes, *, slack: float = 1.0
+    windows: Sequence[FloatArray], noise: Noise, psf: PSF, wishes: Wishes, *, free_form: bool = False
 ) -> Check:
     """Restore windows (c, h, w) with a PSF and read the signs.
 
     Parameters
     ----------
     windows : working units, finite.
-    slack : times the limits: a wide blur's restoration has more of everything.
+    free_form : the PSF is a free-form kernel: a wide blur's restoration has more of everything.
     """
     numbers = ladder(replace(wishes, refocus=False), noise, psf, windows)[0]
     signs = [_signs(window, psf, numbers) for window in windows]
-    return _judged(signs, psf, slack)
+    return _judged(signs, psf, free_form=free_form)
 
 
 def _signs(window: FloatArray, psf: PSF, numbers: Parameters) -> Signs:
@@ -104,7 +104,7 @@ def _signs(window: FloatArray, psf: PSF, numbers: Parameters) -> Signs:
     return read_signs(window.mean(0), restored.mean(0), psf.kernel, max(numbers.sigma, 1e-6))
 
 
-def _judged(signs: Sequence[Signs], psf: PSF, slack: float) -> Check:
+def _judged(signs: Sequence[Signs], psf: PSF, *, free_form: bool) -> Check:
     edges = np.array([max(one.edges, 1) for one in signs], np.float64)
 
     def mean(name: str) -> float:
@@ -120,7 +120,9 @@ def _judged(signs: Sequence[Signs], psf: PSF, slack: float) -> Check:
         residual=float(np.median([one.residual for one in signs])),
         likeness=float(np.median([one.likeness for one in signs])),
     )
-    allowed, negative, growth = (slack * x for x in (OVERSHOOT + OVERSHOOT_PER_PX * spread, NEGATIVE, GROWTH))
+    slack = WIDE_SLACK if free_form else 1.0
+    allowed, growth = slack * (OVERSHOOT + OVERSHOOT_PER_PX * spread), slack * GROWTH
+    negative = WIDE_NEGATIVE if free_form else NEGATIVE
     why = []
     if joint.edges >= FEWEST_EDGES and joint.overshoot > allowed:
         why.append(f"edges overshoot by {100 * joint.overshoot:.0f} % (allowed {100 * allowed:.0f} %)")

@@ -69,8 +69,10 @@ class Ripples:
     def __init__(self, power: Power, reach: float, slight: FloatArray | None = None) -> None:
         assert power.logs is not None
         self.power, self.reach = power, reach
-        self.logs = _whole(power.logs)
-        self.signal = _signal(self.logs)
+        logs = _whole(power.logs)
+        self._signal = _signal(logs)
+        self._own = _ripples(logs)
+        self._parts = [_ripples(_whole(part))[_band(HIGHEST)] for part, _ in power.parts]
         self.simple = self.left() if slight is None else min(self.left(), self.left(slight))
         """Ripple without any kernel, or with a slight blur, natural logarithms."""
 
@@ -81,8 +83,8 @@ class Ripples:
 
     def left(self, kernel: FloatArray | None = None) -> float:
         """Return the ripple that is left when `kernel` (k, k) is accounted for, natural logarithms."""
-        logs = self.logs if kernel is None else self.logs - _log_power(kernel, self.signal)
-        return float(_ripples(logs)[_band(self.reach)].std())
+        left = self._own if kernel is None else self._own - self._of(kernel)
+        return float(left[_band(self.reach)].std())
 
     def explained(self, kernel: FloatArray) -> float:
         """Return the share of the ripples that `kernel` (k, k) takes away, about 1 for the right one."""
@@ -96,17 +98,18 @@ class Ripples:
         each other is that of their common blur.  About 0 for a kernel that has nothing to do with it.  None when fewer
         than two quarters of the picture show anything.
         """
-        if len(self.power.parts) < 2:
+        if len(self._parts) < 2:
             return None
-        band = _band(HIGHEST)
-        parts = [_ripples(_whole(logs))[band] for logs, _ in self.power.parts]
-        of_kernel = _ripples(_log_power(kernel, self.signal))[band]
         counts = np.array([count for _, count in self.power.parts], np.float64)
-        covariance = np.cov([*parts, of_kernel], bias=True)
+        covariance = np.cov([*self._parts, self._of(kernel)[_band(HIGHEST)]], bias=True)
         pairs = np.triu(np.sqrt(np.outer(counts, counts)), 1)
         common = float((pairs * covariance[:-1, :-1]).sum() / pairs.sum())
         shared = float(counts @ covariance[:-1, -1] / counts.sum())
         return shared / math.sqrt(max(common, LEAST_COMMON) * max(float(covariance[-1, -1]), LEAST_COMMON))
+
+    def _of(self, kernel: FloatArray) -> Doubles:
+        """Return the ripples that `kernel` (k, k) writes into the spectrum of this picture."""
+        return _ripples(_log_power(kernel, self._signal))
 
 
 def _whole(half: Doubles) -> Doubles:

@@ -37,8 +37,8 @@ LESS_LIKE = 0.06
 
 SHAKE, SHAKE_SURE = 25, 0.6
 """Where a slight blur explains a picture: extent of all candidates of half the scale, px, and confidence in the best,
-from which on a strong one is believed.  Behind shakes of 25 to 90 px all are 29 px and wider; of pictures that are
-softened by 2 px no best one is wider than 19 px."""
+from which on a strong one is believed.  Behind shakes of 25 to 90 px all are 29 px and wider; of five
+pictures softened by 2 px, which a slight blur explains, the best one is 19 px at most."""
 
 SPARE = 2
 """Added to the extent at half the scale for the frame of a narrow kernel, px."""
