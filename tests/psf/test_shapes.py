@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.signal import convolve2d
 from scipy.special import j1
@@ -127,8 +127,14 @@ def transform(psf: PSF, frequency: float) -> float:
 
 @quick
 @given(sigma=st.floats(0.3, 3), frequency=st.floats(0, math.pi))
+@example(sigma=0.45, frequency=math.pi)
+@example(sigma=0.5, frequency=3.125)
+@example(sigma=0.7, frequency=math.pi)
 def test_a_gaussian_blurs_every_frequency_as_it_should_however_narrow_it_is(sigma, frequency):
-    assert transform(gaussian(sigma), frequency) == pytest.approx(math.exp(-((sigma * frequency) ** 2) / 2), abs=0.06)
+    # The transform of a narrow Gaussian has a corner at half a cycle per pixel, which taps >= 0 cannot follow: the best
+    # of them (linear programming) are 0.067 off at sigma 0.45 px and 0.013 at 0.7 px.
+    bound = 0.09 if sigma < 0.7 else 0.025
+    assert transform(gaussian(sigma), frequency) == pytest.approx(math.exp(-((sigma * frequency) ** 2) / 2), abs=bound)
 
 
 @quick
