@@ -9,7 +9,7 @@ from tilepipe import blind
 from tilepipe.blind import CONFIDENT, find_psf
 from tilepipe.look import look_at_array
 from tilepipe.psf.estimate import Estimate, likeness
-from tilepipe.psf.slight import measure_slight_blur
+from tilepipe.psf.slight import measure_slight_blur, slight_psf
 from tilepipe.testing import degrade
 from tilepipe.testing.scenes import Scene
 from tilepipe.testing.shakes import shake
@@ -87,3 +87,15 @@ def test_a_kernel_that_is_not_taken_is_refused(faint, searches, monkeypatch, con
     finding = find_psf(faint)
     assert finding.estimate is WRONG
     assert finding.psf.confidence < CONFIDENT
+
+
+def test_a_kernel_that_is_the_slight_blur_but_for_ripple_gives_way_to_it(faint, monkeypatch):
+    slight = measure_slight_blur(faint.power, faint.noise, faint.edges)
+    rippled = slight_psf(slight, 0.0).kernel.copy()
+    rippled[::2] *= np.float32(1.3)
+    same = replace(WRONG, kernel=rippled / rippled.sum(), agreement=0.99)
+    monkeypatch.setattr(blind, "estimate_strong_blur", lambda *arguments, **settings: same)
+    monkeypatch.setattr(blind._Trace, "judge", lambda trace, estimate: (True, 0.99))
+    finding = find_psf(faint)
+    assert finding.estimate is None
+    assert finding.psf.made_by["shape"] == "gaussian"

@@ -15,7 +15,7 @@ from tilepipe.image.read import open_image
 from tilepipe.look import Look, look_at, look_at_array
 from tilepipe.psf.channels import kernels_by_channel
 from tilepipe.psf.confidence import strong_confidence
-from tilepipe.psf.estimate import Estimate, compare, estimate_kernel
+from tilepipe.psf.estimate import Estimate, compare, estimate_kernel, likeness
 from tilepipe.psf.model import PSF
 from tilepipe.psf.nearest import nearest_shape
 from tilepipe.psf.ripple import Ripples
@@ -62,6 +62,10 @@ SURE_LIKENESS = 0.8
 
 DOUBTED = 0.6
 """Highest confidence in a slight blur where there are signs of a strong one."""
+
+SAME_BLUR = 0.9
+"""Likeness of a free-form kernel and the slight blur from which on they say the same: the slight one has the smoother
+transfer function and takes less noise up."""
 
 REFUSED = 0.39
 """Highest confidence in a free-form kernel that is not accepted: a run refuses it without ``--force``."""
@@ -218,6 +222,8 @@ def find_psf(
     estimate = _strong_blur(look, trace, size, doubted=doubted, threads=threads)
     if estimate is None:
         return _slight_finding(look, slight, target, doubted=True)
+    if slight.explains and not asked and _is_same_blur(estimate, slight):
+        return _slight_finding(look, slight, target)
     accepted, confidence = trace.judge(estimate)
     if slight.explains and confidence < (CONFIDENT if asked else TRUSTED):
         return _slight_finding(look, slight, target, doubted=True)
@@ -245,6 +251,14 @@ def _strong_blur(look: Look, trace: _Trace, size: int | None, *, doubted: bool, 
         return estimate_kernel(look.windows, look.noise, size, threads=threads)
     windows = look.windows, look.noise, look.large
     return estimate_strong_blur(*windows, trace.ripples, size, doubted=doubted, threads=threads)
+
+
+def _is_same_blur(estimate: Estimate, slight: SlightBlur) -> bool:
+    """Return whether a free-form kernel is the slight blur again, but for its ripple."""
+    if estimate.sharp:
+        return False
+    psf = slight_psf(slight, 0.0)
+    return psf is not None and likeness(estimate.kernel, psf.kernel) >= SAME_BLUR
 
 
 @dataclass(frozen=True)

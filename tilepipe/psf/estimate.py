@@ -37,7 +37,7 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float32]
 
-ESTIMATOR_VERSION = 4
+ESTIMATOR_VERSION = 5
 """Raised whenever the same windows would give another kernel."""
 
 CONTRAST = 0.18
