@@ -21,9 +21,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tilepipe.events import Note, Receipt
 from tilepipe.planning import make_plan
 from tilepipe.psf.shapes import motion
-from tilepipe.runtime.events import Note, Receipt
 from tilepipe.testing import BlurredScene, Scene, write_scene
 
 PSF = motion(9, 30)

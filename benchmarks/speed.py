@@ -41,7 +41,7 @@ from tilepipe.deconv.solvers import restore
 from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, gaussian, motion
-from tilepipe.runtime.memory import peak_memory
+from tilepipe.system.memory import peak_memory
 from tilepipe.testing import BlurredScene, Scene, write_scene
 
 PSFS: dict[str, PSF] = {"gaussian 15 px": gaussian(1.75), "motion 15 px": motion(15, 30), "disk 15 px": disk(7)}
@@ -362,8 +362,8 @@ def blurred(folder: Path, size: float, psf: PSF) -> Path:
 
 def empty(tiles: int) -> Row:
     """Time the graph of `tiles` tiles, and the chunks they give, with tasks that do nothing."""
+    from tilepipe.events import Receipt
     from tilepipe.runtime import graph
-    from tilepipe.runtime.events import Receipt
     from tilepipe.runtime.job import chunk_boxes
     from tilepipe.runtime.local import Threads
     from tilepipe.tiling.grid import Grid
@@ -391,7 +391,7 @@ def empty(tiles: int) -> Row:
 
 
 def nothing(folder: str, row: int, column: int, tiles: Any = ()) -> Any:
-    from tilepipe.runtime.events import Receipt
+    from tilepipe.events import Receipt
 
     return Receipt("restore", f"{row}-{column}", "done")
 

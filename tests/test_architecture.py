@@ -12,8 +12,8 @@ PACKAGE = Path(tilepipe.__file__).parent
 
 FLOORS = {
     "errors": 0,
-    "compiled": 0,
-    "durable": 0,
+    "events": 0,
+    "system": 0,
     "deconv": 1,
     "psf": 1,
     "image": 2,

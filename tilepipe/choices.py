@@ -25,6 +25,7 @@ from tilepipe.deconv.outliers import find_outliers
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.errors import SettingsError, UncertainPsfError
+from tilepipe.events import Listener, Note
 from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
@@ -36,9 +37,8 @@ from tilepipe.look import look_at
 from tilepipe.penalties import Wishes, passes_through
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
-from tilepipe.runtime.events import Listener, Note
-from tilepipe.runtime.memory import cores, let_go_of_code
 from tilepipe.settings import Settings
+from tilepipe.system.memory import cores, let_go_of_code
 from tilepipe.tiling.grid import has_seams
 from tilepipe.tuning import Tuning, check_psf_fits, tune
 

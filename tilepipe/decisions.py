@@ -21,13 +21,13 @@ import scipy
 from tilepipe.cache.lifecycle import source_folder
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.deconv.transforms import LIBRARY
-from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import PsfError
 from tilepipe.image.light import Light
 from tilepipe.image.sample import Sample
 from tilepipe.psf.estimate import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings
+from tilepipe.system.files import read_sealed, write_sealed
 from tilepipe.tuning import TUNING_VERSION, Tuning
 
 __all__ = ["Decision", "libraries", "question", "recall", "remember", "still_holds"]

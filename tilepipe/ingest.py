@@ -13,12 +13,12 @@ import numpy.typing as npt
 from tilepipe.cache.lifecycle import stamp_of
 from tilepipe.cache.store import CHUNK, CheckedArray, Index, piece_name
 from tilepipe.errors import InputError
+from tilepipe.events import Listener, Receipt, StageEnd, StageStart
 from tilepipe.image.read import open_image
 from tilepipe.planning import Plan
-from tilepipe.runtime.ahead import ahead
-from tilepipe.runtime.events import Listener, Receipt, StageEnd, StageStart
 from tilepipe.runtime.job import Job
-from tilepipe.runtime.memory import peak_memory
+from tilepipe.system.memory import peak_memory
+from tilepipe.system.prefetch import ahead
 
 __all__ = ["ingest", "refuse_if_touched"]
 

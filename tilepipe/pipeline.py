@@ -29,7 +29,6 @@ from tilepipe.cache.lifecycle import (
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import reader_threads
 from tilepipe.decisions import remember
-from tilepipe.durable import is_disk_full, write_durably
 from tilepipe.errors import (
     CacheError,
     DoesNotFitError,
@@ -39,16 +38,17 @@ from tilepipe.errors import (
     TilepipeError,
     TilesFailedError,
 )
+from tilepipe.events import Listener, Note
 from tilepipe.export import export
 from tilepipe.ingest import ingest, refuse_if_touched
 from tilepipe.planning import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
 from tilepipe.restoration import restore_and_blend
 from tilepipe.runtime import tasks
-from tilepipe.runtime.events import Listener, Note
 from tilepipe.runtime.job import Conduct, open_job
-from tilepipe.runtime.memory import peak_memory
 from tilepipe.settings import parse_bytes
+from tilepipe.system.files import is_disk_full, write_durably
+from tilepipe.system.memory import peak_memory
 from tilepipe.tiling.budget import human_bytes
 
 __all__ = ["RunReport", "run"]

@@ -21,14 +21,15 @@ from tilepipe.deconv.frames import workspace_planes
 from tilepipe.deconv.locality import SEAM_LIMIT
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
+from tilepipe.events import Listener, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.write import is_unfinished, output_bytes
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe
-from tilepipe.runtime.events import Listener, silent
-from tilepipe.runtime.memory import (
+from tilepipe.settings import Settings, resolve
+from tilepipe.system.memory import (
     available,
     cores,
     forget_peak,
@@ -37,7 +38,6 @@ from tilepipe.runtime.memory import (
     return_memory_at_once,
     used_memory,
 )
-from tilepipe.settings import Settings, resolve
 from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
 from tilepipe.tiling.grid import Grid, default_core
 from tilepipe.tuning import Tuning

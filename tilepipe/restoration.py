@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tilepipe.errors import TilesFailedError
+from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.planning import Plan
 from tilepipe.runtime import tasks
-from tilepipe.runtime.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.runtime.graph import Todo, bands, find_todo
 from tilepipe.runtime.job import Job
 from tilepipe.runtime.local import Threads

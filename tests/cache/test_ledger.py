@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tilepipe.cache.ledger import FORMAT, Ledger
 from tilepipe.cache.store import CheckedArray
-from tilepipe.durable import write_durably
 from tilepipe.errors import CacheError
+from tilepipe.system.files import write_durably
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from tilepipe.errors import SettingsError
+from tilepipe.events import Receipt
 from tilepipe.planning import make_plan
-from tilepipe.runtime.events import Receipt
 from tilepipe.runtime.graph import bands, find_todo
 from tilepipe.runtime.job import job_in
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from tilepipe.cache.lifecycle import runs_in
+from tilepipe.events import Note
 from tilepipe.planning import make_plan
-from tilepipe.runtime.events import Note
 
 QUICK = {"quality": "fast"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import tifffile
 
 from tilepipe.cache.lifecycle import hash_bytes, runs_in
+from tilepipe.events import Note, Receipt
 from tilepipe.planning import make_plan
 from tilepipe.psf.shapes import gaussian
-from tilepipe.runtime.events import Note, Receipt
 
 PSF = gaussian(1.0)
 

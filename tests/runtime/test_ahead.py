@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tilepipe.runtime.ahead import ahead
+from tilepipe.system.prefetch import ahead
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tilepipe.runtime import memory
 from tilepipe.settings import Settings
+from tilepipe.system import memory
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from tilepipe.durable import read_sealed, sync, write_sealed
+from tilepipe.system.files import read_sealed, sync, write_sealed
 
 __all__ = ["Ledger", "Record", "checksum"]
 

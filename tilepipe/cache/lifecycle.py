@@ -16,9 +16,9 @@ import msgspec
 
 from tilepipe.cache.lock import guarded, holder_of
 from tilepipe.cache.store import PARTIAL
-from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import CacheError
 from tilepipe.recipe import Recipe
+from tilepipe.system.files import read_sealed, write_sealed
 
 __all__ = [
     "Bytes",

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tilepipe.durable import make_folder
 from tilepipe.errors import CacheError
+from tilepipe.system.files import make_folder
 
 __all__ = ["Lock", "guarded", "holder_of", "locked"]
 

@@ -40,8 +40,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from tilepipe.cache.ledger import Ledger, Record
-from tilepipe.durable import make_folder, write_durably
 from tilepipe.errors import CacheError
+from tilepipe.system.files import make_folder, write_durably
 
 __all__ = ["CHUNK", "PARTIAL", "RESULT_CHUNK", "TILE_ROWS", "CheckedArray", "Index", "reader_threads"]
 

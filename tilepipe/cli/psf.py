@@ -56,7 +56,7 @@ def estimate(
     from tilepipe.blind import estimate_psf
     from tilepipe.errors import OutputExistsError
     from tilepipe.report.psf_picture import write_psf_picture
-    from tilepipe.runtime.memory import cores
+    from tilepipe.system.memory import cores
 
     for path in (output, png):
         if path is not None and Path(path).exists() and not overwrite:  # not only after seconds of work
@@ -83,7 +83,7 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
 
     from tilepipe.blind import check_psf
     from tilepipe.psf.model import PSF
-    from tilepipe.runtime.memory import cores
+    from tilepipe.system.memory import cores
 
     facts = check_psf(PSF.load(file), image, window, threads=cores())
     if as_json:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.compiled import contracting_kernel, kernel
+from tilepipe.system.jit import contracting_kernel, kernel
 
 __all__ = ["DARK", "FOURIER", "Convolution", "choose", "divide", "seen_through", "ways"]
 

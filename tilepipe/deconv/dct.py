@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.compiled import kernel
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.system.jit import kernel
 
 __all__ = ["EDGE", "denoise", "pull"]
 

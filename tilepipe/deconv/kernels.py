@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.compiled import kernel
+from tilepipe.system.jit import kernel
 
 __all__ = ["add_step", "data_pass", "multiply", "prior_pass"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.compiled import kernel
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.system.jit import kernel
 
 __all__ = ["find_outliers", "without"]
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.compiled import kernel
 from tilepipe.deconv.convolution import DARK, Convolution, choose, divide, seen_through
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.transforms import forward, inverse
+from tilepipe.system.jit import kernel
 
 __all__ = ["find_momentum", "restore", "seen"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from tilepipe.compiled import kernel
 from tilepipe.deconv.wrap import wrap_smoothly
+from tilepipe.system.jit import kernel
 
 __all__ = ["Window"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.compiled import kernel
+from tilepipe.system.jit import kernel
 
 __all__ = ["look_up", "search_codes"]
 

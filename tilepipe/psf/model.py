@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.durable import is_disk_full
 from tilepipe.errors import (
     DoesNotFitError,
     InputError,
@@ -20,6 +19,7 @@ from tilepipe.errors import (
     OutputExistsError,
     PsfError,
 )
+from tilepipe.system.files import is_disk_full
 
 __all__ = ["LARGEST_PSF", "PSF"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.compiled import kernel
+from tilepipe.system.jit import kernel
 
 __all__ = ["BLOCK", "WindowScout"]
 

@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+from tilepipe.events import Event, Note, Receipt, StageEnd, StageStart
 from tilepipe.report.summary import duration
-from tilepipe.runtime.events import Event, Note, Receipt, StageEnd, StageStart
 
 __all__ = ["Progress", "make_progress"]
 

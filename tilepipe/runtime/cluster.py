@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import SettingsError
-from tilepipe.runtime.events import Receipt
+from tilepipe.events import Receipt
 from tilepipe.runtime.job import Job
 from tilepipe.runtime.tasks import stop
 

@@ -15,11 +15,11 @@ import msgspec
 from tilepipe.cache.lifecycle import run_folders
 from tilepipe.cache.store import CHUNK, RESULT_CHUNK, TILE_ROWS, CheckedArray
 from tilepipe.deconv.frames import Spectrum, Workspace
-from tilepipe.durable import read_sealed, write_sealed
 from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
-from tilepipe.runtime.memory import keep_memory_for_tiles
+from tilepipe.system.files import read_sealed, write_sealed
+from tilepipe.system.memory import keep_memory_for_tiles
 from tilepipe.tiling.grid import Box
 
 __all__ = ["Conduct", "Job", "chunk_boxes", "job_in", "open_job"]

@@ -8,7 +8,7 @@ from typing import Any
 import dask
 from dask.callbacks import Callback
 
-from tilepipe.runtime.events import Receipt
+from tilepipe.events import Receipt
 from tilepipe.runtime.job import Job
 
 __all__ = ["Threads"]

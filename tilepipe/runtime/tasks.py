@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from tilepipe.cache.store import Index, piece_name
-from tilepipe.durable import is_disk_full
 from tilepipe.errors import CacheError
+from tilepipe.events import Receipt, Stage
 from tilepipe.image.linearise import start_and_known, whites
-from tilepipe.runtime.events import Receipt, Stage
 from tilepipe.runtime.job import Job, chunk_boxes, job_in
-from tilepipe.runtime.memory import peak_memory
+from tilepipe.system.files import is_disk_full
+from tilepipe.system.memory import peak_memory
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
