@@ -13,6 +13,7 @@ PACKAGE = Path(tilepipe.__file__).parent
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "units": 1,
     "system": 0,
     "deconv": 1,
     "psf": 1,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.errors import InputNotFoundError, SettingsError, TilepipeError
-from tilepipe.settings import PRIORITIES, EffectiveSettings, Settings, parse_bytes, parse_priority, resolve
+from tilepipe.settings import PRIORITIES, EffectiveSettings, Settings, parse_priority, resolve
+from tilepipe.units import parse_bytes
 
 
 @pytest.fixture(autouse=True)

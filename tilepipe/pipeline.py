@@ -46,10 +46,9 @@ from tilepipe.recipe import Recipe, differences
 from tilepipe.restoration import restore_and_blend
 from tilepipe.runtime import tasks
 from tilepipe.runtime.job import Conduct, open_job
-from tilepipe.settings import parse_bytes
 from tilepipe.system.files import is_disk_full, write_durably
 from tilepipe.system.memory import peak_memory
-from tilepipe.tiling.budget import human_bytes
+from tilepipe.units import human_bytes, parse_bytes
 
 __all__ = ["RunReport", "run"]
 

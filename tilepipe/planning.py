@@ -38,9 +38,10 @@ from tilepipe.system.memory import (
     return_memory_at_once,
     used_memory,
 )
-from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, human_bytes, plan_memory
+from tilepipe.tiling.budget import MemoryPlan, StageModel, check_memory, plan_memory
 from tilepipe.tiling.grid import Grid, default_core
 from tilepipe.tuning import Tuning
+from tilepipe.units import human_bytes
 
 if TYPE_CHECKING:
     from tilepipe.pipeline import RunReport

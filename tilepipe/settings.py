@@ -18,27 +18,15 @@ from typing import Any, Literal
 import msgspec
 
 from tilepipe.errors import InputNotFoundError, SettingsError
+from tilepipe.units import parse_bytes
 
-__all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_bytes", "parse_priority", "resolve"]
+__all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_priority", "resolve"]
 
 PROJECT_FILE = "tilepipe.toml"
 ENVIRONMENT_PREFIX = "TILEPIPE_"
 
 PRIORITIES = {"denoise": -1.0, "balanced": 0.0, "deblur": 1.0}
 """Names for the ends and the middle of the priority, -1 (cleaner) .. 1 (sharper)."""
-
-UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,17 +215,6 @@ def _split(item: str) -> tuple[str, str]:
     if not sign:
         raise SettingsError(f"--set {item!r} has no '='; write key=value, as in --set tile=512")
     return key.strip().replace("-", "_"), value.strip()
-
-
-def parse_bytes(text: str | int, name: str = "memory") -> int:
-    """Return a size in bytes: "512MB" is 512e6, "512MiB" 512 * 2^20; SettingsError, about `name`, for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
-    if not match or match[2].upper() not in UNITS:
-        raise SettingsError(f"{name} is {text!r}; write a size such as 512MB, 2GB or 512MiB")
-    size = int(float(match[1]) * UNITS[match[2].upper()])
-    if size < 10**6:
-        raise SettingsError(f"{name} is {text!r} ({size} bytes); did you mean {match[1]}MB?")
-    return size
 
 
 def parse_priority(value: float | str) -> float:

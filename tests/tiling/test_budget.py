@@ -3,8 +3,9 @@
 import pytest
 
 from tilepipe.errors import DoesNotFitError
-from tilepipe.tiling.budget import StageModel, check_memory, human_bytes, plan_memory
+from tilepipe.tiling.budget import StageModel, check_memory, plan_memory
 from tilepipe.tiling.grid import Grid
+from tilepipe.units import human_bytes
 
 MODEL = StageModel(
     process=200_000_000,

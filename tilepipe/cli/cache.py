@@ -37,7 +37,7 @@ def ls(cache: str | None, as_json: bool) -> None:
     from tilepipe.cache.lock import holder_of
     from tilepipe.report.summary import duration
     from tilepipe.runtime.survey import survey
-    from tilepipe.tiling.budget import human_bytes
+    from tilepipe.units import human_bytes
 
     root = _root(cache)
     rows: list[dict[str, Any]] = []
@@ -112,7 +112,7 @@ def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
     """Remove RUN (as `cache ls` names it), or --all."""
     from tilepipe.cache.lifecycle import remove, runs_in
     from tilepipe.errors import CacheError, SettingsError
-    from tilepipe.tiling.budget import human_bytes
+    from tilepipe.units import human_bytes
 
     if bool(runs) == everything:
         raise SettingsError("cache rm needs the RUNs to remove, as `tilepipe cache ls` names them, or --all")
@@ -132,8 +132,8 @@ def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
 def gc(cache: str | None, limit: str | None, resumable: bool, dry_run: bool) -> None:
     """Remove what nobody needs: leftovers of killed runs, and complete runs beyond --limit (or cache_limit)."""
     from tilepipe.cache.lifecycle import collect
-    from tilepipe.settings import parse_bytes, resolve
-    from tilepipe.tiling.budget import human_bytes
+    from tilepipe.settings import resolve
+    from tilepipe.units import human_bytes, parse_bytes
 
     size = limit or resolve().settings.cache_limit
     most = None if size is None else 0 if str(size).strip() == "0" else parse_bytes(size, "limit")

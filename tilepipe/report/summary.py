@@ -7,7 +7,7 @@ from itertools import pairwise
 from tilepipe.deconv.locality import SEAM_LIMIT
 from tilepipe.pipeline import RunReport
 from tilepipe.planning import Plan
-from tilepipe.tiling.budget import human_bytes
+from tilepipe.units import human_bytes
 
 __all__ = ["duration", "plan_lines", "report_lines"]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
+from tilepipe.units import human_bytes
 
-__all__ = ["MemoryPlan", "StageModel", "check_memory", "human_bytes", "plan_memory"]
+__all__ = ["MemoryPlan", "StageModel", "check_memory", "plan_memory"]
 
 SLACK = 1.05
 """What allocators and page tables add to the sum, measured at 1..4 %."""
@@ -150,12 +151,3 @@ def _fitting_core(model: StageModel, grid: Grid, allowed: int) -> int | None:
 
 def _area(shape: tuple[int, int]) -> int:
     return shape[0] * shape[1]
-
-
-def human_bytes(count: float) -> str:
-    """Return `count` bytes in decimal units, as disks and budgets are sold: ``512 MB``, ``1.9 GB``."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            value = count / size
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
-    return f"{count:.0f} B"
