@@ -29,8 +29,8 @@ import scipy.signal
 from benchmarks.shift import CROP, best_shift
 from tilepipe.blind import CONFIDENT
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.estimate import Estimate, estimate_kernel
+from tilepipe.psf.blind.narrow import Estimate, estimate_kernel
+from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade

@@ -31,8 +31,8 @@ from PIL import Image
 
 from benchmarks import photographs
 from tilepipe.blind import CONFIDENT, find_psf
-from tilepipe.deconv.splitting import Window
 from tilepipe.look import look_at_array
+from tilepipe.psf.blind.splitting import Window
 from tilepipe.testing.shakes import shake
 
 LAI, MADE = "lai", "made"

@@ -8,8 +8,8 @@ import pytest
 from tilepipe import blind
 from tilepipe.blind import CONFIDENT, find_psf
 from tilepipe.look import look_at_array
-from tilepipe.psf.estimate import Estimate, likeness
-from tilepipe.psf.slight import measure_slight_blur, slight_psf
+from tilepipe.psf.blind.narrow import Estimate, likeness
+from tilepipe.psf.blind.slight import measure_slight_blur, slight_psf
 from tilepipe.testing import degrade
 from tilepipe.testing.scenes import Scene
 from tilepipe.testing.shakes import shake

@@ -13,16 +13,16 @@ import numpy.typing as npt
 from tilepipe.errors import SettingsError
 from tilepipe.image.read import open_image
 from tilepipe.look import Look, look_at, look_at_array
-from tilepipe.psf.channels import kernels_by_channel
-from tilepipe.psf.confidence import strong_confidence
-from tilepipe.psf.estimate import Estimate, compare, estimate_kernel, likeness
+from tilepipe.psf.blind.channels import kernels_by_channel
+from tilepipe.psf.blind.confidence import strong_confidence
+from tilepipe.psf.blind.narrow import Estimate, compare, estimate_kernel, likeness
+from tilepipe.psf.blind.ripples import Ripples
+from tilepipe.psf.blind.slight import SlightBlur, measure_slight_blur, slight_psf
+from tilepipe.psf.blind.spectrum import GAUSSIAN, fit_spectrum
+from tilepipe.psf.blind.strong import estimate_strong_blur
+from tilepipe.psf.kernel_ops import fit_to
 from tilepipe.psf.model import PSF
-from tilepipe.psf.nearest import nearest_shape
-from tilepipe.psf.ripple import Ripples
-from tilepipe.psf.slight import SlightBlur, measure_slight_blur, slight_psf
-from tilepipe.psf.spectrum import GAUSSIAN, fit_spectrum
-from tilepipe.psf.strong import estimate_strong_blur
-from tilepipe.psf.tidy import fit_to
+from tilepipe.psf.shape_fit import nearest_shape
 
 __all__ = ["CONFIDENT", "Finding", "check_psf", "estimate_psf", "find_psf"]
 

@@ -24,7 +24,7 @@ from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.errors import PsfError
 from tilepipe.image.light import Light
 from tilepipe.image.sample import Sample
-from tilepipe.psf.estimate import ESTIMATOR_VERSION
+from tilepipe.psf.blind.narrow import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings
 from tilepipe.system.files import read_sealed, write_sealed

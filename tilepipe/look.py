@@ -15,10 +15,10 @@ from tilepipe.image.info import ImageReader
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, start_and_known
-from tilepipe.psf.edge_width import EdgeWidth, measure_edges
-from tilepipe.psf.spectrum import Power, PowerSurvey
-from tilepipe.psf.wide import LEAST_EDGE, WIDEST
-from tilepipe.psf.window import BLOCK, WindowScout
+from tilepipe.psf.blind.edge_width import EdgeWidth, measure_edges
+from tilepipe.psf.blind.spectrum import Power, PowerSurvey
+from tilepipe.psf.blind.wide import LEAST_EDGE, WIDEST
+from tilepipe.psf.blind.windows import BLOCK, WindowScout
 
 __all__ = ["Look", "look_at", "look_at_array", "parse_window"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tilepipe.psf.kernel_ops import align
 from tilepipe.psf.model import PSF
-from tilepipe.psf.tidy import align
 from tilepipe.testing.scenes import BlurredScene, Scene, write_scene
 from tilepipe.testing.shakes import shake
 

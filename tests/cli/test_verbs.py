@@ -13,7 +13,7 @@ import tifffile
 from click.testing import CliRunner
 
 from tilepipe.psf.model import PSF
-from tilepipe.psf.nearest import nearest_shape
+from tilepipe.psf.shape_fit import nearest_shape
 from tilepipe.psf.shapes import gaussian, motion
 
 

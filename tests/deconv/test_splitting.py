@@ -6,8 +6,8 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.deconv.splitting import Window
-from tilepipe.deconv.wrap import wrap_smoothly
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.blind.wrap import wrap_smoothly
 from tilepipe.psf.shapes import delta, disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr
 

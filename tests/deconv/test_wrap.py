@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.deconv.wrap import wrap_smoothly
+from tilepipe.psf.blind.wrap import wrap_smoothly
 
 quick = settings(max_examples=60, deadline=None)
 

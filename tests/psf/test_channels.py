@@ -7,10 +7,10 @@ import scipy.signal
 from tilepipe.arrays import deconvolve
 from tilepipe.blind import estimate_psf
 from tilepipe.errors import PsfError
-from tilepipe.psf.channels import kernels_by_channel
+from tilepipe.psf.blind.channels import kernels_by_channel
+from tilepipe.psf.kernel_ops import centroid, spread
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import gaussian
-from tilepipe.psf.tidy import centroid, spread
 from tilepipe.testing.scenes import Scene
 
 EDGE = 300

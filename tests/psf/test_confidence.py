@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.blind import CONFIDENT
-from tilepipe.psf.confidence import confidence, relief
+from tilepipe.psf.blind.confidence import confidence, relief
 
 GOOD = {"agreement": 0.98, "relief": 60.0, "gain": 1.2, "misfit": 0.9, "border": 0.0}
 BAD = {"agreement": 0.5, "relief": 3.0, "gain": 1.0, "misfit": 4.0, "border": 0.3}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.psf.edges import edge_threshold, gradients, select_edges
+from tilepipe.psf.blind.edges import edge_threshold, gradients, select_edges
 
 quick = settings(max_examples=60, deadline=None)
 

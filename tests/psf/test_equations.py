@@ -7,8 +7,8 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.psf.edges import gradients
-from tilepipe.psf.equations import BlurredEdges, KernelEquations
+from tilepipe.psf.blind.edges import gradients
+from tilepipe.psf.blind.equations import BlurredEdges, KernelEquations
 from tilepipe.psf.shapes import gaussian, motion
 
 METHODS = {"nonnegative": 300, "conjugate_gradients": 40}

@@ -11,10 +11,10 @@ import scipy.signal
 from PIL import Image
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.estimate import estimate_kernel
+from tilepipe.psf.blind.narrow import estimate_kernel
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.kernel_ops import align, extent
 from tilepipe.psf.shapes import gaussian, motion
-from tilepipe.psf.tidy import align, extent
 from tilepipe.testing.shakes import shake
 
 EDGE = 255

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.judge import Judge
+from tilepipe.psf.blind.scoring import Judge
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.kernel_ops import delta_kernel, resize
 from tilepipe.psf.shapes import disk, gaussian, motion
-from tilepipe.psf.tidy import delta_kernel, resize
 from tilepipe.testing import Scene, degrade
 
 SIZE = 19

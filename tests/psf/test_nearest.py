@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from tilepipe.errors import PsfError
 from tilepipe.psf import shapes
-from tilepipe.psf.nearest import Nearest, nearest_shape
+from tilepipe.psf.shape_fit import Nearest, nearest_shape
 
 few = settings(max_examples=5, deadline=None)
 """A search takes a tenth of a second."""

@@ -10,11 +10,11 @@ from PIL import Image
 from tilepipe.blind import estimate_psf
 from tilepipe.image.light import SRGB, Light
 from tilepipe.look import look_at_array
-from tilepipe.psf.edge_width import measure_edges
-from tilepipe.psf.ripple import HIGHEST, Ripples
+from tilepipe.psf.blind.edge_width import measure_edges
+from tilepipe.psf.blind.ripples import HIGHEST, Ripples
+from tilepipe.psf.blind.slight import measure_slight_blur, slight_psf
+from tilepipe.psf.blind.spectrum import PowerSurvey, fit_spectrum
 from tilepipe.psf.shapes import disk, elliptical_gaussian, gaussian
-from tilepipe.psf.slight import measure_slight_blur, slight_psf
-from tilepipe.psf.spectrum import PowerSurvey, fit_spectrum
 from tilepipe.testing import degrade
 from tilepipe.testing.scenes import Photograph
 from tilepipe.testing.shakes import shake

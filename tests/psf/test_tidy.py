@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilepipe.psf import tidy
+from tilepipe.psf import kernel_ops as tidy
 from tilepipe.psf.shapes import disk, gaussian, motion
 
 quick = settings(max_examples=60, deadline=None)

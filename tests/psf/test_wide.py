@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tilepipe.blind import CONFIDENT, estimate_psf
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.confidence import strong_confidence
-from tilepipe.psf.estimate import at_ordinary_contrast, likeness
-from tilepipe.psf.ripple import HIGHEST, Ripples
-from tilepipe.psf.spectrum import PowerSurvey
-from tilepipe.psf.wide import WIDEST, Pyramid, WideSearch
+from tilepipe.psf.blind.confidence import strong_confidence
+from tilepipe.psf.blind.narrow import at_ordinary_contrast, likeness
+from tilepipe.psf.blind.ripples import HIGHEST, Ripples
+from tilepipe.psf.blind.spectrum import PowerSurvey
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.blind.wide import WIDEST, Pyramid, WideSearch
 from tilepipe.testing import degrade
 from tilepipe.testing.scenes import Scene
 from tilepipe.testing.shakes import shake

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from tilepipe.psf.window import BLOCK, WindowScout
+from tilepipe.psf.blind.windows import BLOCK, WindowScout
 
 HEIGHT, WIDTH, SIZE = 640, 960, 192
 

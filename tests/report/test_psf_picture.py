@@ -9,7 +9,7 @@ from PIL import Image
 from tilepipe.errors import OutputError, OutputExistsError, SettingsError
 from tilepipe.psf import shapes
 from tilepipe.psf.model import PSF
-from tilepipe.psf.nearest import Nearest
+from tilepipe.psf.shape_fit import Nearest
 from tilepipe.report.psf_picture import write_psf_picture
 
 NAME = Nearest("delta", {}, 1.0)

@@ -146,7 +146,7 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     import json
 
     from tilepipe.psf.model import PSF
-    from tilepipe.psf.nearest import nearest_shape
+    from tilepipe.psf.shape_fit import nearest_shape
 
     psf = PSF.load(file)
     facts = psf.facts()

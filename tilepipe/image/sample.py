@@ -13,7 +13,7 @@ from tilepipe.deconv.noise import Noise, estimate_noise, fit_noise, hidden_noise
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import fill, hidden, known, linearise, luminance, start_and_known
-from tilepipe.psf.spectrum import PowerSurvey, fit_spectrum
+from tilepipe.psf.blind.spectrum import PowerSurvey, fit_spectrum
 
 __all__ = ["Sample", "read_sample"]
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tilepipe.errors import OutputError, OutputExistsError, SettingsError
 from tilepipe.psf.model import PSF
-from tilepipe.psf.nearest import Nearest, nearest_shape
+from tilepipe.psf.shape_fit import Nearest, nearest_shape
 
 __all__ = ["write_psf_picture"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.psf.estimate import likeness, refine_kernel
-from tilepipe.psf.tidy import centroid, extent, fit_to, place_at, spread
+from tilepipe.psf.blind.narrow import likeness, refine_kernel
+from tilepipe.psf.kernel_ops import centroid, extent, fit_to, place_at, spread
 
 __all__ = ["kernels_by_channel"]
 

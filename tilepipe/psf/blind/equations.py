@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from tilepipe.psf.edges import gradients
+from tilepipe.psf.blind.edges import gradients
 
 __all__ = ["BlurredEdges", "KernelEquations"]
 
@@ -54,7 +54,7 @@ class KernelEquations:
     Parameters
     ----------
     windows : the blurred windows, all for one kernel size.
-    edges : the sharp edges of each, as :func:`tilepipe.psf.edges.select_edges` returns them.
+    edges : the sharp edges of each, as :func:`tilepipe.psf.blind.edges.select_edges` returns them.
     gamma : weight of the kernel's energy.
     """
 

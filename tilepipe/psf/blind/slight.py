@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.psf.edge_width import EdgeWidth
+from tilepipe.psf.blind.edge_width import EdgeWidth
+from tilepipe.psf.blind.spectrum import DISK, GAUSSIAN, SECTORS, Power, SpectrumFit, fit_spectrum, sector_misfit
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, elliptical_gaussian
-from tilepipe.psf.spectrum import DISK, GAUSSIAN, SECTORS, Power, SpectrumFit, fit_spectrum, sector_misfit
 
 __all__ = ["SlightBlur", "measure_slight_blur", "slight_psf"]
 

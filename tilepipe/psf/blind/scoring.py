@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.edges import gradients
+from tilepipe.psf.blind.edges import gradients
+from tilepipe.psf.blind.splitting import Window
 
 __all__ = ["Judge", "Verdict"]
 

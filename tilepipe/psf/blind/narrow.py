@@ -2,9 +2,9 @@
 
 Sharp edges are predicted by a restoration with few gradients (Xu, Zheng & Jia, CVPR 2013), the kernel follows from
 them by least squares (Cho & Lee 2009), in turn, from a 5 px kernel on a small picture up to the full size (Pan et
-al., CVPR 2014): :mod:`tilepipe.psf.ways`.  No single set of numbers is right for every picture, so a few ways are
-gone to the end and judged by what they restore (:mod:`tilepipe.psf.judge`); the winner is polished by steps that
-the same judge accepts or refuses.  Arrays only: no files, no dask.
+al., CVPR 2014): :mod:`tilepipe.psf.blind.alternation`.  No single set of parameters suits every picture, so a few
+variants run to completion and are scored by what they restore (:mod:`tilepipe.psf.blind.scoring`); the best kernel is
+refined by steps that the same score accepts or rejects.  Arrays only: no files, no dask.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.confidence import confidence, relief
-from tilepipe.psf.judge import Judge, Verdict
-from tilepipe.psf.tidy import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
-from tilepipe.psf.ways import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, refine, shrunk
+from tilepipe.psf.blind.alternation import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, refine, shrunk
+from tilepipe.psf.blind.confidence import confidence, relief
+from tilepipe.psf.blind.scoring import Judge, Verdict
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.kernel_ops import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
 
 __all__ = [
     "ESTIMATOR_VERSION",
@@ -98,10 +98,10 @@ class Estimate:
     kernel : float32 (k, k), sum 1, centred to whole pixels.
     agreement : mean normalised correlation, 0..1, of the kernel with those that other ways and single windows gave.
     border : share of its mass at its border, 0..1; high when it does not fit the width.
-    gain : density without deblurring over density with it (see :class:`~tilepipe.psf.judge.Verdict`); above 1 when
+    gain : density without deblurring over density with it (:class:`~tilepipe.psf.blind.scoring.Verdict`); above 1 when
         deblurring makes the picture sparser.
     misfit : misfit over noise; noise below NOISE_FLOOR counts as that.
-    relief : how far the windows' structures rise above the noise (:func:`tilepipe.psf.confidence.relief`).
+    relief : how far the windows' structures rise above the noise (:func:`tilepipe.psf.blind.confidence.relief`).
     sharp : the picture is not blurred; the kernel is a delta then.
     """
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.edges import edge_threshold, gradients, select_edges
-from tilepipe.psf.equations import BlurredEdges, KernelEquations
-from tilepipe.psf.tidy import centre, prune, resize
+from tilepipe.psf.blind.edges import edge_threshold, gradients, select_edges
+from tilepipe.psf.blind.equations import BlurredEdges, KernelEquations
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.kernel_ops import centre, prune, resize
 
 __all__ = ["COARSEST", "SCALE", "SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "refine", "shrunk", "two_taps"]
 

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.confidence import relief, strong_confidence
-from tilepipe.psf.estimate import NOISE_FLOOR, Estimate, at_ordinary_contrast, estimate_kernel, likeness
-from tilepipe.psf.judge import Judge
-from tilepipe.psf.ripple import Ripples
-from tilepipe.psf.tidy import border_mass, centre_in, delta_kernel, extent, resize
-from tilepipe.psf.wide import WIDEST, Candidate, WideSearch
+from tilepipe.psf.blind.confidence import relief, strong_confidence
+from tilepipe.psf.blind.narrow import NOISE_FLOOR, Estimate, at_ordinary_contrast, estimate_kernel, likeness
+from tilepipe.psf.blind.ripples import Ripples
+from tilepipe.psf.blind.scoring import Judge
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.blind.wide import WIDEST, Candidate, WideSearch
+from tilepipe.psf.kernel_ops import border_mass, centre_in, delta_kernel, extent, resize
 
 __all__ = ["estimate_strong_blur"]
 
@@ -58,7 +58,7 @@ def estimate_strong_blur(
 
     Parameters
     ----------
-    windows, noise : as for :func:`~tilepipe.psf.estimate.estimate_kernel`; narrow kernels are sought in them.
+    windows, noise : as for :func:`~tilepipe.psf.blind.narrow.estimate_kernel`; narrow kernels are sought in them.
     large : float32 (h, w), the window for wide ones, finite, both edges at least ``LEAST_EDGE``.
     ripples : of the whole picture.
     size : edge of the kernel, px, odd; None finds it.

@@ -50,7 +50,7 @@ def relief(windows: Sequence[FloatArray], noise: float) -> float:
 
 
 def confidence(agreement: float, relief: float, gain: float, misfit: float, border: float, *, sharp: bool) -> float:
-    """Return the confidence, 0..1, from the fields of an :class:`~tilepipe.psf.estimate.Estimate`."""
+    """Return the confidence, 0..1, from the fields of an :class:`~tilepipe.psf.blind.narrow.Estimate`."""
     height = math.log(max(relief, 1e-3) / NOISE_RELIEF)
     if sharp:
         return _logistic(SHARP_CORE * (agreement - SHARP_MASS) + SHARP_RELIEF * (min(height, 2.0) - 1))
@@ -70,8 +70,8 @@ def strong_confidence(likeness: float, agreement: float) -> float:
 
     Parameters
     ----------
-    likeness : of its ripples and the picture's (:func:`tilepipe.psf.ripple.likeness`): 0.3 to 0.64 for kernels that
-        have nothing to do with the blur, 0.74 and more for right ones, but also for some that are right in part.
+    likeness : of its ripples and the picture's (:meth:`tilepipe.psf.blind.ripples.Ripples.likeness`): 0.3 to 0.64 for
+        kernels that have nothing to do with the blur, 0.74 and more for right ones, and for some right in part.
     agreement : with the kernels that other ways gave: 0.84 and more for right ones, 0.66 to 0.72 for those.
     """
     return _logistic(SURENESS * (LIKENESS_SHARE * likeness + agreement - HALF_SURE))

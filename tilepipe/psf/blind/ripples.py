@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-from tilepipe.psf.spectrum import BLOCK, Power
+from tilepipe.psf.blind.spectrum import BLOCK, Power
 
 __all__ = ["Ripples"]
 

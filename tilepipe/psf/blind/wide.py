@@ -1,11 +1,12 @@
 """A kernel of up to 101 px, sought at a quarter of the scale first and followed up to the full one.
 
 At full scale a window holds few kernels of 50 px and more, and the alternation of sharp edges and kernel
-(:mod:`tilepipe.psf.ways`) ends at a wrong path as often as not.  At a quarter and at half the scale the same picture
-holds many, and a few of several widths and ways are right.  So all of them start there, and at each scale those
-go on that explain the ripples of the picture's spectrum (:mod:`tilepipe.psf.ripple`, Gennery 1973) and make the picture
-sparse (l1 / l2 norm of its gradients, Krishnan, Tay & Fergus 2011): the first is blind to a kernel turned by half a
-turn, the second to a narrow one; their sum picks the best within 0.2 dB in the mean.
+(:mod:`tilepipe.psf.blind.alternation`) converges to a wrong path about half the time.  At a quarter and at half the
+scale the same picture holds many, and some of several widths and variants converge to the right one.  So all of them
+start there, and at each scale those continue that explain the ripples of the picture's spectrum
+(:mod:`tilepipe.psf.blind.ripples`, Gennery 1973) and make the picture sparse (l1 / l2 norm of its gradients,
+Krishnan, Tay & Fergus 2011): the first cannot detect a kernel turned by half a turn, the second not one that is too
+narrow; their sum selects the best within 0.2 dB in the mean.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.deconv.splitting import Window
-from tilepipe.psf.judge import Judge
-from tilepipe.psf.tidy import centre, delta_kernel, extent, fit_to, prune, resize
-from tilepipe.psf.ways import COARSEST, SCALE, SPARSITY_PER_NOISE, Level, Way, shrunk, two_taps
+from tilepipe.psf.blind.alternation import COARSEST, SCALE, SPARSITY_PER_NOISE, Level, Way, shrunk, two_taps
+from tilepipe.psf.blind.scoring import Judge
+from tilepipe.psf.blind.splitting import Window
+from tilepipe.psf.kernel_ops import centre, delta_kernel, extent, fit_to, prune, resize
 
 __all__ = ["LEAST_EDGE", "WIDEST", "Candidate", "Explained", "WideSearch"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from tilepipe.deconv.wrap import wrap_smoothly
+from tilepipe.psf.blind.wrap import wrap_smoothly
 from tilepipe.system.jit import kernel
 
 __all__ = ["Window"]
