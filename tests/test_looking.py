@@ -6,7 +6,7 @@ import scipy.ndimage
 import tifffile
 
 from tilepipe.image.info import ImageReader
-from tilepipe.image.read import open_image
+from tilepipe.image.readers import open_image
 from tilepipe.look import look_at
 from tilepipe.testing.scenes import BlurredScene, Scene, write_scene
 from tilepipe.testing.shakes import shake

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import SettingsError
-from tilepipe.image.read import open_image
+from tilepipe.image.readers import open_image
 from tilepipe.look import Look, look_at, look_at_array
 from tilepipe.psf.blind.channels import kernels_by_channel
 from tilepipe.psf.blind.confidence import strong_confidence

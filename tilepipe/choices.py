@@ -29,9 +29,9 @@ from tilepipe.events import Listener, Note
 from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
-from tilepipe.image.read import open_image
+from tilepipe.image.readers import open_image
 from tilepipe.image.sample import Sample, read_sample
-from tilepipe.image.write import output_light
+from tilepipe.image.writers.tiff import output_light
 from tilepipe.last_check import Check, check_restoration, windows_to_check
 from tilepipe.look import look_at
 from tilepipe.penalties import Wishes, passes_through

@@ -16,7 +16,7 @@ from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_known
 from tilepipe.image.mask import DrawnMask, write_mask
-from tilepipe.image.write import TILE, output_light, write_tiff
+from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
 from tilepipe.planning import Plan
 from tilepipe.runtime.job import Job
 from tilepipe.system.prefetch import ahead

@@ -14,7 +14,7 @@ from tilepipe.cache.lifecycle import stamp_of
 from tilepipe.cache.store import CHUNK, CheckedArray, Index, piece_name
 from tilepipe.errors import InputError
 from tilepipe.events import Listener, Receipt, StageEnd, StageStart
-from tilepipe.image.read import open_image
+from tilepipe.image.readers import open_image
 from tilepipe.planning import Plan
 from tilepipe.runtime.job import Job
 from tilepipe.system.memory import peak_memory

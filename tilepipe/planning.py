@@ -24,7 +24,7 @@ from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, Set
 from tilepipe.events import Listener, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
-from tilepipe.image.write import is_unfinished, output_bytes
+from tilepipe.image.writers.tiff import is_unfinished, output_bytes
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe

@@ -54,7 +54,7 @@ def test_a_halo_too_small_is_found_out():
 def test_file_and_array_are_restored_alike(small, tmp_path):
     """The tiles of the file path and `deconvolve` differ by the noise sample only."""
     from tilepipe.image.light import SRGB, Light
-    from tilepipe.image.read import open_image
+    from tilepipe.image.readers import open_image
 
     plan = make_plan(
         small / "blurred.tif", tmp_path / "out.tif", psf=small / "psf.tif", cache=str(tmp_path / "c"), **FAST

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tilepipe.errors import InputError
-from tilepipe.image.icc import curves_from_icc, describe_icc
-from tilepipe.image.metadata import srgb_profile
+from tilepipe.image.metadata.blocks import srgb_profile
+from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
 
 ENCODED = np.linspace(0, 1, 257)
 

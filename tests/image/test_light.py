@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tilepipe.errors import InputError
-from tilepipe.image.icc import curves_from_icc
 from tilepipe.image.light import LINEAR, SRGB, Curve, Light, check_monotone, lifted
-from tilepipe.image.metadata import srgb_profile
+from tilepipe.image.metadata.blocks import srgb_profile
+from tilepipe.image.metadata.icc import curves_from_icc
 
 ADOBE_GAMMA = 2.19921875
 """AdobeRGB (1998), 563/256."""

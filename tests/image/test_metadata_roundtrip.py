@@ -20,12 +20,12 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-import tilepipe.image.write
-from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
+import tilepipe.image.writers.tiff
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.metadata import Metadata, from_exif_block, srgb_profile
-from tilepipe.image.read import open_image
-from tilepipe.image.write import TILE, write_tiff
+from tilepipe.image.metadata.blocks import Metadata, from_exif_block, srgb_profile
+from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
+from tilepipe.image.readers import open_image
+from tilepipe.image.writers.tiff import TILE, write_tiff
 
 DATA = os.environ.get("TILEPIPE_DATA")
 EXIFTOOL = shutil.which("exiftool")
@@ -176,7 +176,7 @@ def info_of(path: Path) -> ImageInfo:
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both layouts of the output; BigTIFF is for pictures above 4 GB, so the limit is lowered."""
     if request.param == "BigTIFF":
-        monkeypatch.setattr(tilepipe.image.write, "CLASSIC_LIMIT", 0)
+        monkeypatch.setattr(tilepipe.image.writers.tiff, "CLASSIC_LIMIT", 0)
     return request.param
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tilepipe.errors import InputError, InputNotFoundError, TilepipeError
-from tilepipe.image.read import open_image
+from tilepipe.image.readers import open_image
 
 DATA = os.environ.get("TILEPIPE_DATA")
 

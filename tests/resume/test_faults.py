@@ -23,7 +23,7 @@ from tilepipe.errors import (
     OutputExistsError,
     TilesFailedError,
 )
-from tilepipe.image.write import write_beside
+from tilepipe.image.writers.tiff import write_beside
 from tilepipe.runtime import tasks
 
 
@@ -63,7 +63,7 @@ def test_a_full_disk_under_a_record_is_no_record(place, template, monkeypatch):
 
 def test_a_full_disk_under_the_output_leaves_the_old_one(place, template, monkeypatch):
     place.output.write_bytes(b"precious")
-    monkeypatch.setattr("tilepipe.image.write._write", full_disk)
+    monkeypatch.setattr("tilepipe.image.writers.tiff._write", full_disk)
     with pytest.raises(DoesNotFitError, match="disk of the output"):
         place.run()
     assert place.output.read_bytes() == b"precious"

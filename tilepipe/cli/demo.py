@@ -139,7 +139,7 @@ def _psnr(first: Path, second: Path, displacement: tuple[float, float] = (0.0, 0
     import numpy as np
     import scipy.ndimage
 
-    from tilepipe.image.read import open_image
+    from tilepipe.image.readers import open_image
 
     a, b = open_image(first), open_image(second)
     top = float(np.iinfo(a.info.dtype).max)
@@ -164,7 +164,7 @@ def _before_after(path: Path, *pictures: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from tilepipe.image.read import open_image
+    from tilepipe.image.readers import open_image
 
     crops = []
     for picture in pictures:

@@ -27,9 +27,9 @@ def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
 
 def _facts(file: str) -> dict[str, object]:
     from tilepipe.deconv.locality import WINDOW
-    from tilepipe.image.read import open_image
+    from tilepipe.image.readers import open_image
     from tilepipe.image.sample import read_sample
-    from tilepipe.image.write import read_record
+    from tilepipe.image.writers.tiff import read_record
 
     reader = open_image(file)
     try:

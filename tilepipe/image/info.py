@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError, InputNotFoundError, SettingsError
-from tilepipe.image.icc import curves_from_icc, describe_icc
 from tilepipe.image.light import LINEAR, MASK, SRGB, Curve, Light, gamma
-from tilepipe.image.metadata import Metadata
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
 
 __all__ = ["SUPPORTED_DTYPES", "ImageInfo", "ImageReader", "choose_light", "interpreted"]
 

@@ -182,7 +182,7 @@ class Light:
         """Decode `samples` (any shape, the file's dtype) of one channel to working units, float32."""
         curve = self.curves[channel]
         if np.issubdtype(self.dtype, np.integer):
-            from tilepipe.image.codes import look_up
+            from tilepipe.image.lut import look_up
 
             decoded = np.empty(samples.shape, np.float32)
             look_up(_decoding_table(curve, self.dtype), np.ascontiguousarray(samples).reshape(-1), decoded.reshape(-1))
@@ -247,7 +247,7 @@ def _encoding_tables(curve: Curve, dtype: str) -> tuple[FloatArray, npt.NDArray[
 
 
 def _nearest_codes(curve: Curve, dtype: str, linear: FloatArray) -> npt.NDArray[Any]:
-    from tilepipe.image.codes import search_codes
+    from tilepipe.image.lut import search_codes
 
     thresholds, first = _encoding_tables(curve, dtype)
     flat = np.ascontiguousarray(linear, np.float32).reshape(-1)

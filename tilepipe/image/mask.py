@@ -12,8 +12,8 @@ import tifffile
 
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo, ImageReader
-from tilepipe.image.read import open_image
-from tilepipe.image.write import TILE, write_beside
+from tilepipe.image.readers import open_image
+from tilepipe.image.writers.tiff import TILE, write_beside
 
 __all__ = ["DrawnMask", "mask_bytes", "write_mask"]
 
@@ -69,7 +69,7 @@ def write_mask(
 
     Raises
     ------
-    DoesNotFitError, OutputError, OutputExistsError : see :func:`tilepipe.image.write.write_beside`.
+    DoesNotFitError, OutputError, OutputExistsError : see :func:`tilepipe.image.writers.tiff.write_beside`.
     """
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:

@@ -17,7 +17,7 @@ import scipy.signal
 import tifffile
 
 from tilepipe.image.light import SRGB, Light
-from tilepipe.image.metadata import srgb_profile
+from tilepipe.image.metadata.blocks import srgb_profile
 from tilepipe.psf.model import PSF
 
 __all__ = ["BlurredScene", "Photograph", "Scene", "blur", "degrade", "psnr", "write_jpeg", "write_scene"]

@@ -16,7 +16,7 @@ import tifffile
 from tilepipe.errors import InputError
 from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
 from tilepipe.image.light import MASK
-from tilepipe.image.metadata import Metadata, from_tiff_directory
+from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
 
 __all__ = ["TiffReader"]
 

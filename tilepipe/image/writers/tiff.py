@@ -14,11 +14,11 @@ import numpy.typing as npt
 import tifffile
 
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, TilepipeError
-from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
-from tilepipe.image.icc import gray_srgb_profile
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import MASK, SRGB, Light
-from tilepipe.image.metadata import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
+from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
+from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
+from tilepipe.image.metadata.icc import gray_srgb_profile
 from tilepipe.system.files import is_disk_full, sync
 
 __all__ = ["TILE", "is_unfinished", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilepipe.image.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory, Reader, read_directory
+from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory, Reader, read_directory
 
 __all__ = ["Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
 

@@ -1,4 +1,4 @@
-"""Any supported picture as rows of pixels, a band at a time.
+"""Readers of pictures: any supported format as rows of pixels, a band at a time; one module per format.
 
 TIFF is read strip by strip or tile by tile with positioned reads; JPEG and PNG can only be decoded whole,
 which ``ImageInfo.decoded_bytes`` states, so that the plan counts it.
@@ -31,11 +31,11 @@ def open_image(path: str | Path) -> ImageReader:
     except OSError as error:
         raise InputNotFoundError(f"{path} cannot be read: {error.strerror}") from error
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        from tilepipe.image.tiff import TiffReader
+        from tilepipe.image.readers.tiff import TiffReader
 
         return TiffReader(path)
     if start[:3] == b"\xff\xd8\xff" or start[:8] == b"\x89PNG\r\n\x1a\n":
-        from tilepipe.image.whole import WholeReader
+        from tilepipe.image.readers.jpeg_png import WholeReader
 
         return WholeReader(path)
     raise InputError(f"{path} is not an image that tilepipe reads (TIFF, JPEG or PNG, by content)")

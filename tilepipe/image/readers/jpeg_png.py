@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
-from tilepipe.image.metadata import Metadata, from_exif_block
+from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 
 __all__ = ["WholeReader"]
 

@@ -1,0 +1,1 @@
+"""EXIF, ICC profiles, XMP and resolution, from one file to the other."""

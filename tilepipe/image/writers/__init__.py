@@ -1,0 +1,1 @@
+"""One file per format: what writes a picture."""
