@@ -27,8 +27,8 @@ import numpy as np
 import scipy.signal
 
 from benchmarks.shift import CROP, best_shift
-from tilepipe.blind import CONFIDENT
 from tilepipe.deconv.noise import estimate_noise
+from tilepipe.planning.find_psf import CONFIDENT
 from tilepipe.psf.blind.narrow import Estimate, estimate_kernel
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.model import PSF

@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 from tilepipe.events import Note, Receipt
-from tilepipe.planning import make_plan
+from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.psf.shapes import motion
 from tilepipe.testing import BlurredScene, Scene, write_scene
 

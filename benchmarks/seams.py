@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.pictures import blurred_picture, sharp_picture
-from tilepipe.arrays import restore_planes
-from tilepipe.deconv.locality import WINDOW
+from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.linearise import fill, known, whites
-from tilepipe.image.sample import Sample, read_sample
-from tilepipe.penalties import Wishes
+from tilepipe.planning.sample import Sample, read_sample
+from tilepipe.planning.schedules import Wishes
+from tilepipe.planning.seam_error import WINDOW
+from tilepipe.planning.tuning import tune
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import psnr, restore_whole
 from tilepipe.tiling.grid import Grid
-from tilepipe.tuning import tune
 
 NEAR = 8
 LIGHT = Light((SRGB,) * 3, "uint16")

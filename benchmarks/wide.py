@@ -30,8 +30,8 @@ import scipy.signal
 from PIL import Image
 
 from benchmarks import photographs
-from tilepipe.blind import CONFIDENT, find_psf
-from tilepipe.look import look_at_array
+from tilepipe.planning.find_psf import CONFIDENT, find_psf
+from tilepipe.planning.inspection import look_at_array
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.testing.shakes import shake
 

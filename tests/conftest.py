@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from hypothesis import settings
 
+from tilepipe.execution import tasks
 from tilepipe.psf.shapes import gaussian, motion
-from tilepipe.runtime import tasks
 from tilepipe.testing import BlurredScene, Scene, write_scene
 
 settings.register_profile("compiled", deadline=None)  # the first example of a kernel compiles it

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilepipe import errors
-    from tilepipe.arrays import deconvolve
-    from tilepipe.blind import estimate_psf
-    from tilepipe.planning import Plan
-    from tilepipe.planning import make_plan as plan
+    from tilepipe.arrays.deconvolve import deconvolve
+    from tilepipe.execution.runnable import RunnablePlan as Plan
+    from tilepipe.execution.runnable import plan
+    from tilepipe.planning.find_psf import estimate_psf
     from tilepipe.psf.model import PSF
 
 __version__ = "0.1.0"
@@ -23,11 +23,11 @@ __all__ = ["PSF", "Plan", "__version__", "deconvolve", "errors", "estimate_psf",
 
 _HOMES = {
     "PSF": ("tilepipe.psf.model", "PSF"),
-    "Plan": ("tilepipe.planning", "Plan"),
-    "deconvolve": ("tilepipe.arrays", "deconvolve"),
+    "Plan": ("tilepipe.execution.runnable", "RunnablePlan"),
+    "deconvolve": ("tilepipe.arrays.deconvolve", "deconvolve"),
     "errors": ("tilepipe.errors", None),
-    "estimate_psf": ("tilepipe.blind", "estimate_psf"),
-    "plan": ("tilepipe.planning", "make_plan"),
+    "estimate_psf": ("tilepipe.planning.find_psf", "estimate_psf"),
+    "plan": ("tilepipe.execution.runnable", "plan"),
 }
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from tilepipe.errors import SettingsError
 from tilepipe.events import Receipt
-from tilepipe.planning import make_plan
-from tilepipe.runtime.graph import bands, find_todo
-from tilepipe.runtime.job import job_in
+from tilepipe.execution.graph import bands, find_todo
+from tilepipe.execution.job import job_in
+from tilepipe.execution.runnable import plan as make_plan
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, at shutdown

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.light import LINEAR, SRGB, Curve, Light
-from tilepipe.planning import make_plan
 from tilepipe.psf.shapes import delta, gaussian
 
 

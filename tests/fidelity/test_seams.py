@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.seams import measure
-from tilepipe.arrays import deconvolve, restore_planes
-from tilepipe.deconv.locality import SEAM_LIMIT
+from tilepipe.arrays.deconvolve import deconvolve
+from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.deconv.noise import Noise
-from tilepipe.penalties import LADDERS, rung_at
-from tilepipe.planning import make_plan
+from tilepipe.execution.runnable import plan as make_plan
+from tilepipe.planning.schedules import LADDERS, rung_at
+from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr, restore_whole
 from tilepipe.tiling.grid import Grid

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from tilepipe.arrays import deconvolve
-from tilepipe.blind import estimate_psf
+from tilepipe.arrays.deconvolve import deconvolve
 from tilepipe.errors import PsfError
+from tilepipe.planning.find_psf import estimate_psf
 from tilepipe.psf.blind.channels import kernels_by_channel
 from tilepipe.psf.kernel_ops import centroid, spread
 from tilepipe.psf.model import PSF

@@ -6,7 +6,7 @@ import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilepipe.blind import CONFIDENT
+from tilepipe.planning.find_psf import CONFIDENT
 from tilepipe.psf.blind.confidence import confidence, relief
 
 GOOD = {"agreement": 0.98, "relief": 60.0, "gain": 1.2, "misfit": 0.9, "border": 0.0}

@@ -7,9 +7,9 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from tilepipe.blind import estimate_psf
 from tilepipe.image.light import SRGB, Light
-from tilepipe.look import look_at_array
+from tilepipe.planning.find_psf import estimate_psf
+from tilepipe.planning.inspection import look_at_array
 from tilepipe.psf.blind.edge_width import measure_edges
 from tilepipe.psf.blind.ripples import HIGHEST, Ripples
 from tilepipe.psf.blind.slight import measure_slight_blur, slight_psf

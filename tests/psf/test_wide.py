@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tilepipe.blind import CONFIDENT, estimate_psf
+from tilepipe.planning.find_psf import CONFIDENT, estimate_psf
 from tilepipe.psf.blind.confidence import strong_confidence
 from tilepipe.psf.blind.narrow import at_ordinary_contrast, likeness
 from tilepipe.psf.blind.ripples import HIGHEST, Ripples

@@ -23,8 +23,8 @@ from tilepipe.errors import (
     OutputExistsError,
     TilesFailedError,
 )
+from tilepipe.execution import tasks
 from tilepipe.image.writers.tiff import write_beside
-from tilepipe.runtime import tasks
 
 
 def full_disk(*_, **__):

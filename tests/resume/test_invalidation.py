@@ -10,10 +10,10 @@ from workplace import TILES, at, reference
 
 from tilepipe.cache import lifecycle
 from tilepipe.cache.lifecycle import hash_bytes
-from tilepipe.decisions import remember
 from tilepipe.errors import InputError, InterruptedRunError
+from tilepipe.execution import tasks
+from tilepipe.planning.memo import remember
 from tilepipe.psf.shapes import gaussian
-from tilepipe.runtime import tasks
 from tilepipe.settings import Settings
 
 REUSE, RECOMPUTE = "reuse", "recompute"
@@ -94,7 +94,7 @@ def test_times_and_places_invalidate_nothing(finished, template, change):
 
 
 def test_another_version_of_the_arithmetic_invalidates_everything_and_is_named(finished, monkeypatch):
-    for module in ("tilepipe.planning", "tilepipe.decisions"):
+    for module in ("tilepipe.planning.plan", "tilepipe.planning.memo"):
         monkeypatch.setattr(f"{module}.ALGORITHM_VERSION", 99)
     happened = finished.run()
     assert len(happened.computed) == TILES
@@ -114,8 +114,8 @@ def test_bytes_that_changed_behind_an_untouched_stamp_are_noticed(finished, monk
     """As on a file system that keeps no times: only reading tells; quick verification trusts the stamp."""
     same = lifecycle.stamp_of(finished.picture)
     monkeypatch.setattr("tilepipe.cache.lifecycle.stamp_of", lambda path: same)
-    monkeypatch.setattr("tilepipe.choices.stamp_of", lambda path: same)
-    monkeypatch.setattr("tilepipe.ingest.stamp_of", lambda path: same)
+    monkeypatch.setattr("tilepipe.planning.analysis.stamp_of", lambda path: same)
+    monkeypatch.setattr("tilepipe.execution.ingest.stamp_of", lambda path: same)
     finished.edit(lambda pixels: pixels[:40, :40].fill(0))
     with pytest.raises(InputError, match="other bytes than before"):
         finished.run()

@@ -10,7 +10,7 @@ from tilepipe.cache.lifecycle import collect, runs_in, size_of
 from tilepipe.cache.lock import locked
 from tilepipe.cli.main import main
 from tilepipe.errors import InterruptedRunError
-from tilepipe.runtime import tasks
+from tilepipe.execution import tasks
 
 
 @pytest.fixture

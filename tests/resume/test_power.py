@@ -9,7 +9,7 @@ import pytest
 from workplace import TILES, Workplace, at, reference
 
 from tilepipe.cache.lifecycle import runs_in
-from tilepipe.runtime.job import Job
+from tilepipe.execution.job import Job
 
 
 class Disk:

@@ -13,7 +13,7 @@ import pytest
 
 from tilepipe.cache.lifecycle import runs_in
 from tilepipe.events import Note
-from tilepipe.planning import make_plan
+from tilepipe.execution.runnable import plan as make_plan
 
 QUICK = {"quality": "fast"}
 

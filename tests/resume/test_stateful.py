@@ -21,7 +21,7 @@ from workplace import PRIORITIES, TILES, Happened, Workplace, adopted, begun, re
 from tilepipe.cache.lifecycle import collect, runs_in
 from tilepipe.errors import DoesNotFitError, InterruptedRunError
 from tilepipe.events import Receipt
-from tilepipe.runtime import tasks
+from tilepipe.execution import tasks
 
 SETTING = st.sampled_from(PRIORITIES)
 DEAD = 2**22 + 1

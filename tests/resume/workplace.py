@@ -8,7 +8,7 @@ import tifffile
 
 from tilepipe.cache.lifecycle import hash_bytes, runs_in
 from tilepipe.events import Note, Receipt
-from tilepipe.planning import make_plan
+from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.psf.shapes import gaussian
 
 PSF = gaussian(1.0)

@@ -35,8 +35,8 @@ def ls(cache: str | None, as_json: bool) -> None:
 
     from tilepipe.cache.lifecycle import runs_in, size_of
     from tilepipe.cache.lock import holder_of
+    from tilepipe.execution.status import survey
     from tilepipe.report.summary import duration
-    from tilepipe.runtime.survey import survey
     from tilepipe.units import human_bytes
 
     root = _root(cache)
@@ -82,7 +82,7 @@ def verify(cache: str | None, fix: bool) -> None:
     from tilepipe.cache.lifecycle import runs_in
     from tilepipe.cache.lock import locked
     from tilepipe.errors import CacheError
-    from tilepipe.runtime.job import Job
+    from tilepipe.execution.job import Job
 
     root = _root(cache)
     checked, damaged = 0, 0

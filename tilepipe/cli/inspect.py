@@ -26,10 +26,10 @@ def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
 
 
 def _facts(file: str) -> dict[str, object]:
-    from tilepipe.deconv.locality import WINDOW
     from tilepipe.image.readers import open_image
-    from tilepipe.image.sample import read_sample
     from tilepipe.image.writers.tiff import read_record
+    from tilepipe.planning.sample import read_sample
+    from tilepipe.planning.seam_error import WINDOW
 
     reader = open_image(file)
     try:

@@ -24,7 +24,7 @@ def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> i
     """
     import json
 
-    from tilepipe.planning import make_plan
+    from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.report.summary import plan_lines
 
     plan = make_plan(image, output, config=values["config"], sets=values["sets"], **settings_from(values))

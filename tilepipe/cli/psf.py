@@ -53,8 +53,8 @@ def estimate(
     """Find the blur of IMAGE and write it to OUT; how sure it is, is said and kept in the file."""
     import json
 
-    from tilepipe.blind import estimate_psf
     from tilepipe.errors import OutputExistsError
+    from tilepipe.planning.find_psf import estimate_psf
     from tilepipe.report.psf_picture import write_psf_picture
     from tilepipe.system.memory import cores
 
@@ -81,7 +81,7 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
     """Say how well the blur in PSF explains IMAGE, so that a PSF found once may be used again."""
     import json
 
-    from tilepipe.blind import check_psf
+    from tilepipe.planning.find_psf import check_psf
     from tilepipe.psf.model import PSF
     from tilepipe.system.memory import cores
 

@@ -44,7 +44,8 @@ def run_verb(image: str, output: str, **values: Any) -> int:
 def execute(image: str, output: str, values: dict[str, Any]) -> Any:
     """Plan and run with a verb's flags; progress goes to stderr.  Return the report."""
     from tilepipe.errors import InterruptedRunError
-    from tilepipe.planning import check_output, make_plan
+    from tilepipe.execution.runnable import plan as make_plan
+    from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
 
@@ -82,7 +83,7 @@ def _stop_on_signals() -> Callable[[], int]:
 
     Returns a function that tells which signal came.
     """
-    from tilepipe.runtime import tasks
+    from tilepipe.execution import tasks
 
     caught: list[int] = []
     tasks.stop.clear()

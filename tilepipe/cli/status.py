@@ -19,7 +19,7 @@ def status_verb(cache: str, as_json: bool, verify: str) -> None:
 
     from tilepipe.cache.lifecycle import runs_in
     from tilepipe.errors import CacheError
-    from tilepipe.runtime.survey import survey
+    from tilepipe.execution.status import survey
 
     runs = [(run, survey(run.folder, full=verify == "full")) for run in runs_in(Path(cache))]
     if not runs:

@@ -20,7 +20,7 @@ step with penalties r1, r2 and scaled duals d, e::
 out of a picture it is what makes the frame local: the sources are tapered to zero at the frame's edge,
 so the wrap of the Fourier transform has nothing to carry round, and what lies outside is missing rather
 than wrong.  The error that a cut leaves behind decays with the distance from it; how fast is measured
-by :mod:`tilepipe.deconv.locality`.
+by :mod:`tilepipe.planning.seam_error`.
 
 **Noise that grows with the light** (shot noise) makes M = 1 / (base + slope Kx), the inverse of each pixel's variance.
 

@@ -3,7 +3,7 @@
 All write where they are told to: pages that come and go with temporary arrays took a fifth of a restoration's time.
 numpy transforms rows into given memory, scipy is the faster along columns, and works in place.  ducc0 takes two
 thirds of their time; it is under the GPL, hence an extra.  They differ in the last bits, so what was used is in the
-recipe (:func:`tilepipe.decisions.libraries`).
+recipe (:func:`tilepipe.planning.memo.libraries`).
 
 Orthonormal, because numpy computes an unscaled forward transform in double precision.
 """

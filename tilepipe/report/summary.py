@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from tilepipe.deconv.locality import SEAM_LIMIT
-from tilepipe.pipeline import RunReport
-from tilepipe.planning import Plan
+from tilepipe.execution.pipeline import RunReport
+from tilepipe.planning.plan import Plan
+from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.units import human_bytes
 
 __all__ = ["duration", "plan_lines", "report_lines"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from tilepipe.arrays import restore_planes
+from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.deconv.frames import Spectrum
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.image.linearise import fill

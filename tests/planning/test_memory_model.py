@@ -1,0 +1,68 @@
+"""Memory decides how many tiles are in flight, and nothing else."""
+
+import pytest
+
+from tilepipe.errors import DoesNotFitError
+from tilepipe.planning.memory_model import StageModel, check_memory, plan_memory
+from tilepipe.tiling.grid import Grid
+from tilepipe.units import human_bytes
+
+MODEL = StageModel(
+    process=200_000_000,
+    decoded=0,
+    pixel=6,
+    channels=3,
+    stored=3,
+    extra=0,
+    mask=0,
+    planning=210_000_000,
+    planes=21,
+    kernels=1,
+    band=256,
+    chunk=512 * 512,
+)
+GRID = Grid(4000, 6000, 768, 128)
+
+
+def test_more_memory_gives_more_jobs_up_to_what_was_asked():
+    jobs = [plan_memory(MODEL, GRID, allowed * 10**6, 8).jobs for allowed in (400, 600, 800, 5000)]
+    assert jobs == sorted(jobs)
+    assert jobs[0] < jobs[-1] == 8
+
+
+def test_a_plan_that_fits_is_projected_below_its_budget():
+    for allowed in (400, 512, 800, 2000):
+        plan = plan_memory(MODEL, GRID, allowed * 10**6, 8)
+        assert plan.projected <= plan.allowed
+        check_memory(plan, MODEL, GRID)
+
+
+def test_what_does_not_fit_names_ways_out_that_do():
+    plan = plan_memory(MODEL, GRID, 360_000_000, 2)
+    assert plan.jobs == 1
+    with pytest.raises(DoesNotFitError, match="--memory") as error:
+        check_memory(plan, MODEL, GRID)
+    text = str(error.value)
+    tile = int(text.split("--tile ")[1].split()[0])
+    smaller = Grid(4000, 6000, tile, 128)
+    check_memory(plan_memory(MODEL, smaller, 360_000_000, 2), MODEL, smaller)
+    memory = int(text.split("--memory ")[1].split("MB")[0]) * 10**6
+    check_memory(plan_memory(MODEL, GRID, memory, 1), MODEL, GRID)
+
+
+def test_without_a_fitting_tile_only_memory_is_offered():
+    plan = plan_memory(MODEL, GRID, 100_000_000, 2)
+    with pytest.raises(DoesNotFitError) as error:
+        check_memory(plan, MODEL, GRID)
+    assert "--tile" not in str(error.value)
+
+
+def test_no_more_jobs_than_tiles():
+    assert plan_memory(MODEL, Grid(500, 500, 768, 32), 10**11, 16).jobs == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512_000_000, "512 MB"), (1_900_000_000, "1.9 GB"), (20_000, "20.0 kB"), (12, "12 B")]
+)
+def test_sizes_for_people(size, text):
+    assert human_bytes(size) == text

@@ -1,0 +1,1 @@
+"""`tilepipe.deconvolve`, for numpy and for dask arrays."""

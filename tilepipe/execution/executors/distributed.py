@@ -1,0 +1,89 @@
+"""A dask cluster: the same graphs, the same tasks, other processes or machines.
+
+The workers read and write the cache, so its folder must be at the same path for all of them; and they must
+compute the same bytes, so their versions and processors are compared before the first task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import SettingsError
+from tilepipe.events import Receipt
+from tilepipe.execution.job import Job
+from tilepipe.execution.tasks import stop
+
+__all__ = ["Cluster", "worker_facts"]
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for the scheduler, and for a first worker."""
+
+
+class Cluster:
+    """Run graphs on the workers of the scheduler at `address` (``tcp://host:port`` or ``file:path``)."""
+
+    def __init__(self, address: str) -> None:
+        from distributed import Client
+
+        options = {"scheduler_file": address[5:]} if address.startswith("file:") else {"address": address}
+        try:
+            self._client = Client(timeout=CONNECT_TIMEOUT, set_as_default=False, **options)
+            self._client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise SettingsError(f"--scheduler {address}: no scheduler with workers answers there ({error})") from error
+
+    def check(self, job: Job) -> None:
+        """Compare every worker with this process; SettingsError names the first difference."""
+        mine = worker_facts(str(job.folder))
+        for worker, theirs in self._client.run(worker_facts, str(job.folder)).items():
+            for name, value in mine.items():
+                if theirs[name] != value:
+                    raise SettingsError(
+                        f"worker {worker} has {name} {theirs[name]}, this process {value}: "
+                        "the same bytes need the same (cache: the same folder at the same path)"
+                    )
+
+    def run(self, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
+        """Run the band `tasks`; `on_receipt` is called in this thread as each one ends."""
+        from distributed import as_completed
+
+        futures = self._client.compute(tasks, optimize_graph=False)
+        cancelled = False
+        for future in as_completed(futures, loop=self._client.loop):
+            if future.status == "finished":
+                on_receipt(future.result())
+            elif not future.cancelled():
+                stage, row, column = str(future.key).split("-")
+                on_receipt(Receipt(stage, f"{row}-{column}", "failed", error=str(future.exception())))  # type: ignore[arg-type]
+            if stop.is_set() and not cancelled:
+                self._client.cancel([f for f in futures if not f.done()])
+                cancelled = True
+
+    def close(self, job: Job) -> None:
+        """Let go of the scheduler; workers and scheduler go on."""
+        self._client.close()
+
+
+def worker_facts(folder: str) -> dict[str, str]:
+    """Return what must be equal on every machine for equal bytes."""
+    import llvmlite.binding
+    import numba
+    import numpy
+    import scipy
+    import zarr
+
+    from tilepipe.deconv.parameters import ALGORITHM_VERSION
+    from tilepipe.deconv.transforms import LIBRARY
+
+    return {
+        "algorithm": str(ALGORITHM_VERSION),
+        "transforms": LIBRARY,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "zarr": zarr.__version__,
+        "processor": llvmlite.binding.get_host_cpu_name(),
+        "cache": str((Path(folder) / "recipe.json").is_file()),
+    }

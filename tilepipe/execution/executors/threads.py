@@ -1,0 +1,38 @@
+"""Threads of this process: the default place to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dask
+from dask.callbacks import Callback
+
+from tilepipe.events import Receipt
+from tilepipe.execution.job import Job
+
+__all__ = ["Threads"]
+
+
+class Threads:
+    """Run graphs on `jobs` threads."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def check(self, job: Job) -> None:
+        """Nothing to check: the work is done by this very process."""
+
+    def run(self, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
+        """Run the band `tasks`; `on_receipt` is called in this thread as each one ends."""
+
+        def report(key: Any, result: Any, *_: Any) -> None:
+            if isinstance(result, Receipt):
+                on_receipt(result)
+
+        with Callback(posttask=report):
+            dask.compute(*tasks, scheduler="threads", num_workers=self.jobs, optimize_graph=False)
+
+    def close(self, job: Job) -> None:
+        """Free what tiles needed, before the export."""
+        job.release_workspaces()

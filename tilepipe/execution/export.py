@@ -1,0 +1,160 @@
+"""The result into a file: masks applied, encoded, a band of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.deconv.refocus import composite
+from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
+from tilepipe.execution.job import Job
+from tilepipe.image.light import Light
+from tilepipe.image.linearise import CLIPPED, hidden, start_and_known
+from tilepipe.image.mask import DrawnMask, write_mask
+from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
+from tilepipe.planning.plan import Plan
+from tilepipe.system.prefetch import ahead
+
+__all__ = ["export"]
+
+FloatArray = npt.NDArray[np.float32]
+
+Piece = tuple[int, int, FloatArray | None]
+"""Rows y0, y1 and the mask drawn for them."""
+
+
+def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
+    """Stream the result into the output, and the mask into its file when one is asked for.
+
+    `check` raises when the run has to stop; it is asked before every band.  Files that stand there are replaced
+    only with `overwrite`.
+    """
+    info, drawn = plan.info, plan.settings.mask
+    on_event(StageStart("export", -(-info.height // TILE)))
+    if info.metadata.dropped:
+        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is left out"))
+    with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
+
+        def pieces() -> Iterator[Piece]:
+            for y0 in range(0, info.height, TILE):
+                check()
+                y1 = min(y0 + TILE, info.height)
+                yield y0, y1, None if mask is None else mask.rows(y0, y1)
+
+        def bands() -> Iterator[npt.NDArray[Any]]:
+            for index, band in enumerate(ahead(lambda piece: _band(plan, job, *piece), pieces(), plan.memory.threads)):
+                on_event(Receipt("export", str(index), "done"))
+                yield band
+
+        assert plan.output is not None
+        hiding = _mask_bands(plan, job) if info.has_mask else None
+        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, hiding, overwrite=overwrite)
+        if plan.settings.save_mask:
+            everywhere = np.ones((TILE, info.width), np.float32)
+
+            def shares(y0: int, y1: int) -> FloatArray:
+                found = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
+                share = _mask(None if mask is None else mask.rows(y0, y1), found)
+                return everywhere[: y1 - y0] if share is None else share
+
+            write_mask(Path(plan.settings.save_mask), info.height, info.width, shares, overwrite=overwrite)
+    on_event(StageEnd("export"))
+
+
+def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of the input's mask page, bool (rows, width, 1)."""
+    for y0 in range(0, plan.info.height, TILE):
+        rows = slice(y0, min(y0 + TILE, plan.info.height))
+        yield job.source.read(slice(plan.info.channels - 1, None), rows, slice(None))[0, :, :, None] != 0
+
+
+def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
+    """Return how much of the restored picture to take in some rows; None for all of it.
+
+    `drawn` is the mask drawn for them; `found` are the result's planes beyond the colours: the mask of a selective
+    restoration, or none.
+    """
+    if drawn is None and not len(found):
+        return None
+    mask = np.ones(found.shape[1:], np.float32)
+    for plane in found:
+        mask *= plane
+    if drawn is not None:
+        mask *= drawn
+    return mask
+
+
+def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> npt.NDArray[Any]:
+    """Return rows y0..y1 of the output.
+
+    The input's own samples are where nothing was to be restored (the mask is 0, the PSF is a point) and where there is
+    no light (nodata, transparent, NaN).
+    """
+    info, light = plan.info, replace(output_light(plan.info, plan.dtype), unit=job.light.unit)
+    result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
+    mask = _mask(drawn, result[info.colours :])
+    out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
+    as_it_was = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
+    special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
+    whole = mask is not None or info.extras or as_it_was or special
+    source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None
+    starts = None if mask is None or source is None else start_and_known(source, job.light)
+    outside = None if source is None else hidden(source, job.light)
+    for channel in range(info.colours):
+        plane = result[channel]
+        if starts is not None and mask is not None:
+            plane = composite(plane, next(starts)[0], mask)
+        out[:, :, channel] = _encoded(light, channel, plane, source, plan.dtype)
+        if source is None:
+            continue
+        samples = source[channel]
+        kept = np.full(samples.shape, as_it_was)
+        if outside is not None:
+            kept |= outside
+        if info.is_float:
+            kept |= ~np.isfinite(samples)
+        if mask is not None and samples.dtype == out.dtype:
+            kept |= mask == 0
+        level = np.float32(CLIPPED * job.light.clipping(channel))
+        if info.is_float and samples.dtype == out.dtype and np.isfinite(level):
+            clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
+            np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
+        if kept.any():
+            np.copyto(out[:, :, channel], _rescaled(samples, plan.dtype), where=kept)
+    if source is not None:
+        for channel in range(info.colours, info.channels):
+            out[:, :, channel] = _rescaled(source[channel], plan.dtype)
+    return out
+
+
+def _encoded(
+    light: Light, channel: int, plane: FloatArray, source: npt.NDArray[Any] | None, dtype: str
+) -> npt.NDArray[Any]:
+    """Encode a colour, multiplied by the alpha of `source` (channels, h, w) where the file has it so."""
+    if not light.is_premultiplied or light.alpha is None or source is None:
+        return light.encoded(channel, plane, dtype)
+    alpha = _rescaled(source[light.alpha], "float32")
+    colour = light.encoded(channel, plane, "float32") * alpha
+    if np.dtype(dtype).kind == "f":
+        return np.asarray(colour, dtype)
+    top = np.iinfo(dtype).max
+    codes: npt.NDArray[Any] = np.clip(np.rint(colour * np.float32(top)), 0, _rescaled(source[light.alpha], dtype))
+    return codes.astype(dtype)
+
+
+def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    """Convert an extra channel (alpha) between sample types: full scale stays full scale."""
+    if samples.dtype == np.dtype(dtype):
+        return samples
+    full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
+    share = samples.astype(np.float64) / full
+    if np.dtype(dtype).kind == "f":
+        return share.astype(dtype)
+    top = np.iinfo(dtype).max
+    return np.clip(np.rint(np.nan_to_num(share) * top), 0, top).astype(dtype)

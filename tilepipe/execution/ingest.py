@@ -1,0 +1,77 @@
+"""The picture into the cache: decoded once, a band of rows at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.cache.lifecycle import stamp_of
+from tilepipe.cache.store import CHUNK, CheckedArray, Index, piece_name
+from tilepipe.errors import InputError
+from tilepipe.events import Listener, Receipt, StageEnd, StageStart
+from tilepipe.execution.job import Job
+from tilepipe.image.readers import open_image
+from tilepipe.planning.plan import Plan
+from tilepipe.system.memory import peak_memory
+from tilepipe.system.prefetch import ahead
+
+__all__ = ["ingest", "refuse_if_touched"]
+
+Band = tuple[Index, float, npt.NDArray[Any]]
+"""Which rows, when their reading began, and their samples (rows, width, channels)."""
+
+
+def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) -> int:
+    """Decode what is not yet in the source array; return how many samples are not finite.
+
+    `check` raises when the run has to stop; it is asked before every band.
+
+    Raises
+    ------
+    InputError : the picture is damaged, or was touched since it was planned: no band of another picture is recorded.
+    """
+    info, source = plan.info, job.source
+    full = plan.settings.verify == "full"
+    states = {index: source.state(index, full=full) for index in source.indices()}
+    todo = [index for index, state in states.items() if state != "done"]
+    repaired = sum(state == "damaged" for state in states.values())
+    pixels = info.height * info.width / 1e6
+    on_event(StageStart("ingest", len(states), len(states) - len(todo), repaired, megapixels=pixels))
+    if todo:
+        with closing(open_image(info.path)) as reader:
+
+            def bands() -> Iterator[Band]:
+                for index in todo:
+                    check()
+                    began, top = time.perf_counter(), index[0] * CHUNK[0]
+                    yield index, began, reader.rows(top, min(top + CHUNK[0], info.height))
+
+            for index, seconds in ahead(lambda band: _store(plan, source, *band), bands(), plan.memory.threads):
+                on_event(Receipt("ingest", piece_name(index), "done", seconds))
+    on_event(StageEnd("ingest"))
+    return sum(int(record.facts.get("not_finite", 0)) for record in source.ledger.records().values())
+
+
+def refuse_if_touched(plan: Plan) -> None:
+    """Raise InputError when the picture's file is another one than was planned."""
+    try:
+        same = stamp_of(plan.info.path) == plan.chosen.stamp
+    except OSError:
+        same = False
+    if not same:
+        raise InputError(f"{plan.info.path} changed or went away since it was planned; run the same command again")
+
+
+def _store(plan: Plan, source: CheckedArray, index: Index, began: float, rows: npt.NDArray[Any]) -> tuple[Index, float]:
+    """Write and record a band of rows, read since `began`; return its index and the seconds that it took."""
+    top, info = index[0] * CHUNK[0], plan.info
+    source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
+    facts = {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())} if info.is_float else {}
+    refuse_if_touched(plan)
+    source.record(index, began, peak_memory(), facts=facts)
+    return index, time.perf_counter() - began

@@ -1,0 +1,148 @@
+"""Tiles and blended chunks: what is left of them, through the graph; failures tried again, then told."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tilepipe.errors import TilesFailedError
+from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
+from tilepipe.execution import tasks
+from tilepipe.execution.executors.threads import Threads
+from tilepipe.execution.graph import Todo, bands, find_todo
+from tilepipe.execution.job import Job
+from tilepipe.planning.plan import Plan
+
+__all__ = ["restore_and_blend"]
+
+
+class Runtime(Protocol):
+    """Where graphs run."""
+
+    def check(self, job: Job) -> None: ...
+
+    def run(self, tasks: list[Any], on_receipt: Any) -> None: ...
+
+    def close(self, job: Job) -> None: ...
+
+
+@dataclass
+class Tally:
+    """What the receipts of a run add up to.
+
+    Parameters
+    ----------
+    most : failures after which the run stops; None: it goes on whatever fails.
+    """
+
+    on_event: Listener
+    most: int | None
+    done: dict[str, int] = field(default_factory=lambda: {"restore": 0, "blend": 0})
+    taken_over: int = 0
+    failed: list[Receipt] = field(default_factory=list)
+    workers: set[str] = field(default_factory=set)
+
+    def __call__(self, receipt: Receipt) -> None:
+        """Take in one receipt; when going on is useless, let no further task begin."""
+        if receipt.status == "done":
+            self.done[receipt.stage] += 1
+            self.taken_over += receipt.taken_over
+            self.workers.add(f"{receipt.host}:{receipt.pid}")
+        elif receipt.status == "failed":
+            self.failed.append(receipt)
+        self.on_event(receipt)
+        if self.is_hopeless:
+            tasks.stop.set()
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the next task would fail as well, or too many have."""
+        return any(receipt.disk_full for receipt in self.failed) or (
+            self.most is not None and len(self.failed) > self.most
+        )
+
+
+def restore_and_blend(
+    plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]
+) -> tuple[dict[str, int], list[str]]:
+    """Run the graph band by band; return tile counts and the processes that did the work.
+
+    `check` raises when the run has to stop; it is asked before every band.
+
+    Raises
+    ------
+    TilesFailedError : tiles failed twice (the second time one at a time), or more than ``max_failures``.
+    OSError : the disk under the cache is full.
+    """
+    todo = find_todo(job, full=plan.settings.verify == "full")
+    _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
+    runtime = _runtime(plan)
+    tally = Tally(on_event, plan.settings.max_failures)
+    try:
+        if todo.tiles or todo.chunks:
+            runtime.check(job)
+        _run(job, todo, runtime, tally, check)
+        if tally.failed:
+            on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_told(tally.failed[0])}"))
+            tally.failed.clear()
+            job.release_workspaces()  # it may have been memory that was missing
+            _run(job, find_todo(job, full=False), Threads(1) if isinstance(runtime, Threads) else runtime, tally, check)
+    finally:
+        runtime.close(job)
+    on_event(StageEnd("restore"))
+    on_event(StageEnd("blend"))
+    check()
+    if tally.failed:
+        raise TilesFailedError(_failure_text(tally.failed, todo, job))
+    computed = tally.done["restore"] - tally.taken_over
+    counts = {
+        "total": todo.tiles_total,
+        "computed": computed,
+        "reused": todo.tiles_total - computed,
+        "repaired": todo.tiles_repaired,
+        "failed": 0,
+    }
+    return counts, sorted(tally.workers)
+
+
+def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[], None]) -> None:
+    for band in bands(job, todo):
+        check()
+        runtime.run(band, tally)
+        if tally.is_hopeless:
+            tasks.stop.clear()  # it was set by the tally
+            check()  # whether the cache is there at all
+            full = next((receipt for receipt in tally.failed if receipt.disk_full), None)
+            if full is not None:
+                raise OSError(errno.ENOSPC, full.error)
+            raise TilesFailedError(_failure_text(tally.failed, todo, job))
+
+
+def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
+    reused = todo.tiles_total - len(todo.tiles)
+    if reused or todo.tiles_repaired:
+        damaged = f", {todo.tiles_repaired} damaged (made anew)" if todo.tiles_repaired else ""
+        on_event(Note(f"resume   {reused} of {todo.tiles_total} tiles done{damaged}, {len(todo.tiles)} left"))
+    on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_repaired, megapixels))
+    on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_repaired))
+
+
+def _told(receipt: Receipt) -> str:
+    return f"{receipt.stage} {receipt.index}: {receipt.error}"
+
+
+def _failure_text(failed: list[Receipt], todo: Todo, job: Job) -> str:
+    return (
+        f"{len(failed)} of {len(todo.tiles) + len(todo.chunks)} tasks failed, the first {_told(failed[0])}; "
+        f"the others are kept in {job.folder}: run the same command to try again"
+    )
+
+
+def _runtime(plan: Plan) -> Runtime:
+    if plan.settings.scheduler == "threads":
+        return Threads(plan.memory.jobs)
+    from tilepipe.execution.executors.distributed import Cluster
+
+    return Cluster(plan.settings.scheduler)

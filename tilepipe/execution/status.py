@@ -1,0 +1,54 @@
+"""How far a run is, told by its ledgers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilepipe.execution.graph import find_todo
+from tilepipe.execution.job import Job
+
+__all__ = ["Survey", "survey"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts of one run: (done, total) of each stage; `damaged` pieces are not among the done."""
+
+    source: tuple[int, int]
+    tiles: tuple[int, int]
+    result: tuple[int, int]
+    damaged: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether only the output is left to be written."""
+        return self.source[0] == self.source[1] and self.result[0] == self.result[1]
+
+    @property
+    def verdict(self) -> str:
+        """What to do next, for people."""
+        if self.complete:
+            return "complete: the same command only writes the output"
+        tiles, chunks = self.tiles[1] - self.tiles[0], self.result[1] - self.result[0]
+        return f"{tiles} tiles and {chunks} chunks left: run the same command to go on"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        stages = {"source": self.source, "tiles": self.tiles, "result": self.result}
+        counts: dict[str, Any] = {name: {"done": done, "total": total} for name, (done, total) in stages.items()}
+        return counts | {"damaged": self.damaged, "complete": self.complete, "verdict": self.verdict}
+
+
+def survey(folder: Path, *, full: bool) -> Survey:
+    """Ask the ledgers of the run in `folder`; `full` hashes every piece, else sizes must do."""
+    job = Job(folder)
+    states = [job.source.state(index, full=full) for index in job.source.indices()]
+    todo = find_todo(job, full=full)
+    return Survey(
+        (states.count("done"), len(states)),
+        (todo.tiles_total - len(todo.tiles), todo.tiles_total),
+        (todo.chunks_total - len(todo.chunks), todo.chunks_total),
+        states.count("damaged") + todo.tiles_repaired + todo.chunks_repaired,
+    )

@@ -1,0 +1,122 @@
+"""The two tasks of the graph: restore a tile, blend a chunk.
+
+Each takes the job's folder and an index, reads and writes the store, and returns a receipt.  A task never
+raises: a failure is a receipt too, so that one bad tile does not end the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilepipe.cache.store import Index, piece_name
+from tilepipe.errors import CacheError
+from tilepipe.events import Receipt, Stage
+from tilepipe.execution.job import Job, chunk_boxes, job_in
+from tilepipe.image.linearise import start_and_known, whites
+from tilepipe.system.files import is_disk_full
+from tilepipe.system.memory import peak_memory
+from tilepipe.tiling.blend import blend
+from tilepipe.tiling.frame import restore_in_frame, restore_luminance
+from tilepipe.tiling.grid import Box, Tile
+
+__all__ = ["blend_chunk", "restore_tile", "stop"]
+
+stop = threading.Event()
+"""Set when the run is to stop: tasks that have not begun do not begin."""
+
+
+def restore_tile(folder: str, row: int, column: int) -> Receipt:
+    """Restore the tile at (row, column) of the job in `folder` and record it."""
+    return _receipt("restore", (row, column), lambda: _restore(job_in(folder), row, column))
+
+
+def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = ()) -> Receipt:
+    """Blend the chunk at (row, column) of the result and record it.
+
+    `tiles` are the receipts of the tiles made in the same graph; they order the graph, and a chunk is not
+    blended from a tile that failed.
+    """
+    if any(tile.status != "done" for tile in tiles):
+        return Receipt("blend", piece_name((row, column)), "cancelled")
+    return _receipt("blend", (row, column), lambda: _blend(job_in(folder), row, column))
+
+
+def _receipt(stage: Stage, index: Index, work: Callable[[], bool]) -> Receipt:
+    """Do the `work`, which returns whether the piece was done already, here or by a run on the same pixels."""
+    name = piece_name(index)
+    if stop.is_set():
+        return Receipt(stage, name, "cancelled")
+    started, host, pid = time.perf_counter(), os.uname().nodename, os.getpid()
+    try:
+        taken_over = work()
+    except Exception as error:  # whatever a tile raises, the others go on
+        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return Receipt(stage, name, "failed", host=host, pid=pid, error=why, disk_full=is_disk_full(error))
+    seconds = time.perf_counter() - started
+    return Receipt(stage, name, "done", seconds, host, pid, peak_memory(), taken_over=taken_over)
+
+
+def _restore(job: Job, row: int, column: int) -> bool:
+    began = time.perf_counter()
+    if job.tiles.state((row, column)) == "done":
+        return True  # a cluster asks again when a worker is lost with its receipts
+    tile = job.grid.tile(row, column)
+    plain = job.recipe.solver == "identity"
+    box = tile.stored if plain else tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
+    samples = job.source.read(slice(0, job.light.channels_read), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    inputs = hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest()
+    if job.before is not None and job.tiles.take_over((row, column), job.before, inputs, peak_memory()):
+        return True
+    if plain:
+        pixels = np.stack([start for start, _ in start_and_known(samples, job.light)])
+    else:
+        planes = start_and_known(samples, job.light)
+        del samples  # the planes are decoded one by one, the last one lets go of them
+        pixels = _deconvolved(job, tile, box, planes)
+    if not np.isfinite(pixels).all():
+        raise FloatingPointError(f"tile {row}-{column} came out with values that are not finite")
+    height, width = tile.stored.shape
+    chunk = np.zeros((job.recipe.planes, *job.grid.stored_shape), np.float32)
+    chunk[:, :height, :width] = pixels
+    job.tiles.write(chunk, row, column)
+    job.tiles.record((row, column), began, peak_memory(), inputs=inputs)
+    return False
+
+
+def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:
+    work = job.take_workspace()
+    try:
+        restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
+        return restore(work, tile, inside, planes, whites(job.light), job.spectrum, job.recipe.parameters)
+    finally:
+        job.give_back(work)
+
+
+def _blend(job: Job, row: int, column: int) -> bool:
+    began = time.perf_counter()
+    box = chunk_boxes(job.grid.height, job.grid.width)[row][column]
+
+    def touching() -> Any:
+        for tile in job.grid.touching(box):
+            name = piece_name((tile.row, tile.column))
+            if job.tiles.ledger.get(name) is None:
+                raise CacheError(f"tile {name} is not in the ledger")
+            rows, columns = box.intersection(tile.stored).within(tile.stored)
+            try:
+                pixels = job.tiles.read(tile.row, tile.column, slice(None), rows, columns)
+            except CacheError:
+                job.tiles.ledger.forget(name)  # to be made again
+                raise
+            yield tile, pixels
+
+    pixels = blend(job.grid, box, job.recipe.planes, touching())
+    job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    job.result.record((row, column), began, peak_memory())
+    return False

@@ -1,0 +1,195 @@
+"""The plan: everything that a run will do, to be read before anything is done, even when it does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tilepipe.deconv.parameters import ALGORITHM_VERSION
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.writers.tiff import is_unfinished
+from tilepipe.planning.analysis import Choices
+from tilepipe.planning.disk_model import DiskPlan
+from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory
+from tilepipe.planning.seam_error import SEAM_LIMIT
+from tilepipe.planning.tuning import Tuning
+from tilepipe.psf.model import PSF
+from tilepipe.recipe import Recipe
+from tilepipe.settings import Settings
+from tilepipe.tiling.grid import Grid
+from tilepipe.units import human_bytes
+
+__all__ = ["Plan", "check_output", "recipe_facts"]
+
+IO_NANOSECONDS = 90.0
+"""Decoding, storing, blending and writing, per pixel and channel, one thread (measured at 24 Mpx)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Parameters
+    ----------
+    chosen : the input, and what was found out about it.
+    output : where the result goes; None for a plan without one.
+    recipe, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input is hashed, when
+        the run begins.
+    root : the cache.
+    """
+
+    chosen: Choices
+    output: Path | None
+    dtype: str
+    recipe: Recipe
+    model: StageModel
+    memory: MemoryPlan
+    disk: DiskPlan
+    settings: Settings
+    root: Path
+
+    @property
+    def info(self) -> ImageInfo:
+        """The input."""
+        return self.chosen.info
+
+    @property
+    def psf(self) -> PSF:
+        """The blur."""
+        return self.chosen.psf
+
+    @property
+    def tuning(self) -> Tuning:
+        """The solver's numbers and the halo, as measured."""
+        return self.chosen.tuning
+
+    @property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return self.recipe.grid
+
+    @cached_property
+    def seam(self) -> float:
+        """Predicted largest difference to the untiled result, encoded 0..1."""
+        return self.tuning.seam(self.grid)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Expected time on this machine, from the solver's speed during planning."""
+        pixels = self.info.height * self.info.width
+        solver = (
+            pixels
+            * self.recipe.solved
+            * self.grid.amplification
+            * self.recipe.parameters.passes
+            * self.tuning.nanoseconds
+        )
+        return (solver / self.memory.jobs + pixels * self.info.colours * IO_NANOSECONDS) * 1e-9
+
+    @property
+    def record(self) -> bytes:
+        """How the output is made, for the output itself: canonical JSON of what decides its pixels, nothing else."""
+        facts = {
+            "tilepipe": ALGORITHM_VERSION,
+            "psf": self.recipe.psf,
+            "halo": self.recipe.halo,
+            "tile": self.recipe.core,
+        }
+        return json.dumps(recipe_facts(self.recipe) | facts, sort_keys=True).encode()
+
+    def check(self) -> None:
+        """Raise what would stop the run: DoesNotFitError for memory, and for disk unless that is forced."""
+        check_memory(self.memory, self.model, self.grid)
+        disk = self.disk
+        if self.settings.force:
+            return
+        cache_needs = max(0, disk.cache - disk.cached_already) + (disk.output if disk.same_disk else 0)
+        if cache_needs > disk.cache_free:
+            raise DoesNotFitError(
+                f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free "
+                "there; free some space, give another place with --cache, or begin all the same with --force"
+            )
+        if self.output is not None and disk.output > disk.output_free:
+            raise DoesNotFitError(
+                f"the output {self.output} needs {human_bytes(disk.output)}, {human_bytes(disk.output_free)} are free "
+                "there; free some space, write elsewhere, or begin all the same with --force"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        height, width = self.grid.frame_shape
+        return {
+            "image": str(self.info.path),
+            "width": self.info.width,
+            "height": self.info.height,
+            "channels": self.info.channels,
+            "dtype": self.info.dtype,
+            "curve": self.info.curve_note,
+            "psf": {
+                "size": self.psf.size,
+                "delta": self.psf.is_delta,
+                "confidence": self.psf.confidence,
+                "made_by": self.psf.made_by,
+            },
+            "unit": self.info.light.unit,
+            "check": self.chosen.check,
+            "recipe": recipe_facts(self.recipe),
+            "halo": self.recipe.halo,
+            "tile": self.recipe.core,
+            "tiles": self.grid.tiles,
+            "frame": [width, height],
+            "amplification": round(self.grid.amplification, 3),
+            "seam": {
+                "predicted": round(self.seam, 6),
+                "limit": round(SEAM_LIMIT, 6),
+                "price_db": self.tuning.price,
+            },
+            "memory": {
+                "allowed": self.memory.allowed,
+                "projected": self.memory.projected,
+                "jobs": self.memory.jobs,
+                "stages": self.memory.stages,
+            },
+            "disk": {"cache": self.disk.cache, "output": self.disk.output, "free": self.disk.cache_free},
+            "seconds": round(self.seconds, 1),
+            "cache": str(self.root),
+        }
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's numbers under their public names."""
+    numbers = recipe.parameters
+    return {
+        "solver": recipe.solver,
+        "lambda": numbers.lam,
+        "steps": numbers.steps,
+        "closing": numbers.closing,
+        "noise": recipe.noise,
+        "priority": recipe.priority,
+        "r1": numbers.r1,
+        "r2": numbers.r2,
+        "solved": "luminance" if recipe.luminance_only else "colour",
+        "refocus": bool(numbers.unexplained),
+        "base": numbers.base,
+        "slope": numbers.slope,
+        "convolution": numbers.convolution,
+    }
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raise OutputError or OutputExistsError when `output` cannot be written; creates nothing."""
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise SettingsError(f"output {output} must end in .tif or .tiff: tilepipe writes TIFF")
+    if output.is_dir():
+        raise OutputError(f"output {output} is a folder; give a file name ending in .tif")
+    if output.exists() and not overwrite and not is_unfinished(output):
+        raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
+    if not output.parent.is_dir():
+        raise OutputError(f"output {output}: the folder {output.parent} does not exist; make it first")
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"output {output}: the folder {output.parent} is not writable")
