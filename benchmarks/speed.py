@@ -362,10 +362,10 @@ def blurred(folder: Path, size: float, psf: PSF) -> Path:
 
 def empty(tiles: int) -> Row:
     """Time the graph of `tiles` tiles, and the chunks they give, with tasks that do nothing."""
+    from tilepipe.cache.layout import chunk_boxes
     from tilepipe.events import Receipt
     from tilepipe.execution import graph
     from tilepipe.execution.executors.threads import Threads
-    from tilepipe.execution.job import chunk_boxes
     from tilepipe.tiling.grid import Grid
 
     edge = max(1, round(tiles**0.5))

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tilepipe.cache import lock
-from tilepipe.cache.lifecycle import remove
+from tilepipe.cache.collection import remove
 from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilepipe.cache.layout import chunk_boxes
 from tilepipe.execution.graph import BAND_TASKS, Todo, bands
-from tilepipe.execution.job import chunk_boxes
 from tilepipe.tiling.grid import Grid
 
 

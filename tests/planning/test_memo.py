@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tilepipe.cache.lifecycle import recall_bytes
+from tilepipe.cache.digests import recall_digest
 from tilepipe.errors import UncertainPsfError
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.planning.memo import Decision, question, recall, remember
@@ -61,7 +61,7 @@ def test_another_psf_or_another_way_to_look_is_another_question():
 
 
 def recalled(cache, picture, asked):
-    content, _ = recall_bytes(cache, picture)
+    content, _ = recall_digest(cache, picture)
     return None if content is None else recall(cache, content, asked)
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_answer_is_none(ran, tmp_path, damage):
 def test_an_uncertain_psf_stays_uncertain(ran):
     folder, plan = ran
     unsure = PSF(gaussian(1).kernel, {"estimated": True, "confidence": 0.2, "nearest": "gaussian"})
-    content, _ = recall_bytes(folder / "c", folder / "photo.tif")
+    content, _ = recall_digest(folder / "c", folder / "photo.tif")
     remember(folder / "c", content, question(None, Settings()), Decision(unsure, plan.tuning, (), 1.0, None, None))
     with pytest.raises(UncertainPsfError, match=r"0\.20"):
         make_plan(folder / "photo.tif", cache=str(folder / "c"))

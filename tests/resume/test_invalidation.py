@@ -8,8 +8,8 @@ import pytest
 import tifffile
 from workplace import TILES, at, reference
 
-from tilepipe.cache import lifecycle
-from tilepipe.cache.lifecycle import hash_bytes
+from tilepipe.cache import digests
+from tilepipe.cache.digests import digest_of
 from tilepipe.errors import InputError, InterruptedRunError
 from tilepipe.execution import tasks
 from tilepipe.planning.memo import remember
@@ -94,7 +94,7 @@ def test_times_and_places_invalidate_nothing(finished, template, change):
 
 
 def test_another_version_of_the_arithmetic_invalidates_everything_and_is_named(finished, monkeypatch):
-    for module in ("tilepipe.planning.plan", "tilepipe.planning.memo"):
+    for module in ("tilepipe.planning.plan", "tilepipe.planning.make_plan", "tilepipe.planning.memo"):
         monkeypatch.setattr(f"{module}.ALGORITHM_VERSION", 99)
     happened = finished.run()
     assert len(happened.computed) == TILES
@@ -112,8 +112,8 @@ def test_fresh_computes_everything(finished, template, edited):
 
 def test_bytes_that_changed_behind_an_untouched_stamp_are_noticed(finished, monkeypatch):
     """As on a file system that keeps no times: only reading tells; quick verification trusts the stamp."""
-    same = lifecycle.stamp_of(finished.picture)
-    monkeypatch.setattr("tilepipe.cache.lifecycle.stamp_of", lambda path: same)
+    same = digests.stamp_of(finished.picture)
+    monkeypatch.setattr("tilepipe.cache.digests.stamp_of", lambda path: same)
     monkeypatch.setattr("tilepipe.planning.analysis.stamp_of", lambda path: same)
     monkeypatch.setattr("tilepipe.execution.ingest.stamp_of", lambda path: same)
     finished.edit(lambda pixels: pixels[:40, :40].fill(0))
@@ -148,7 +148,7 @@ def test_only_tiles_that_an_edit_touches_are_computed_again(finished, template):
 def with_the_numbers_of(place, happened):
     """Let the next run of the picture find the numbers of the run that happened."""
     chosen = happened.report.plan.chosen
-    remember(place.cache, hash_bytes(place.cache, place.picture).sha256, chosen.asked, chosen.decision)
+    remember(place.cache, digest_of(place.cache, place.picture).sha256, chosen.asked, chosen.decision)
 
 
 def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):

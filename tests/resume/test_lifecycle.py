@@ -6,7 +6,7 @@ import os
 import pytest
 from workplace import PRIORITIES, TILES, at, reference
 
-from tilepipe.cache.lifecycle import collect, runs_in, size_of
+from tilepipe.cache.collection import collect, runs_in, size_of
 from tilepipe.cache.lock import locked
 from tilepipe.cli.main import main
 from tilepipe.errors import InterruptedRunError

@@ -8,7 +8,7 @@ import stat
 import pytest
 from workplace import TILES, Workplace, at, reference
 
-from tilepipe.cache.lifecycle import runs_in
+from tilepipe.cache.collection import runs_in
 from tilepipe.execution.job import Job
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tilepipe.cache.lifecycle import runs_in
+from tilepipe.cache.collection import runs_in
 from tilepipe.events import Note
 from tilepipe.execution.runnable import plan as make_plan
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from workplace import PRIORITIES, TILES, Happened, Workplace, adopted, begun, reference
 
-from tilepipe.cache.lifecycle import collect, runs_in
+from tilepipe.cache.collection import collect, runs_in
 from tilepipe.errors import DoesNotFitError, InterruptedRunError
 from tilepipe.events import Receipt
 from tilepipe.execution import tasks

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import tifffile
 
-from tilepipe.cache.lifecycle import hash_bytes, runs_in
+from tilepipe.cache.collection import runs_in
+from tilepipe.cache.digests import digest_of
 from tilepipe.events import Note, Receipt
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.psf.shapes import gaussian
@@ -102,7 +103,7 @@ def at(stage, act, number=1):
 
 def adopted(place):
     """Let the cache know the copied picture: its inode is another one."""
-    hash_bytes(place.cache, place.picture)
+    digest_of(place.cache, place.picture)
     return place
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tilepipe.cache.layout import GUARD_FILE, LOCK_FILE
 from tilepipe.errors import CacheError
 from tilepipe.system.files import make_folder
 
@@ -60,7 +61,7 @@ class Lock:
 def guarded(root: Path) -> Iterator[None]:
     """Hold the guard of the cache at `root`, for moments only; waits for it."""
     make_folder(root)
-    with (root / "guard").open("ab") as file:
+    with (root / GUARD_FILE).open("ab") as file:
         with contextlib.suppress(OSError):  # not on this file system: the exclusive creation of the lock is all
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -74,7 +75,7 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
     ------
     CacheError : a living run holds it.
     """
-    path = folder / "lock"
+    path = folder / LOCK_FILE
     me = {"host": os.uname().nodename, "pid": os.getpid(), "started": _start_of(os.getpid()), "token": uuid.uuid4().hex}
     lock = Lock(path, json.dumps(me))
     silent: tuple[str, int] | None = None
@@ -92,13 +93,13 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
 
 def holder_of(folder: Path) -> str | None:
     """Return who works in `folder`, "process 12 on host"; None when nobody does, as far as this host can tell."""
-    content = _read(folder / "lock")
+    content = _read(folder / LOCK_FILE)
     return None if content is None or _is_dead(content) else _name(content)
 
 
 def _take(folder: Path, root: Path, lock: Lock, silent: tuple[str, int] | None) -> bool:
     """Make the lock; False when another host's lock stands there that is not the `silent` one."""
-    path = folder / "lock"
+    path = folder / LOCK_FILE
     with guarded(root):
         make_folder(folder)
         content = _read(path)

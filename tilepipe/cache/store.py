@@ -1,22 +1,5 @@
 """The arrays on disk: zarr v3, lz4 with byte shuffle, a CRC-32C over every chunk; each with its ledger.
 
-Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
-
-    ROOT/
-      guard                      held for moments, while runs begin and folders are removed
-      hashes/<path>.json         SHA-256 of input files, remembered with their stat
-      <source>/                  first 16 digits of the input's SHA-256
-        image.json               where it came from, for people
-        decisions/<asked>.json   PSF and numbers found for it
-        source.zarr/             (channels, height, width), the file's own dtype
-        source.ledger/           one record per row of chunks
-        <recipe>/                first 12 digits of the recipe's fingerprint
-          recipe.json  run.json  psf.tif  lock  done.json
-          tiles.zarr/            (rows, columns, colours, h, w) float32, a few chunks a tile
-          tiles.ledger/          one record per tile
-          result.zarr/           (colours, height, width) float32, linear light
-          result.ledger/         one record per chunk
-
 Every chunk has one writer.  zarr writes a chunk to a temporary file and renames it; the ledger flushes it before
 it is recorded.  All chunks of an array lie in one folder (``c.0.1.2``), so that there is one folder to flush.
 """
@@ -43,16 +26,7 @@ from tilepipe.cache.ledger import Ledger, Record
 from tilepipe.errors import CacheError
 from tilepipe.system.files import make_folder, write_durably
 
-__all__ = ["CHUNK", "PARTIAL", "RESULT_CHUNK", "TILE_ROWS", "CheckedArray", "Index", "reader_threads"]
-
-CHUNK = (256, 512)
-"""Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
-
-RESULT_CHUNK = (256, 1024)
-"""Rows and columns of a chunk of the result, px: 3 MB, as many rows as are exported at a time."""
-
-TILE_ROWS = 288
-"""Most rows of a tile in a chunk, px: what is blended into a chunk of the result decodes little beside it."""
+__all__ = ["PARTIAL", "CheckedArray", "Index", "piece_name", "reader_threads"]
 
 PARTIAL = ".partial"
 """How names of files end that are not finished; those of killed processes are swept away by the next run."""

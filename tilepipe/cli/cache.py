@@ -18,7 +18,7 @@ def cache_verb() -> None:
 
 
 def _root(cache: str | None) -> Path:
-    from tilepipe.cache.lifecycle import default_root
+    from tilepipe.cache.layout import default_root
     from tilepipe.settings import resolve
 
     place = resolve({"cache": cache}).settings.cache
@@ -33,7 +33,7 @@ def ls(cache: str | None, as_json: bool) -> None:
     import json
     import time
 
-    from tilepipe.cache.lifecycle import runs_in, size_of
+    from tilepipe.cache.collection import runs_in, size_of
     from tilepipe.cache.lock import holder_of
     from tilepipe.execution.status import survey
     from tilepipe.report.summary import duration
@@ -79,7 +79,7 @@ def ls(cache: str | None, as_json: bool) -> None:
 @click.option("--fix", is_flag=True, help="Drop what is damaged, so that it counts as not done.")
 def verify(cache: str | None, fix: bool) -> None:
     """Check every finished piece against its checksum; exit 7 when one is damaged (and was not dropped)."""
-    from tilepipe.cache.lifecycle import runs_in
+    from tilepipe.cache.collection import runs_in
     from tilepipe.cache.lock import locked
     from tilepipe.errors import CacheError
     from tilepipe.execution.job import Job
@@ -110,7 +110,7 @@ def verify(cache: str | None, fix: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove every run.")
 def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
     """Remove RUN (as `cache ls` names it), or --all."""
-    from tilepipe.cache.lifecycle import remove, runs_in
+    from tilepipe.cache.collection import remove, runs_in
     from tilepipe.errors import CacheError, SettingsError
     from tilepipe.units import human_bytes
 
@@ -131,7 +131,7 @@ def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Remove nothing, only tell.")
 def gc(cache: str | None, limit: str | None, resumable: bool, dry_run: bool) -> None:
     """Remove what nobody needs: leftovers of killed runs, and complete runs beyond --limit (or cache_limit)."""
-    from tilepipe.cache.lifecycle import collect
+    from tilepipe.cache.collection import collect
     from tilepipe.settings import resolve
     from tilepipe.units import human_bytes, parse_bytes
 

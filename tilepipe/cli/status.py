@@ -17,7 +17,7 @@ def status_verb(cache: str, as_json: bool, verify: str) -> None:
     """Show what a cache (or one run in it) holds: done, left, damaged."""
     import json
 
-    from tilepipe.cache.lifecycle import runs_in
+    from tilepipe.cache.collection import runs_in
     from tilepipe.errors import CacheError
     from tilepipe.execution.status import survey
 

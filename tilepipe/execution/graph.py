@@ -14,7 +14,8 @@ from typing import Any
 
 from dask.delayed import delayed
 
-from tilepipe.execution.job import Job, chunk_boxes
+from tilepipe.cache.layout import chunk_boxes
+from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import blend_chunk, restore_tile
 
 __all__ = ["BAND_TASKS", "Todo", "bands", "find_todo"]

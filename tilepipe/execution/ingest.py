@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.cache.lifecycle import stamp_of
-from tilepipe.cache.store import CHUNK, CheckedArray, Index, piece_name
+from tilepipe.cache.digests import stamp_of
+from tilepipe.cache.layout import SOURCE_CHUNK
+from tilepipe.cache.store import CheckedArray, Index, piece_name
 from tilepipe.errors import InputError
 from tilepipe.events import Listener, Receipt, StageEnd, StageStart
 from tilepipe.execution.job import Job
@@ -48,8 +49,8 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
             def bands() -> Iterator[Band]:
                 for index in todo:
                     check()
-                    began, top = time.perf_counter(), index[0] * CHUNK[0]
-                    yield index, began, reader.rows(top, min(top + CHUNK[0], info.height))
+                    began, top = time.perf_counter(), index[0] * SOURCE_CHUNK[0]
+                    yield index, began, reader.rows(top, min(top + SOURCE_CHUNK[0], info.height))
 
             for index, seconds in ahead(lambda band: _store(plan, source, *band), bands(), plan.memory.threads):
                 on_event(Receipt("ingest", piece_name(index), "done", seconds))
@@ -69,7 +70,7 @@ def refuse_if_touched(plan: Plan) -> None:
 
 def _store(plan: Plan, source: CheckedArray, index: Index, began: float, rows: npt.NDArray[Any]) -> tuple[Index, float]:
     """Write and record a band of rows, read since `began`; return its index and the seconds that it took."""
-    top, info = index[0] * CHUNK[0], plan.info
+    top, info = index[0] * SOURCE_CHUNK[0], plan.info
     source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
     facts = {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())} if info.is_float else {}
     refuse_if_touched(plan)

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from tilepipe.cache.lifecycle import run_folders
-from tilepipe.cache.store import CHUNK, RESULT_CHUNK, TILE_ROWS, CheckedArray
+from tilepipe.cache import layout
+from tilepipe.cache.store import CheckedArray
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_sealed, write_sealed
 from tilepipe.system.memory import keep_memory_for_tiles
-from tilepipe.tiling.grid import Box
 
-__all__ = ["Conduct", "Job", "chunk_boxes", "job_in", "open_job"]
+__all__ = ["Conduct", "Job", "job_in", "open_job"]
 
 
 class Conduct(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +39,12 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
 
     def save(self, folder: Path) -> None:
         """Write it into a recipe's `folder`."""
-        write_sealed(folder / "run.json", msgspec.json.encode(self))
+        write_sealed(folder / layout.RUN_FILE, msgspec.json.encode(self))
 
     @classmethod
     def of(cls, folder: Path) -> Conduct:
         """Read it; the defaults when it is absent or damaged."""
-        data = read_sealed(folder / "run.json")
+        data = read_sealed(folder / layout.RUN_FILE)
         return cls() if data is None else msgspec.json.decode(data, type=cls)
 
 
@@ -59,19 +58,21 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.recipe = Recipe.from_json((folder / "recipe.json").read_bytes())
+        self.recipe = Recipe.from_json((folder / layout.RECIPE_FILE).read_bytes())
         if not self.recipe.fingerprint.startswith(folder.name):
-            raise CacheError(f"{folder / 'recipe.json'} is damaged; run the same command: it is written anew")
+            raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command: it is written anew")
         conduct = Conduct.of(folder)
         self.grid = self.recipe.grid
         self.light = self.recipe.light
-        self.source = _source(folder.parent, self.recipe, conduct)
-        self.tiles = _tiles(folder, self.recipe, conduct)
-        self.result = _result(folder, self.recipe, conduct)
+        self.source = layout.source_array(folder.parent, self.recipe, durable=conduct.durable)
+        self.tiles = layout.tiles_array(folder, self.recipe, durable=conduct.durable)
+        self.result = layout.result_array(folder, self.recipe, durable=conduct.durable)
         self.before: CheckedArray | None = None
         if conduct.edited_from:
             old = msgspec.structs.replace(self.recipe, source=conduct.edited_from)
-            self.before = _tiles(run_folders(folder.parent.parent, old)[1], old, conduct)
+            self.before = layout.tiles_array(
+                layout.run_folders(folder.parent.parent, old)[1], old, durable=conduct.durable
+            )
         self._spectrum: Spectrum | None = None
         self._opening = threading.Lock()
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
@@ -81,9 +82,11 @@ class Job:
         """The PSF prepared for this grid's frames; made once, shared by all threads."""
         with self._opening:
             if self._spectrum is None:
-                psf = PSF.load(self.folder / "psf.tif")
+                psf = PSF.load(self.folder / layout.PSF_FILE)
                 if psf.digest != self.recipe.psf:
-                    raise CacheError(f"{self.folder / 'psf.tif'} is damaged; run the same command: it is written anew")
+                    raise CacheError(
+                        f"{self.folder / layout.PSF_FILE} is damaged; run the same command: it is written anew"
+                    )
                 self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
 
@@ -111,62 +114,6 @@ class Job:
             except queue.Empty:
                 break
         self._spectrum = None
-
-
-def _source(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
-    """The picture as it is in its file; a piece is a row of chunks."""
-    channels, columns = recipe.colours + recipe.extras, -(-recipe.width // CHUNK[1])
-    return CheckedArray(
-        folder / "source",
-        (channels, recipe.height, recipe.width),
-        (channels, *CHUNK),
-        recipe.dtype,
-        (-(-recipe.height // CHUNK[0]),),
-        lambda index: [(0, *index, column) for column in range(columns)],
-        recipe.source,
-        durable=conduct.durable,
-    )
-
-
-def _tiles(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
-    """The restored tiles, each in a few chunks of as many rows."""
-    grid = recipe.grid
-    height, width = grid.stored_shape
-    parts = -(-height // TILE_ROWS)
-    return CheckedArray(
-        folder / "tiles",
-        (grid.rows, grid.columns, recipe.planes, height, width),
-        (1, 1, recipe.planes, -(-height // parts), width),
-        "float32",
-        (grid.rows, grid.columns),
-        lambda index: [(*index, 0, part, 0) for part in range(parts)],
-        recipe.fingerprint,
-        durable=conduct.durable,
-    )
-
-
-def _result(folder: Path, recipe: Recipe, conduct: Conduct) -> CheckedArray:
-    """The blended result, linear light."""
-    height, width = RESULT_CHUNK
-    return CheckedArray(
-        folder / "result",
-        (recipe.planes, recipe.height, recipe.width),
-        (recipe.planes, *RESULT_CHUNK),
-        "float32",
-        (-(-recipe.height // height), -(-recipe.width // width)),
-        lambda index: [(0, *index)],
-        recipe.fingerprint,
-        durable=conduct.durable,
-    )
-
-
-def chunk_boxes(height: int, width: int) -> list[list[Box]]:
-    """Return the boxes of all chunks of the result, row by row."""
-    rows, columns = RESULT_CHUNK
-    return [
-        [Box(y, min(y + rows, height), x, min(x + columns, width)) for x in range(0, width, columns)]
-        for y in range(0, height, rows)
-    ]
 
 
 _open: dict[Path, Job] = {}

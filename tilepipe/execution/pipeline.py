@@ -15,17 +15,9 @@ from typing import Any
 
 import msgspec
 
-from tilepipe.cache.lifecycle import (
-    Bytes,
-    collect,
-    hash_bytes,
-    recall_bytes,
-    remove,
-    run_folders,
-    runs_in,
-    source_folder,
-    sweep,
-)
+from tilepipe.cache.collection import collect, remove, runs_in, sweep
+from tilepipe.cache.digests import FileDigest, digest_of, recall_digest
+from tilepipe.cache.layout import DONE_FILE, IMAGE_FILE, PSF_FILE, RECIPE_FILE, run_folders, source_folder
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import reader_threads
 from tilepipe.errors import (
@@ -76,7 +68,7 @@ class RunReport:
             "psf": {
                 "size": self.plan.psf.size,
                 "confidence": self.plan.psf.confidence,
-                "file": self.plan.settings.psf or str(self.folder / "psf.tif"),
+                "file": self.plan.settings.psf or str(self.folder / PSF_FILE),
             },
             "recipe": recipe_facts(self.plan.recipe),
             "halo": self.plan.recipe.halo,
@@ -139,7 +131,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
             except (CacheError, TilesFailedError):  # damage may be why: the next run is to find no record of it
                 job.forget_damaged()
                 raise
-            write_durably(folder / "done.json", json.dumps({"output": str(plan.output.absolute())}).encode())
+            write_durably(folder / DONE_FILE, json.dumps({"output": str(plan.output.absolute())}).encode())
         _clean_up(plan, folder, on_event)
     return RunReport(
         output=plan.output,
@@ -153,11 +145,11 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     )
 
 
-def _same_picture(plan: Plan) -> Bytes:
+def _same_picture(plan: Plan) -> FileDigest:
     """Hash the picture; InputError when it is another one than was planned."""
     refuse_if_touched(plan)
-    known, _ = recall_bytes(plan.root, plan.info.path)
-    picture = hash_bytes(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
+    known, _ = recall_digest(plan.root, plan.info.path)
+    picture = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
     if known is not None and known != picture.sha256:
         raise InputError(
             f"{plan.info.path} has other bytes than before, though its size and times say that nobody touched it; "
@@ -187,7 +179,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
 
 def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None, on_event: Listener) -> None:
     """Say why nothing is reused, when something like it is there."""
-    if (folder / "recipe.json").is_file():
+    if (folder / RECIPE_FILE).is_file():
         return
     if before is not None:
         old = msgspec.structs.replace(recipe, source=before)
@@ -207,12 +199,12 @@ def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -
     """Write what the run stands on: the recipe, its PSF, what was found out; what the last run left half done goes."""
     durable = plan.settings.durable
     image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
-    write_durably(folder.parent / "image.json", json.dumps(image).encode(), durable=durable)
+    write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
     remember(plan.root, recipe.source, plan.chosen.asked, plan.chosen.decision)
     Conduct(durable=durable, edited_from=before).save(folder)
-    plan.psf.save(folder / "psf.tif", overwrite=True)
-    write_durably(folder / "recipe.json", recipe.to_json(), durable=durable)
-    (folder / "done.json").unlink(missing_ok=True)
+    plan.psf.save(folder / PSF_FILE, overwrite=True)
+    write_durably(folder / RECIPE_FILE, recipe.to_json(), durable=durable)
+    (folder / DONE_FILE).unlink(missing_ok=True)
     sweep(folder)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from tilepipe.cache.layout import chunk_boxes
 from tilepipe.cache.store import Index, piece_name
 from tilepipe.errors import CacheError
 from tilepipe.events import Receipt, Stage
-from tilepipe.execution.job import Job, chunk_boxes, job_in
+from tilepipe.execution.job import Job, job_in
 from tilepipe.image.linearise import start_and_known, whites
 from tilepipe.system.files import is_disk_full
 from tilepipe.system.memory import peak_memory

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.cache.lifecycle import Stamp, hash_bytes, recall_bytes, stamp_of
+from tilepipe.cache.digests import Stamp, digest_of, recall_digest, stamp_of
 from tilepipe.deconv.frames import TAPER, Spectrum, Workspace
 from tilepipe.deconv.outliers import find_outliers
 from tilepipe.deconv.parameters import Parameters
@@ -140,7 +140,7 @@ def choose(
 
 def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Decision | None:
     """Return what was decided about the picture before, or about what it was before an edit, if that still holds."""
-    content, before = recall_bytes(root, image)
+    content, before = recall_digest(root, image)
     known = recall(root, content, asked) if content else None
     if known is not None:
         if known.tuning is not None:
@@ -158,7 +158,7 @@ def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_e
 def _keep(root: Path, image: Path, stamp: Stamp, asked: str, decision: Decision) -> None:
     """Write a decision into the cache, if that can be written; the run itself will say if it cannot."""
     with contextlib.suppress(OSError):
-        content = hash_bytes(root, image, trust_stamp=True)
+        content = digest_of(root, image, trust_stamp=True)
         if content.stamp == stamp:
             remember(root, content.sha256, asked, decision)
 

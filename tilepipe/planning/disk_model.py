@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from tilepipe.cache.lifecycle import recall_bytes, run_folders, size_of
+from tilepipe.cache.collection import size_of
+from tilepipe.cache.digests import recall_digest
+from tilepipe.cache.layout import run_folders
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import output_bytes
 from tilepipe.recipe import Recipe
@@ -18,7 +20,7 @@ __all__ = ["DiskPlan", "plan_disk"]
 
 @dataclass(frozen=True)
 class DiskPlan:
-    """Bytes that the cache and the output will take at most (lz4 takes some off), and what is free there."""
+    """FileDigest that the cache and the output will take at most (lz4 takes some off), and what is free there."""
 
     cache: int
     output: int
@@ -34,7 +36,7 @@ def plan_disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, 
     stored_height, stored_width = grid.stored_shape
     tiles = 4 * recipe.planes * grid.tiles * stored_height * stored_width
     cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
-    content, _ = recall_bytes(root, info.path)
+    content, _ = recall_digest(root, info.path)
     already = size_of(run_folders(root, msgspec.structs.replace(recipe, source=content))[0]) if content else 0
     cache_place, output_place = _existing(root), _existing(output.parent if output else root)
     return DiskPlan(

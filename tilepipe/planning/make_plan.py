@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.cache.lifecycle import default_root
-from tilepipe.cache.store import CHUNK, RESULT_CHUNK
+from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, default_root
 from tilepipe.deconv.frames import workspace_planes
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import SettingsError
@@ -162,6 +161,6 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
         + BOUNDING_PLANES,
         mask=mask_bytes,
         kernels=len(psf.planes),
-        band=CHUNK[0],
+        band=SOURCE_CHUNK[0],
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import scipy
 
-from tilepipe.cache.lifecycle import source_folder
+from tilepipe.cache.layout import memo_file
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.errors import PsfError
@@ -111,7 +111,7 @@ def question(given: PSF | None, settings: Settings) -> str:
 
 def recall(root: Path, content: str, asked: str) -> Decision | None:
     """Return what was decided for the picture of SHA-256 `content`; None if that is not in the cache at `root`."""
-    data = read_sealed(_file(source_folder(root, content), asked))
+    data = read_sealed(memo_file(root, content, asked))
     if data is None:
         return None
     try:
@@ -140,7 +140,7 @@ def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
         white=decision.white,
         check=decision.check,
     )
-    write_sealed(_file(source_folder(root, content), asked), msgspec.json.encode(stored))
+    write_sealed(memo_file(root, content, asked), msgspec.json.encode(stored))
 
 
 def still_holds(decision: Decision, sample: Sample) -> tuple[bool, str]:
@@ -160,7 +160,3 @@ def still_holds(decision: Decision, sample: Sample) -> tuple[bool, str]:
         f"noise moved by {100 * drift:.1f} % (limit {100 * NOISE_DRIFT:.0f} %)"
     )
     return same >= UNCHANGED and drift <= NOISE_DRIFT, why
-
-
-def _file(folder: Path, asked: str) -> Path:
-    return folder / "decisions" / f"{asked[:16]}.json"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tilepipe.cache.layout import RECIPE_FILE
 from tilepipe.errors import SettingsError
 from tilepipe.events import Receipt
 from tilepipe.execution.job import Job
@@ -85,5 +86,5 @@ def worker_facts(folder: str) -> dict[str, str]:
         "numba": numba.__version__,
         "zarr": zarr.__version__,
         "processor": llvmlite.binding.get_host_cpu_name(),
-        "cache": str((Path(folder) / "recipe.json").is_file()),
+        "cache": str((Path(folder) / RECIPE_FILE).is_file()),
     }

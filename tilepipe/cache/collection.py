@@ -1,8 +1,7 @@
-"""Caches as a whole: where they are, which bytes they are for, what is in them, and how to be rid of it."""
+"""Runs in a cache: what is there, how large it is, and how it is removed."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,39 +13,24 @@ from pathlib import Path
 
 import msgspec
 
+from tilepipe.cache.layout import (
+    DONE_FILE,
+    IMAGE_FILE,
+    LOCK_FILE,
+    MEMO_FOLDER,
+    RECIPE_FILE,
+    SOURCE_DIGITS,
+    recipe_files,
+)
 from tilepipe.cache.lock import guarded, holder_of
 from tilepipe.cache.store import PARTIAL
 from tilepipe.errors import CacheError
 from tilepipe.recipe import Recipe
-from tilepipe.system.files import read_sealed, write_sealed
 
-__all__ = [
-    "Bytes",
-    "CachedRun",
-    "Collected",
-    "Stamp",
-    "collect",
-    "default_root",
-    "hash_bytes",
-    "recall_bytes",
-    "remove",
-    "run_folders",
-    "runs_in",
-    "size_of",
-    "source_folder",
-    "stamp_of",
-    "sweep",
-]
-
-SOURCE_DIGITS = 16
-RECIPE_DIGITS = 12
-READ_BLOCK = 1 << 20
+__all__ = ["CachedRun", "Collected", "collect", "leftovers", "remove", "runs_in", "size_of", "sweep"]
 
 TRASH = ".trash-"
 """How names of folders begin that are being removed."""
-
-Stamp = tuple[int, int, int, int, int]
-"""Device, inode, size, and times of the last change of content and of inode, ns: another one may be another file."""
 
 
 @dataclass(frozen=True)
@@ -72,93 +56,9 @@ class CachedRun:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def default_root() -> Path:
-    """Return the user's cache folder for tilepipe."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
-
-
-def source_folder(root: Path, content: str) -> Path:
-    """Return where everything about the picture whose bytes have the SHA-256 `content` lies in the cache at `root`."""
-    return root / content[:SOURCE_DIGITS]
-
-
-def run_folders(root: Path, recipe: Recipe) -> tuple[Path, Path]:
-    """Return (source folder, recipe folder) of `recipe` in the cache at `root`."""
-    source = source_folder(root, recipe.source)
-    return source, source / recipe.fingerprint[:RECIPE_DIGITS]
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return what tells without reading whether a file was touched; OSError when it is not there."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-class Bytes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a file's bytes.
-
-    Parameters
-    ----------
-    path : the file, for people.
-    stamp : it had when it was read.
-    sha256 : of its bytes then.
-    before : of the bytes it had before that, when they were others.
-    """
-
-    path: str
-    stamp: Stamp
-    sha256: str
-    before: str | None = None
-
-
-def recall_bytes(root: Path, path: Path) -> tuple[str | None, str | None]:
-    """Return (SHA-256 of `path`, SHA-256 of what it was before) without reading it.
-
-    The first is None when the file was touched since it was hashed; the second when nothing is known.
-    """
-    known = _known(root, path)
-    if known is None:
-        return None, None
-    try:
-        same = known.stamp == stamp_of(path)
-    except OSError:
-        same = False
-    return (known.sha256, known.before) if same else (None, known.sha256)
-
-
-def hash_bytes(root: Path, path: Path, *, trust_stamp: bool = False) -> Bytes:
-    """Read and hash the file at `path`, and remember that; with `trust_stamp` an untouched one is not read again."""
-    known, stamp = _known(root, path), stamp_of(path)
-    if trust_stamp and known is not None and known.stamp == stamp:
-        return known
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BLOCK):
-            digest.update(block)
-    content, before = digest.hexdigest(), None
-    if known is not None:
-        before = known.before if known.sha256 == content else known.sha256
-    found = Bytes(path=str(path.resolve()), stamp=stamp, sha256=content, before=before)
-    if found != known:
-        write_sealed(_memo_file(root, path), msgspec.json.encode(found))
-    return found
-
-
-def _known(root: Path, path: Path) -> Bytes | None:
-    data = read_sealed(_memo_file(root, path))
-    try:
-        return None if data is None else msgspec.json.decode(data, type=Bytes)
-    except msgspec.MsgspecError:  # of another format
-        return None
-
-
-def _memo_file(root: Path, path: Path) -> Path:
-    return root / "hashes" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
-
-
 def runs_in(root: Path) -> Iterator[CachedRun]:
     """Yield every run in the cache at `root`, or the one that `root` itself is; the damaged are passed over."""
-    for file in sorted([*root.glob("*/*/recipe.json"), *root.glob("*/recipe.json"), *root.glob("recipe.json")]):
+    for file in recipe_files(root):
         folder = file.absolute().parent
         try:
             recipe = Recipe.from_json(file.read_bytes())
@@ -166,10 +66,10 @@ def runs_in(root: Path) -> Iterator[CachedRun]:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue
         try:
-            image = str(json.loads((folder.parent / "image.json").read_text()).get("path", "?"))
+            image = str(json.loads((folder.parent / IMAGE_FILE).read_text()).get("path", "?"))
         except (OSError, ValueError):
             image = "?"
-        yield CachedRun(folder, recipe, image, used, (folder / "done.json").is_file())
+        yield CachedRun(folder, recipe, image, used, (folder / DONE_FILE).is_file())
 
 
 def size_of(folder: Path) -> int:
@@ -191,8 +91,8 @@ def remove(folder: Path, root: Path) -> int:
     ------
     CacheError : a run works in it, or it is not a cache folder: nothing else is ever deleted.
     """
-    if not (folder / "recipe.json").is_file():
-        raise CacheError(f"{folder} is not a tilepipe cache folder (no recipe.json); nothing removed")
+    if not (folder / RECIPE_FILE).is_file():
+        raise CacheError(f"{folder} is not a tilepipe cache folder (no {RECIPE_FILE}); nothing removed")
     with guarded(root):
         holder = holder_of(folder)
         if holder is not None:
@@ -206,7 +106,7 @@ def remove(folder: Path, root: Path) -> int:
 
 def _run_folders_beside(folder: Path) -> Iterator[Path]:
     """Yield the runs' folders of a source, also those that have only just begun."""
-    for mark in ("recipe.json", "lock"):
+    for mark in (RECIPE_FILE, LOCK_FILE):
         yield from (file.parent for file in folder.parent.glob(f"*/{mark}"))
 
 
@@ -226,8 +126,8 @@ def leftovers(root: Path) -> list[Path]:
     """Return what nobody will use again: folders half removed, pictures without a run, unfinished files of the dead."""
     found = list(root.glob(f"{TRASH}*"))
     for source in sorted(path for path in root.iterdir() if path.is_dir() and _is_source(path)):
-        inside = [path for path in source.glob("*/") if path.name.isalnum() and path.name != "decisions"]
-        if not any((path / mark).exists() for path in inside for mark in ("recipe.json", "lock")):
+        inside = [path for path in source.glob("*/") if path.name.isalnum() and path.name != MEMO_FOLDER]
+        if not any((path / mark).exists() for path in inside for mark in (RECIPE_FILE, LOCK_FILE)):
             found.append(source)
         elif not any(holder_of(path) for path in inside):
             found.extend(source.rglob(f"*{PARTIAL}"))

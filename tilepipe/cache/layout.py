@@ -1,0 +1,162 @@
+"""Which bytes of a cache lie where: folders, files, arrays and their chunks; no other module knows.
+
+Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
+
+    ROOT/
+      guard                      held for moments, while runs begin and folders are removed
+      hashes/<path>.json         SHA-256 of input files, remembered with their stat
+      <source>/                  first 16 digits of the input's SHA-256
+        image.json               where it came from, for people
+        decisions/<asked>.json   PSF and numbers found for it
+        source.zarr/             (channels, height, width), the file's own dtype
+        source.ledger/           one record per row of chunks
+        <recipe>/                first 12 digits of the recipe's fingerprint
+          recipe.json  run.json  psf.tif  lock  done.json
+          tiles.zarr/            (rows, columns, colours, h, w) float32, a few chunks a tile
+          tiles.ledger/          one record per tile
+          result.zarr/           (colours, height, width) float32, linear light
+          result.ledger/         one record per chunk
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from tilepipe.cache.store import CheckedArray
+from tilepipe.recipe import Recipe
+from tilepipe.tiling.grid import Box
+
+__all__ = [
+    "DONE_FILE",
+    "GUARD_FILE",
+    "IMAGE_FILE",
+    "LOCK_FILE",
+    "MEMO_FOLDER",
+    "PSF_FILE",
+    "RECIPE_DIGITS",
+    "RECIPE_FILE",
+    "RESULT_CHUNK",
+    "RUN_FILE",
+    "SOURCE_CHUNK",
+    "SOURCE_DIGITS",
+    "TILE_ROWS",
+    "chunk_boxes",
+    "default_root",
+    "digest_file",
+    "memo_file",
+    "recipe_files",
+    "result_array",
+    "run_folders",
+    "source_array",
+    "source_folder",
+    "tiles_array",
+]
+
+SOURCE_CHUNK = (256, 512)
+"""Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
+
+RESULT_CHUNK = (256, 1024)
+"""Rows and columns of a chunk of the result, px: 3 MB, as many rows as are exported at a time."""
+
+TILE_ROWS = 288
+"""Most rows of a tile in a chunk, px: what is blended into a chunk of the result decodes little beside it."""
+
+RECIPE_FILE, RUN_FILE, PSF_FILE, LOCK_FILE, DONE_FILE = "recipe.json", "run.json", "psf.tif", "lock", "done.json"
+"""Files of a recipe's folder; the last is there when its output was written."""
+
+IMAGE_FILE, GUARD_FILE, MEMO_FOLDER = "image.json", "guard", "decisions"
+"""Where a source came from, in its folder; the file in the root that is held for moments; the folder of memos."""
+
+SOURCE_DIGITS, RECIPE_DIGITS = 16, 12
+"""Hexadecimal digits of the digests that folders are named after."""
+
+
+def default_root() -> Path:
+    """Return the user's cache folder for tilepipe."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
+
+
+def source_folder(root: Path, content: str) -> Path:
+    """Return where everything about the picture whose bytes have the SHA-256 `content` lies in the cache at `root`."""
+    return root / content[:SOURCE_DIGITS]
+
+
+def run_folders(root: Path, recipe: Recipe) -> tuple[Path, Path]:
+    """Return (source folder, recipe folder) of `recipe` in the cache at `root`."""
+    source = source_folder(root, recipe.source)
+    return source, source / recipe.fingerprint[:RECIPE_DIGITS]
+
+
+def memo_file(root: Path, content: str, question: str) -> Path:
+    """Return where the answer to `question` (a digest) about the picture with the SHA-256 `content` is kept."""
+    return source_folder(root, content) / MEMO_FOLDER / f"{question[:16]}.json"
+
+
+def digest_file(root: Path, path: Path) -> Path:
+    """Return where the digest of the input file `path` is kept."""
+    return root / "hashes" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+
+
+def recipe_files(root: Path) -> list[Path]:
+    """Return the recipe files of all runs in the cache at `root`, or of the one folder that `root` is."""
+    return sorted(
+        found for pattern in (f"*/*/{RECIPE_FILE}", f"*/{RECIPE_FILE}", RECIPE_FILE) for found in root.glob(pattern)
+    )
+
+
+def source_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+    """Return the samples of the picture, in a source's `folder`; a piece is a row of chunks."""
+    channels, columns = recipe.colours + recipe.extras, -(-recipe.width // SOURCE_CHUNK[1])
+    return CheckedArray(
+        folder / "source",
+        (channels, recipe.height, recipe.width),
+        (channels, *SOURCE_CHUNK),
+        recipe.dtype,
+        (-(-recipe.height // SOURCE_CHUNK[0]),),
+        lambda index: [(0, *index, column) for column in range(columns)],
+        recipe.source,
+        durable=durable,
+    )
+
+
+def tiles_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+    """Return the array of restored tiles in a recipe's `folder`; a piece is a tile, in a few chunks of equal height."""
+    grid = recipe.grid
+    height, width = grid.stored_shape
+    parts = -(-height // TILE_ROWS)
+    return CheckedArray(
+        folder / "tiles",
+        (grid.rows, grid.columns, recipe.planes, height, width),
+        (1, 1, recipe.planes, -(-height // parts), width),
+        "float32",
+        (grid.rows, grid.columns),
+        lambda index: [(*index, 0, part, 0) for part in range(parts)],
+        recipe.fingerprint,
+        durable=durable,
+    )
+
+
+def result_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+    """Return the array of the blended result, linear light, in a recipe's `folder`; a piece is a chunk."""
+    height, width = RESULT_CHUNK
+    return CheckedArray(
+        folder / "result",
+        (recipe.planes, recipe.height, recipe.width),
+        (recipe.planes, *RESULT_CHUNK),
+        "float32",
+        (-(-recipe.height // height), -(-recipe.width // width)),
+        lambda index: [(0, *index)],
+        recipe.fingerprint,
+        durable=durable,
+    )
+
+
+def chunk_boxes(height: int, width: int) -> list[list[Box]]:
+    """Return the boxes of all chunks of the result, row by row."""
+    rows, columns = RESULT_CHUNK
+    return [
+        [Box(y, min(y + rows, height), x, min(x + columns, width)) for x in range(0, width, columns)]
+        for y in range(0, height, rows)
+    ]
