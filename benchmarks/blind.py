@@ -28,7 +28,7 @@ import scipy.signal
 
 from benchmarks.shift import CROP, best_shift
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.planning.find_psf import CONFIDENT
+from tilepipe.planning.find_psf import MIN_CONFIDENCE
 from tilepipe.psf.blind.narrow import Estimate, estimate_kernel
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.model import PSF
@@ -327,7 +327,7 @@ def kodak_table(results: Sequence[Result]) -> Iterator[str]:
 
 
 def refused(estimate: Estimate) -> bool:
-    return estimate.confidence < CONFIDENT
+    return estimate.confidence < MIN_CONFIDENCE
 
 
 def synthetic_table(results: Sequence[Result], refuses: Callable[[Estimate], bool] = refused) -> Iterator[str]:

@@ -182,9 +182,9 @@ def main() -> None:
         if options.kills:
             print_kills(bench, options.kills, generator)
         kinds = [generator.choice(["flip", "truncate"]) for _ in range(options.damage)]
-        for label, chosen in (("flipped or cut short", kinds), ("chunks deleted", ["delete"] * options.delete)):
-            if chosen:
-                print_damage(bench, label, chosen, generator)
+        for label, analysis in (("flipped or cut short", kinds), ("chunks deleted", ["delete"] * options.delete)):
+            if analysis:
+                print_damage(bench, label, analysis, generator)
         for count in options.together:
             codes, same, refused = together(bench, count)
             ends = ", ".join(f"{number} x exit {code}" for code, number in sorted(codes.items()))

@@ -109,7 +109,7 @@ def one_by_one(blurred: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.stack([deconvolve(blurred[..., c], kernel) for c in range(3)], -1)
 
 
-def colour_lines(noise: float, chosen: Sequence[Case]) -> Iterator[str]:
+def colour_lines(noise: float, analysis: Sequence[Case]) -> Iterator[str]:
     methods: dict[str, Method] = {
         "blurred": lambda y, k: y,
         "colours together": deconvolve,
@@ -118,7 +118,7 @@ def colour_lines(noise: float, chosen: Sequence[Case]) -> Iterator[str]:
     }
     for name, method in methods.items():
         found, chroma, seconds = [], [], []
-        for sharp, blurred, kernel in chosen:
+        for sharp, blurred, kernel in analysis:
             start = time.process_time()
             restored = method(blurred, kernel)
             seconds.append(time.process_time() - start)
@@ -126,27 +126,27 @@ def colour_lines(noise: float, chosen: Sequence[Case]) -> Iterator[str]:
             found.append(psnr(restored, sharp, rim))
             chroma.append(psnr(restored - restored.mean(-1, keepdims=True), sharp - sharp.mean(-1, keepdims=True), rim))
         means = f"{np.mean(found):.2f} | {np.mean(chroma):.2f} | {np.mean(seconds):.2f}"
-        yield f"| {name} | {noise:g} | {len(chosen)} | {means} |"
+        yield f"| {name} | {noise:g} | {len(analysis)} | {means} |"
 
 
-def line(name: str, noise: float, chosen: Sequence[Case], method: Method) -> str:
+def line(name: str, noise: float, analysis: Sequence[Case], method: Method) -> str:
     full, interior, seconds = [], [], []
-    for sharp, blurred, kernel in chosen:
+    for sharp, blurred, kernel in analysis:
         start = time.process_time()
         restored = method(blurred, kernel)
         seconds.append(time.process_time() - start)
         full.append(psnr(restored, sharp))
         interior.append(psnr(restored, sharp, kernel.shape[0]))
     means = f"{np.mean(full):.2f} | {np.mean(interior):.2f} | {np.mean(seconds):.2f}"
-    return f"| {name} | {noise:g} | {len(chosen)} | {means} |"
+    return f"| {name} | {noise:g} | {len(analysis)} | {means} |"
 
 
-def oracle(noise: float, chosen: Sequence[Case]) -> str:
+def oracle(noise: float, analysis: Sequence[Case]) -> str:
     losses = []
-    for sharp, blurred, kernel in chosen:
+    for sharp, blurred, kernel in analysis:
         found = [psnr(deconvolve(blurred, kernel, max(p, -0.99)), sharp, kernel.shape[0]) for p in SLIDER]
         losses.append(max(found) - found[SLIDER.index(0.0)])
-    return f"| {noise:g} | {len(chosen)} | {np.mean(losses):.2f} | {np.max(losses):.2f} |"
+    return f"| {noise:g} | {len(analysis)} | {np.mean(losses):.2f} | {np.max(losses):.2f} |"
 
 
 def report(arguments: argparse.Namespace) -> Iterator[str]:
@@ -160,12 +160,12 @@ def report(arguments: argparse.Namespace) -> Iterator[str]:
     methods |= {f"tilepipe, {quality}": partial(ours, quality) for quality in ("fast", "normal", "best")} | others()
     deconvolve(*sets[NOISES[0]][0][1:])  # compiled before it is timed
     yield from ("", *HEAD)
-    for noise, chosen in sets.items():
-        yield from (line(name, noise, chosen, method) for name, method in methods.items())
+    for noise, analysis in sets.items():
+        yield from (line(name, noise, analysis, method) for name, method in methods.items())
     solvers = {f"tilepipe, {solver}": partial(deconvolve, solver=solver) for solver in SOLVERS}
     yield from ("", "Solvers, quality normal:", "", *HEAD)
-    for noise, chosen in sets.items():
-        yield from (line(name, noise, chosen, method) for name, method in solvers.items())
+    for noise, analysis in sets.items():
+        yield from (line(name, noise, analysis, method) for name, method in solvers.items())
     yield from (
         "",
         "Colour, interior:",
@@ -174,11 +174,11 @@ def report(arguments: argparse.Namespace) -> Iterator[str]:
         "|---|---|---|---|---|---|",
     )
     for noise in NOISES:
-        chosen = list(colour_cases(noise, arguments.edge, arguments.made, arguments.colours))
-        yield from colour_lines(noise, chosen)
+        analysis = list(colour_cases(noise, arguments.edge, arguments.made, arguments.colours))
+        yield from colour_lines(noise, analysis)
     yield from ("", "Automatic lambda against the oracle, interior:", "")
     yield from ("| noise | cases | mean loss, dB | worst loss, dB |", "|---|---|---|---|")
-    yield from (oracle(noise, chosen) for noise, chosen in sets.items())
+    yield from (oracle(noise, analysis) for noise, analysis in sets.items())
 
 
 def main() -> None:

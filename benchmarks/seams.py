@@ -18,7 +18,7 @@ from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.linearise import fill, known, whites
 from tilepipe.planning.sample import Sample, read_sample
-from tilepipe.planning.schedules import Wishes
+from tilepipe.planning.schedules import RestorationOptions
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import tune
 from tilepipe.psf.model import PSF
@@ -55,7 +55,7 @@ class Seam:
     elsewhere: float
     before: float
     after: float
-    price: float
+    psnr_cost_db: float
 
 
 class ArrayReader:
@@ -83,7 +83,7 @@ def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[in
     planes = blurred_picture(sharp, psf, noise)
     reach = psf.size // 2
     truth = encoded(np.moveaxis(sharp[reach : sharp.shape[0] - reach, reach : sharp.shape[1] - reach], -1, 0))
-    tuning = tune(sample_of(planes), psf, Wishes(), None)
+    tuning = tune(sample_of(planes), psf, RestorationOptions(), None)
     certain = known(planes, LIGHT)
     whole = encoded(restore_whole(planes, certain, psf, tuning.parameters, tuning.halo, whites(LIGHT)))
     before, after = psnr(encoded(planes), truth), psnr(whole, truth)
@@ -107,7 +107,7 @@ def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[in
                 float(difference[:, ~near].mean()),
                 before,
                 after,
-                tuning.price,
+                tuning.psnr_cost_db,
             )
         )
     return seams
@@ -145,7 +145,7 @@ def main() -> None:
                 print(
                     f"| {s.psf} | {s.noise} | {s.tile} | {s.halo} | {s.largest:.1e} | {s.predicted:.1e} "
                     f"| {s.predicted / max(s.largest, 1e-9):.1f} | {s.rms:.1e} | {s.edge:.1e} / {s.elsewhere:.1e} "
-                    f"| {s.before:.2f}, {s.after:.2f} | {s.price} |",
+                    f"| {s.before:.2f}, {s.after:.2f} | {s.psnr_cost_db} |",
                     flush=True,
                 )
 

@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from tilepipe.deconv.convolution import FOURIER, Convolution, choose, ways
+from tilepipe.deconv.convolution import FOURIER, Convolution, select_convolution
+from tilepipe.deconv.convolution import convolutions as possible_convolutions
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.richardson_lucy import seen
@@ -143,15 +144,21 @@ def convolutions(edge: int) -> list[Row]:
     rows = []
     for name, psf in PSFS.items():
         kernel = np.asarray(psf.kernel)
-        chosen = choose(kernel)
+        selected = select_convolution(kernel)
         work, spectrum = Workspace(1, (edge, edge)), Spectrum.of(psf.planes, (edge, edge))
         work.x[...], work.y[...] = generator.uniform(0.1, 1, (2, 1, edge, edge))
-        for way in (*ways(kernel), FOURIER):
-            seconds = best(partial(seen, work, spectrum, way, 0, work.x[0], work.y[0], work.e[0, 0]))
-            taken = "yes" if same_way(way, chosen) else ""
+        for convolution in (*possible_convolutions(kernel), FOURIER):
+            seconds = best(partial(seen, work, spectrum, convolution, 0, work.x[0], work.y[0], work.e[0, 0]))
+            taken = "yes" if same_way(convolution, selected) else ""
             nanoseconds = round(seconds / edge**2 * 1e9, 2)
             rows.append(
-                {"PSF": name, "way": str(way), "ns/px": nanoseconds, "table": round(way.nanoseconds, 2), "taken": taken}
+                {
+                    "PSF": name,
+                    "way": str(convolution),
+                    "ns/px": nanoseconds,
+                    "table": round(convolution.nanoseconds, 2),
+                    "taken": taken,
+                }
             )
     return rows
 

@@ -30,8 +30,8 @@ import scipy.signal
 from PIL import Image
 
 from benchmarks import photographs
-from tilepipe.planning.find_psf import CONFIDENT, find_psf
-from tilepipe.planning.inspection import look_at_array
+from tilepipe.planning.find_psf import MIN_CONFIDENCE, find_psf
+from tilepipe.planning.inspection import inspect_array
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.testing.shakes import shake
 
@@ -74,7 +74,7 @@ class Row:
     @property
     def written(self) -> float:
         """PSNR of what a run would write: the picture as it is when the kernel is refused."""
-        return self.found if self.confidence >= CONFIDENT else self.blurred
+        return self.found if self.confidence >= MIN_CONFIDENCE else self.blurred
 
 
 def read(path: Path) -> np.ndarray:
@@ -147,7 +147,7 @@ def measure(case: Case) -> tuple[Row, np.ndarray]:
     truth, seen = sharp.mean(2), blurred.mean(2)
     rim = max(LEAST_RIM, kernel.shape[0] // 2)
     start = time.perf_counter()
-    psf = find_psf(look_at_array(blurred, None, None)).psf
+    psf = find_psf(inspect_array(blurred, None, None)).psf
     seconds = time.perf_counter() - start
     found = psf.kernel if psf.kernel.ndim == 2 else psf.kernel.mean(0)
 

@@ -12,6 +12,7 @@ import tilepipe
 PACKAGE = Path(tilepipe.__file__).parent
 
 FLOORS = {
+    "dtypes": 0,
     "errors": 0,
     "events": 0,
     "system": 1,

@@ -67,7 +67,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def planes(self) -> int:
         """Planes of a tile and of the result: the colours, and the mask of a selective restoration."""
-        return self.colours + bool(self.parameters.unexplained)
+        return self.colours + bool(self.parameters.misfit_limit)
 
     @property
     def solver(self) -> str:

@@ -46,7 +46,7 @@ def test_a_reused_process_number_is_not_the_process(tmp_path):
 
 
 def test_another_host_is_believed_while_its_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "GLANCE", 0.01)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     write_lock(tmp_path / "run", "elsewhere", 1)
     file = tmp_path / "run" / "lock"
     beat = threading.Timer(0.1, lambda: os.utime(file, (1, 1)))  # its clock may be far behind
@@ -59,7 +59,7 @@ def test_another_host_is_believed_while_its_heart_beats(tmp_path, monkeypatch):
 @pytest.mark.parametrize("clock", [1, 4e9], ids=["behind", "ahead"])
 def test_another_host_that_is_silent_is_taken_over_whatever_its_clock(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(lock, "STALE", 0.1)
-    monkeypatch.setattr(lock, "GLANCE", 0.01)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     write_lock(tmp_path / "run", "elsewhere", 1)
     os.utime(tmp_path / "run" / "lock", (clock, clock))
     with locked(tmp_path / "run", tmp_path) as held:

@@ -13,7 +13,7 @@ import tifffile
 from click.testing import CliRunner
 
 from tilepipe.psf.model import PSF
-from tilepipe.psf.shape_fit import nearest_shape
+from tilepipe.psf.shape_fit import fit_shape
 from tilepipe.psf.shapes import gaussian, motion
 
 
@@ -68,7 +68,7 @@ def test_psf_show_draws_it(tilepipe, psf):
     assert "5 x 5" in first
     assert "angle 30" in first
     assert "centroid +0.00, +0.00 px" in facts
-    assert nearest == f"nearest {nearest_shape(PSF.load(psf).kernel)}"
+    assert nearest == f"nearest {fit_shape(PSF.load(psf).kernel)}"
     assert len(drawing) == 5
     # 30 degrees, counter-clockwise: ink at the upper right and the lower left, none opposite
     ink = [row.ljust(10) for row in drawing]
@@ -80,7 +80,7 @@ def test_psf_show_draws_it(tilepipe, psf):
 def test_psf_show_as_json(tilepipe, psf):
     facts = answer(tilepipe("psf", "show", psf, "--json"))
     loaded = PSF.load(psf)
-    assert facts == {"file": str(psf), **loaded.facts(), "nearest": nearest_shape(loaded.kernel).facts()}
+    assert facts == {"file": str(psf), **loaded.facts(), "nearest": fit_shape(loaded.kernel).facts()}
 
 
 def test_psf_show_names_the_shape_that_was_made(tmp_path):

@@ -6,7 +6,7 @@ import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilepipe.deconv.convolution import DARK, LEFT_OUT, choose, seen_through
+from tilepipe.deconv.convolution import DARK, LEFT_OUT, convolve_known, select_convolution
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
@@ -36,37 +36,40 @@ def textbook(x, y, kernel):
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_seen_through_a_psf_is_the_textbook_s(name):
     kernel = np.asarray(SHAPES[name].kernel)
-    way, reach = choose(kernel), len(kernel) // 2
-    assert way.kind != "fourier"
+    convolution, reach = select_convolution(kernel), len(kernel) // 2
+    assert convolution.kind != "fourier"
     generator = np.random.default_rng(3)
     x, y = generator.uniform(0.1, 1, (2, 61, 83)).astype(np.float32)
     y[generator.random(y.shape) < 0.1] = np.nan
     if reach:
         y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
     seen = np.empty_like(x)
-    seen_through(way, x, y, np.float32(np.inf), seen)
-    assert np.abs(seen - textbook(x, y, kernel)).max() < 1e-5 + 10 * way.loss
+    convolve_known(convolution, x, y, np.float32(np.inf), seen)
+    assert np.abs(seen - textbook(x, y, kernel)).max() < 1e-5 + 10 * convolution.loss
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0, 4))
 def test_never_more_light_is_left_out_than_may_be_and_none_is_lost(reach, seed, sparse):
     taps = np.random.default_rng(seed).random((2 * reach + 1,) * 2) ** (1 + 10 * sparse)
-    way = choose((taps / taps.sum()).astype(np.float32))
-    assert way.loss <= LEFT_OUT
-    assert way.reach <= reach
-    if way.kind != "fourier":
+    convolution = select_convolution((taps / taps.sum()).astype(np.float32))
+    assert convolution.loss <= LEFT_OUT
+    assert convolution.reach <= reach
+    if convolution.kind != "fourier":
         flat = np.full((4 * reach + 9,) * 2, 0.5, np.float32)
         seen = np.empty_like(flat)
-        seen_through(way, flat, flat, np.float32(np.inf), seen)
+        convolve_known(convolution, flat, flat, np.float32(np.inf), seen)
         middle = seen[2 * reach : -2 * reach, 2 * reach : -2 * reach]
         assert np.abs(middle - 1).max() < 1e-5
 
 
 def test_the_choice_follows_the_structure():
-    assert (choose(gaussian(3).kernel).kind, choose(gaussian(3).kernel).rank) == ("separable", 1)
-    assert choose(motion(15, 30).kernel).kind == "taps"
-    assert choose(disk(9).kernel).kind == "fourier"
-    assert choose(motion(15, 30).kernel) is choose(motion(15, 30).kernel.copy())
+    assert (select_convolution(gaussian(3).kernel).kind, select_convolution(gaussian(3).kernel).rank) == (
+        "separable",
+        1,
+    )
+    assert select_convolution(motion(15, 30).kernel).kind == "taps"
+    assert select_convolution(disk(9).kernel).kind == "fourier"
+    assert select_convolution(motion(15, 30).kernel) is select_convolution(motion(15, 30).kernel.copy())
 
 
 @pytest.mark.parametrize("psf", [gaussian(1.5), motion(11, 20)], ids=["separable", "taps"])
@@ -84,6 +87,6 @@ def test_richardson_lucy_is_the_same_however_the_psf_is_applied(psf, monkeypatch
         return restore(work, Spectrum.of(psf.planes, work.shape), numbers).copy()
 
     direct = restored()
-    monkeypatch.setattr(richardson_lucy, "choose", lambda kernel: FOURIER)
+    monkeypatch.setattr(richardson_lucy, "select_convolution", lambda kernel: FOURIER)
     inside = np.s_[:, psf.size : -psf.size, psf.size : -psf.size]
     assert np.abs(direct - restored())[inside].max() < 0.02

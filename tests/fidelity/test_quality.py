@@ -53,7 +53,7 @@ def test_detail_rises_with_the_priority(slider):
     assert shares[0] < 0.25 < 0.45 < shares[-1], "the first does not deblur at all"
 
 
-def seen_through(sharp, psf, noise, seed=1):
+def convolve_known(sharp, psf, noise, seed=1):
     """Blur with the picture mirrored at its borders, and add noise; the size stays."""
     reach = psf.size // 2
     wide = np.pad(sharp, ((reach, reach), (reach, reach), (0, 0)), "reflect")
@@ -66,7 +66,7 @@ def seen_through(sharp, psf, noise, seed=1):
 def test_a_psf_ten_per_cent_too_wide_rings_by_less_than_three_per_cent(true, taken):
     sharp = np.full((200, 220, 3), 0.2, np.float32)
     sharp[:, 110:] = 0.6
-    profile = deconvolve(seen_through(sharp, true, 0.005), taken)[40:-40].mean((0, 2))
+    profile = deconvolve(convolve_known(sharp, true, 0.005), taken)[40:-40].mean((0, 2))
     assert profile[115:190].max() < 0.6 + 0.03 * 0.4
     assert profile[30:105].min() > 0.2 - 0.03 * 0.4
 
@@ -77,7 +77,7 @@ def test_no_dark_ring_round_a_lamp_six_times_too_bright(psf, tmp_path):
     distance = np.hypot(rows - 110, columns - 110)
     sharp = np.full((220, 220, 3), 0.2, np.float32)
     sharp[distance < 25] = 6.0
-    restored, _ = through_files(np.clip(seen_through(sharp, psf, 0.002), 0, 1), psf, tmp_path)
+    restored, _ = through_files(np.clip(convolve_known(sharp, psf, 0.002), 0, 1), psf, tmp_path)
     assert restored[(distance > 26) & (distance < 70)].min() > 0.2 - 0.02
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tilepipe.errors import InputError
-from tilepipe.image.light import LINEAR, SRGB, Curve, Light, check_monotone, lifted
+from tilepipe.image.light import LINEAR, SRGB, Curve, Light, check_monotone, with_positive_slope
 from tilepipe.image.metadata.blocks import srgb_profile
 from tilepipe.image.metadata.icc import curves_from_icc
 
@@ -32,7 +32,7 @@ def power_law(name: str, gamma: float) -> Curve:
 def sampled(count: int, gamma: float) -> Curve:
     """A curve as profiles store it: 16-bit samples of a power law, flat near black."""
     codes = np.rint(65535 * np.linspace(0, 1, count) ** gamma) / 65535
-    return lifted(Curve(f"{count} samples", samples=tuple(float(code) for code in codes)))
+    return with_positive_slope(Curve(f"{count} samples", samples=tuple(float(code) for code in codes)))
 
 
 CURVES = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tilepipe.planning import find_psf as blind
-from tilepipe.planning.find_psf import CONFIDENT, find_psf
-from tilepipe.planning.inspection import look_at_array
+from tilepipe.planning.find_psf import MIN_CONFIDENCE, find_psf
+from tilepipe.planning.inspection import inspect_array
 from tilepipe.psf.blind.narrow import Estimate, likeness
 from tilepipe.psf.blind.slight import measure_slight_blur, slight_psf
 from tilepipe.testing import degrade
@@ -33,15 +33,15 @@ def look_through(psf, contrast=1.0, noise=0.004, seed=8):
     """Look at a scene behind a shake; of a low contrast it does not rise far above its noise."""
     edge = EDGE + psf.size - 1
     scene = np.float32(0.02) + np.float32(contrast) * Scene(edge, edge, seed).rows(0, edge)
-    return look_at_array(degrade(scene, psf, noise).mean(2), None, None)
+    return inspect_array(degrade(scene, psf, noise).mean(2), None, None)
 
 
 @pytest.fixture(scope="module")
 def faint():
     """A scene behind a shake of 35 px that a Gaussian of 1 px explains as well."""
-    look = look_through(shake(LENGTH, 5), contrast=0.4)
-    assert measure_slight_blur(look.power, look.noise, look.edges).explains
-    return look
+    inspection = look_through(shake(LENGTH, 5), contrast=0.4)
+    assert measure_slight_blur(inspection.power, inspection.noise, inspection.edges).explains
+    return inspection
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_a_wide_blur_that_is_asked_for_is_looked_for_in_earnest(faint, searches)
 
 
 def test_a_kernel_that_nothing_speaks_for_gives_way_to_the_slight_blur(faint, searches):
-    finding = find_psf(faint, LENGTH)
+    blur = find_psf(faint, LENGTH)
     assert searches
-    assert finding.estimate is None
-    assert finding.psf.size < LENGTH
+    assert blur.estimate is None
+    assert blur.psf.size < LENGTH
 
 
 @pytest.mark.parametrize("confidence", [0.45, 0.55])
@@ -84,9 +84,9 @@ def test_a_kernel_that_is_not_taken_is_refused(faint, searches, monkeypatch, con
     monkeypatch.setattr(
         blind, "measure_slight_blur", lambda *seen: replace(measure_slight_blur(*seen), misfit=9.0, allowed=0.1)
     )
-    finding = find_psf(faint)
-    assert finding.estimate is WRONG
-    assert finding.psf.confidence < CONFIDENT
+    blur = find_psf(faint)
+    assert blur.estimate is WRONG
+    assert blur.psf.confidence < MIN_CONFIDENCE
 
 
 def test_a_kernel_that_is_the_slight_blur_but_for_ripple_gives_way_to_it(faint, monkeypatch):
@@ -96,6 +96,6 @@ def test_a_kernel_that_is_the_slight_blur_but_for_ripple_gives_way_to_it(faint, 
     same = replace(WRONG, kernel=rippled / rippled.sum(), agreement=0.99)
     monkeypatch.setattr(blind, "estimate_strong_blur", lambda *arguments, **settings: same)
     monkeypatch.setattr(blind._Trace, "judge", lambda trace, estimate: (True, 0.99))
-    finding = find_psf(faint)
-    assert finding.estimate is None
-    assert finding.psf.made_by["shape"] == "gaussian"
+    blur = find_psf(faint)
+    assert blur.estimate is None
+    assert blur.psf.made_by["shape"] == "gaussian"

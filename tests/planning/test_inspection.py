@@ -7,7 +7,7 @@ import tifffile
 
 from tilepipe.image.info import ImageReader
 from tilepipe.image.readers import open_image
-from tilepipe.planning.inspection import look_at
+from tilepipe.planning.inspection import inspect_reader
 from tilepipe.testing.scenes import BlurredScene, Scene, write_scene
 from tilepipe.testing.shakes import shake
 
@@ -34,9 +34,9 @@ def looked(tmp_path_factory):
     path = tmp_path_factory.mktemp("look") / "scene.tif"
     write_scene(path, Scene(WIDTH, HEIGHT, seed=1))
     reader = Watched(open_image(path))
-    look = look_at(reader)
+    inspection = inspect_reader(reader)
     reader.close()
-    return reader.asked, look
+    return reader.asked, inspection
 
 
 def test_the_choice_reads_every_row_once_in_narrow_bands(looked):
@@ -48,23 +48,23 @@ def test_the_choice_reads_every_row_once_in_narrow_bands(looked):
 
 
 def test_afterwards_only_the_rows_of_the_windows_are_read(looked):
-    asked, look = looked
+    asked, inspection = looked
     again = asked[-(-HEIGHT // 256) :]
     heights = [bottom - top for top, bottom in again]
-    assert heights.count(len(look.large)) == 1
-    small = [height for height in heights if height != len(look.large)]
-    assert set(small) == {len(look.windows[0])}
-    assert len(look.windows) <= len(small) <= 9, "those to estimate from, and those whose edges count"
+    assert heights.count(len(inspection.large)) == 1
+    small = [height for height in heights if height != len(inspection.large)]
+    assert set(small) == {len(inspection.windows[0])}
+    assert len(inspection.windows) <= len(small) <= 9, "those to estimate from, and those whose edges count"
 
 
 def test_three_windows_hardly_overlap_and_hold_all_colours(looked):
-    _, look = looked
-    assert len(look.boxes) == len(look.colours) == len(look.windows) == 3
-    for (y0, y1, x0, x1), colours, window in zip(look.boxes, look.colours, look.windows, strict=True):
+    _, inspection = looked
+    assert len(inspection.boxes) == len(inspection.colours) == len(inspection.windows) == 3
+    for (y0, y1, x0, x1), colours, window in zip(inspection.boxes, inspection.colours, inspection.windows, strict=True):
         assert colours.shape == (3, y1 - y0, x1 - x0)
         np.testing.assert_allclose(colours.mean(0), window, atol=1e-6)
     covered = np.zeros((HEIGHT, WIDTH), int)
-    for y0, y1, x0, x1 in look.boxes:
+    for y0, y1, x0, x1 in inspection.boxes:
         covered[y0:y1, x0:x1] += 1
     assert (covered > 1).sum() < 0.25 * covered.sum()
 
@@ -78,24 +78,24 @@ def test_clipped_highlights_are_not_taken_for_sharp_edges(tmp_path):
     light = np.clip(blurred.rows(0, 300) + 2 * lamps[:, :, None], 0, 1)
     tifffile.imwrite(tmp_path / "lamps.tif", np.rint(light * 65535).astype(np.uint16), photometric="rgb", metadata=None)
     reader = open_image(tmp_path / "lamps.tif")
-    look = look_at(reader, 13, (150, 150, 280))
+    inspection = inspect_reader(reader, 13, (150, 150, 280))
     reader.close()
-    (y0, y1, x0, x1), window = look.boxes[0], look.windows[0]
+    (y0, y1, x0, x1), window = inspection.boxes[0], inspection.windows[0]
     decoded = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
     assert (window > 0.98).mean() > 0.02, "some of it is clipped"
     np.testing.assert_allclose(window, decoded[y0:y1, x0:x1].mean(2), atol=1e-4)
 
 
 def test_the_window_for_wide_kernels_is_the_mean_of_the_colours_and_at_most_a_megapixel(looked):
-    _, look = looked
-    assert look.large.shape == (1022, 1022)
-    assert np.isfinite(look.large).all()
+    _, inspection = looked
+    assert inspection.large.shape == (1022, 1022)
+    assert np.isfinite(inspection.large).all()
 
 
 def test_a_small_window_that_was_asked_for_holds_no_wide_kernels(tmp_path):
     path = tmp_path / "scene.tif"
     write_scene(path, Scene(700, 600, seed=1))
     reader = open_image(path)
-    assert look_at(reader, None, (300, 300, 255)).large is None
-    assert look_at(reader, None, (300, 300, 401)).large.shape == (401, 401)
+    assert inspect_reader(reader, None, (300, 300, 255)).large is None
+    assert inspect_reader(reader, None, (300, 300, 401)).large.shape == (401, 401)
     reader.close()

@@ -6,7 +6,7 @@ import pytest
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.signs import read_signs
 from tilepipe.planning.last_check import check_restoration, windows_to_check
-from tilepipe.planning.schedules import Wishes
+from tilepipe.planning.schedules import RestorationOptions
 from tilepipe.psf.shapes import gaussian
 from tilepipe.testing.scenes import Photograph
 
@@ -20,7 +20,7 @@ def windows():
 
 
 def check(windows, sigma):
-    return check_restoration(windows, Noise(NOISE), gaussian(sigma), Wishes())
+    return check_restoration(windows, Noise(NOISE), gaussian(sigma), RestorationOptions())
 
 
 def test_the_right_blur_passes_and_one_much_too_wide_does_not(windows):

@@ -7,7 +7,7 @@ import pytest
 from tilepipe.cache.digests import recall_digest
 from tilepipe.errors import UncertainPsfError
 from tilepipe.execution.runnable import plan as make_plan
-from tilepipe.planning.memo import Decision, question, recall, remember
+from tilepipe.planning.memo import Memo, memo_key, recall, remember
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import gaussian
 from tilepipe.settings import Settings
@@ -49,15 +49,15 @@ def test_another_question_is_answered_anew(ran, other):
 
 def test_another_psf_or_another_way_to_look_is_another_question():
     questions = [
-        question(gaussian(1), Settings()),
-        question(gaussian(2), Settings()),
-        question(None, Settings()),
-        question(None, Settings(blur=15)),
-        question(None, Settings(window="100,100")),
-        question(None, Settings(psf_per_channel=True)),
+        memo_key(gaussian(1), Settings()),
+        memo_key(gaussian(2), Settings()),
+        memo_key(None, Settings()),
+        memo_key(None, Settings(blur=15)),
+        memo_key(None, Settings(window="100,100")),
+        memo_key(None, Settings(psf_per_channel=True)),
     ]
     assert len(set(questions)) == len(questions)
-    assert question(gaussian(1), Settings(memory="2GB", jobs=3, blur=7)) == questions[0]
+    assert memo_key(gaussian(1), Settings(memory="2GB", jobs=3, blur=7)) == questions[0]
 
 
 def recalled(cache, picture, asked):
@@ -72,7 +72,7 @@ def test_other_pixels_are_looked_at_anew(ran, tmp_path):
     content = bytearray((folder / "photo.tif").read_bytes())
     content[len(content) // 2] ^= 1
     changed.write_bytes(content)
-    assert recalled(tmp_path / "c", changed, plan.chosen.asked) is None
+    assert recalled(tmp_path / "c", changed, plan.analysis.asked) is None
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -97,21 +97,21 @@ def test_a_damaged_answer_is_none(ran, tmp_path, damage):
     folder, plan = ran
     cache = tmp_path / "c"
     shutil.copytree(folder / "c", cache)
-    assert recalled(cache, folder / "photo.tif", plan.chosen.asked) is not None
-    (file,) = cache.glob("*/decisions/*.json")
+    assert recalled(cache, folder / "photo.tif", plan.analysis.asked) is not None
+    (file,) = cache.glob("*/memos/*.json")
     if damage is None:
         text = file.read_text().replace('"kernels":"', '"kernels":"AAAA')
         file.write_text(text)
     else:
         file.write_bytes(damage)
-    assert recalled(cache, folder / "photo.tif", plan.chosen.asked) is None
+    assert recalled(cache, folder / "photo.tif", plan.analysis.asked) is None
 
 
 def test_an_uncertain_psf_stays_uncertain(ran):
     folder, plan = ran
     unsure = PSF(gaussian(1).kernel, {"estimated": True, "confidence": 0.2, "nearest": "gaussian"})
     content, _ = recall_digest(folder / "c", folder / "photo.tif")
-    remember(folder / "c", content, question(None, Settings()), Decision(unsure, plan.tuning, (), 1.0, None, None))
+    remember(folder / "c", content, memo_key(None, Settings()), Memo(unsure, plan.tuning, (), 1.0, None, None))
     with pytest.raises(UncertainPsfError, match=r"0\.20"):
         make_plan(folder / "photo.tif", cache=str(folder / "c"))
     assert make_plan(folder / "photo.tif", cache=str(folder / "c"), force=True).psf.digest == unsure.digest

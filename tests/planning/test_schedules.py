@@ -5,7 +5,7 @@ import pytest
 
 from tilepipe import deconvolve
 from tilepipe.deconv.noise import Noise
-from tilepipe.planning.schedules import Wishes, ladder
+from tilepipe.planning.schedules import RestorationOptions, candidate_parameters
 from tilepipe.psf.shapes import delta, gaussian, motion
 from tilepipe.testing import Scene, degrade
 
@@ -17,8 +17,8 @@ def window():
     return np.ascontiguousarray(np.moveaxis(degrade(Scene(200, 200, seed=2).rows(0, 200), PSF, 0.01), -1, 0))
 
 
-def first(window, noise=0.01, psf=PSF, **wishes):
-    return ladder(Wishes(**wishes), Noise(noise, light=0.3), psf, [window])[0]
+def first(window, noise=0.01, psf=PSF, **options):
+    return candidate_parameters(RestorationOptions(**options), Noise(noise, light=0.3), psf, [window])[0]
 
 
 def test_more_tolerance_is_more_steps(window):
@@ -53,7 +53,7 @@ def test_weights_by_the_light_gain_where_noise_is_shot_noise():
     truth, blurred = sharp[reach:-reach, reach:-reach], degrade(sharp, psf, 0.0)
     shot = np.random.default_rng(2).normal(0, 1, blurred.shape) * 0.03 * np.sqrt(np.clip(blurred, 0, 1))
     seen = (blurred + shot).astype(np.float32)
-    found = ladder(Wishes(), Noise(0.02), psf, [np.moveaxis(seen, -1, 0)])
+    found = candidate_parameters(RestorationOptions(), Noise(0.02), psf, [np.moveaxis(seen, -1, 0)])
     assert found[0].slope == 0, "what is not measured is not assumed"
     dark = truth.mean(-1) < 0.1
     error = np.abs(deconvolve(seen, psf) - truth)[dark].mean()
@@ -63,7 +63,10 @@ def test_weights_by_the_light_gain_where_noise_is_shot_noise():
 def test_clipped_lamps_get_the_steps_that_they_need():
     psf, window = motion(13, 30), np.full((3, 340, 340), 0.5, np.float32)
     window[:, 100:200, 100:200] = np.random.default_rng(1).random((3, 100, 100))
-    few, many = (ladder(Wishes(), Noise(0.005, light=0.3), psf, [window], share) for share in (0.0, 0.01))
+    few, many = (
+        candidate_parameters(RestorationOptions(), Noise(0.005, light=0.3), psf, [window], share)
+        for share in (0.0, 0.01)
+    )
     assert len(few) == len(many)
     for without, lamps in zip(few, many, strict=True):
         assert lamps.growth == 1.0
@@ -73,6 +76,11 @@ def test_clipped_lamps_get_the_steps_that_they_need():
 def test_how_richardson_lucy_applies_the_psf_is_said_and_frozen():
     window = np.full((1, 200, 200), 0.5, np.float32)
     for psf, words in ((gaussian(2), "separable, rank 1"), (motion(13, 30), "taps"), (delta(), "")):
-        numbers = ladder(Wishes(solver="richardson-lucy"), Noise(0.005, light=0.3), psf, [window])[0]
+        numbers = candidate_parameters(
+            RestorationOptions(solver="richardson-lucy"), Noise(0.005, light=0.3), psf, [window]
+        )[0]
         assert words in numbers.convolution
-    assert ladder(Wishes(), Noise(0.005, light=0.3), gaussian(2), [window])[0].convolution == "Fourier"
+    assert (
+        candidate_parameters(RestorationOptions(), Noise(0.005, light=0.3), gaussian(2), [window])[0].convolution
+        == "Fourier"
+    )

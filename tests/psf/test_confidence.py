@@ -6,7 +6,7 @@ import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilepipe.planning.find_psf import CONFIDENT
+from tilepipe.planning.find_psf import MIN_CONFIDENCE
 from tilepipe.psf.blind.confidence import confidence, relief
 
 GOOD = {"agreement": 0.98, "relief": 60.0, "gain": 1.2, "misfit": 0.9, "border": 0.0}
@@ -19,7 +19,7 @@ def test_it_is_a_share(agreement, height, gain, misfit, border, sharp):
 
 
 def test_a_good_case_is_trusted():
-    assert confidence(**GOOD, sharp=False) > 2 * CONFIDENT
+    assert confidence(**GOOD, sharp=False) > 2 * MIN_CONFIDENCE
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -30,7 +30,7 @@ def test_everything_that_speaks_against_it_lowers_it(name):
 def test_noise_alone_has_no_relief_and_no_confidence():
     noise = np.random.default_rng(1).normal(0.4, 0.02, (200, 200)).astype(np.float32)
     assert relief([noise], 0.02) == pytest.approx(2.8, abs=0.3)
-    assert confidence(**GOOD | {"relief": relief([noise], 0.02)}, sharp=False) < 0.75 * CONFIDENT
+    assert confidence(**GOOD | {"relief": relief([noise], 0.02)}, sharp=False) < 0.75 * MIN_CONFIDENCE
     assert confidence(**GOOD | {"relief": relief([noise], 0.02)}, sharp=True) < 0.5
 
 

@@ -82,11 +82,11 @@ def test_a_flat_picture_has_no_direction():
 @given(seed=seeds, threshold=st.floats(1, 250), margin=st.integers(0, 20))
 def test_weak_edges_and_the_border_are_dropped_and_the_rest_is_untouched(seed, threshold, margin):
     across, down = gradients(picture(seed))
-    chosen = np.stack(select_edges(across, down, threshold, margin))
+    analysis = np.stack(select_edges(across, down, threshold, margin))
     inside = np.zeros(across.shape, bool)
     inside[margin : across.shape[0] - margin, margin : across.shape[1] - margin] = True
     length = np.hypot(across.astype(float), down)
     strong = inside & (length > threshold * (1 + 1e-6))
     weak = ~inside | (length < threshold * (1 - 1e-6))
-    np.testing.assert_array_equal(chosen[:, strong], np.stack([across, down])[:, strong])
-    assert not chosen[:, weak].any()
+    np.testing.assert_array_equal(analysis[:, strong], np.stack([across, down])[:, strong])
+    assert not analysis[:, weak].any()

@@ -96,8 +96,8 @@ def test_a_kernel_of_given_size_is_found_well_enough_to_restore_with(name):
     kernel, (seen, sharp), found = KERNELS[name], window(name), estimated(name)
     assert found.kernel.shape == kernel.shape
     assert is_kernel(found.kernel)
-    judge = Window(seen, kernel.shape[0])
-    errors = [error(judge.total_variation(one, 2e-4), sharp) for one in (found.kernel, kernel)]
+    scorer = Window(seen, kernel.shape[0])
+    errors = [error(scorer.total_variation(one, 2e-4), sharp) for one in (found.kernel, kernel)]
     assert likeness(found.kernel, kernel) > 0.97
     assert errors[0] < 3 * errors[1]
 

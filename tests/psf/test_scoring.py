@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tilepipe.psf.blind.scoring import Judge
+from tilepipe.psf.blind.scoring import Scorer
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.kernel_ops import delta_kernel, resize
 from tilepipe.psf.shapes import disk, gaussian, motion
@@ -22,7 +22,7 @@ def seen(psf, seed=3, edge=200):
 
 
 def judge_of(psf, *seeds):
-    return Judge([Window(seen(psf, seed), SIZE) for seed in seeds or (3,)], NOISE)
+    return Scorer([Window(seen(psf, seed), SIZE) for seed in seeds or (3,)], NOISE)
 
 
 def wrong_ones(kernel):
@@ -51,30 +51,30 @@ def test_the_true_kernel_wins_against_one_that_is(name, kind):
     kernel = np.asarray(PSFS[name].kernel)
     wrong = wrong_ones(kernel)[kind]
     for order in ((kernel, wrong), (wrong, kernel)):
-        judge = judge_of(PSFS[name])
+        scorer = judge_of(PSFS[name])
         for one in order:
-            judge.hear(one)
-        assert judge.best().kernel is kernel, [(verdict.misfit, verdict.density) for verdict in judge.verdicts]
+            scorer.score(one)
+        assert scorer.best().kernel is kernel, [(score.misfit, score.density) for score in scorer.scores]
 
 
 @of_each
 def test_the_true_kernel_leaves_about_the_noise_and_a_sparser_picture_than_wrong_ones(name):
-    kernel, judge = np.asarray(PSFS[name].kernel), judge_of(PSFS[name])
-    true = judge.hear(kernel)
-    wrong = {kind: judge.hear(one) for kind, one in wrong_ones(kernel).items()}
+    kernel, scorer = np.asarray(PSFS[name].kernel), judge_of(PSFS[name])
+    true = scorer.score(kernel)
+    wrong = {kind: scorer.score(one) for kind, one in wrong_ones(kernel).items()}
     assert true.misfit == pytest.approx(NOISE, rel=0.25)
-    assert all(verdict.density > true.density for verdict in wrong.values())
+    assert all(score.density > true.density for score in wrong.values())
     assert wrong["wider"].misfit > 1.5 * true.misfit
 
 
 def test_verdicts_are_remembered_in_the_order_they_were_heard():
     kernel = np.asarray(PSFS["motion"].kernel)
-    judge = judge_of(PSFS["motion"])
-    heard = [judge.hear(one) for one in (*wrong_ones(kernel).values(), kernel)]
-    assert all(one is other for one, other in zip(judge.verdicts, heard, strict=True))
+    scorer = judge_of(PSFS["motion"])
+    heard = [scorer.score(one) for one in (*wrong_ones(kernel).values(), kernel)]
+    assert all(one is other for one, other in zip(scorer.scores, heard, strict=True))
     assert heard[-1].kernel is kernel
-    assert judge.best() is judge.best()
-    again = judge.hear(kernel)
+    assert scorer.best() is scorer.best()
+    again = scorer.score(kernel)
     assert (again.misfit, again.density) == (heard[-1].misfit, heard[-1].density)
 
 
@@ -82,15 +82,15 @@ def test_several_windows_are_judged_together():
     """Squared misfits of windows of one size average; one window says the same as itself twice."""
     psf = PSFS["motion"]
     kernel = np.asarray(psf.kernel)
-    alone = [judge_of(psf, seed).hear(kernel) for seed in (3, 4)]
-    both = judge_of(psf, 3, 4).hear(kernel)
+    alone = [judge_of(psf, seed).score(kernel) for seed in (3, 4)]
+    both = judge_of(psf, 3, 4).score(kernel)
     assert both.misfit**2 == pytest.approx(np.mean([one.misfit**2 for one in alone]), rel=1e-5)
-    twice = judge_of(psf, 3, 3).hear(kernel)
+    twice = judge_of(psf, 3, 3).score(kernel)
     assert (twice.misfit, twice.density) == pytest.approx((alone[0].misfit, alone[0].density), rel=1e-5)
 
 
 def test_a_flat_window_is_judged_without_complaint():
-    judge = Judge([Window(np.full((100, 100), 0.5, np.float32), SIZE)], 0.0)
-    verdict = judge.hear(np.asarray(PSFS["disk"].kernel))
-    assert verdict.misfit == pytest.approx(0, abs=1e-5)
-    assert np.isfinite(verdict.density)
+    scorer = Scorer([Window(np.full((100, 100), 0.5, np.float32), SIZE)], 0.0)
+    score = scorer.score(np.asarray(PSFS["disk"].kernel))
+    assert score.misfit == pytest.approx(0, abs=1e-5)
+    assert np.isfinite(score.density)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from tilepipe.errors import PsfError
 from tilepipe.psf import shapes
-from tilepipe.psf.shape_fit import Nearest, nearest_shape
+from tilepipe.psf.shape_fit import ShapeFit, fit_shape
 
 few = settings(max_examples=5, deadline=None)
 """A search takes a tenth of a second."""
@@ -77,7 +77,7 @@ def turn_between(a: float, b: float) -> float:
 @few
 @given(sigma=st.floats(1.1, 4), shift=shifts, noise=noises, seed=seeds)
 def test_a_gaussian_is_named_wherever_it_lies(sigma, shift, noise, seed):
-    nearest = nearest_shape(normalised(gaussian_at(2 * math.ceil(4 * sigma) + 7, sigma, *shift), noise, seed))
+    nearest = fit_shape(normalised(gaussian_at(2 * math.ceil(4 * sigma) + 7, sigma, *shift), noise, seed))
     assert nearest.shape == "gaussian"
     assert nearest.parameters["sigma"] == pytest.approx(sigma, rel=0.03)
     assert nearest.fit > 0.98
@@ -86,7 +86,7 @@ def test_a_gaussian_is_named_wherever_it_lies(sigma, shift, noise, seed):
 @few
 @given(radius=st.floats(2, 8), shift=shifts, noise=noises, seed=seeds)
 def test_a_disk_is_named_wherever_it_lies(radius, shift, noise, seed):
-    nearest = nearest_shape(normalised(disk_at(2 * math.ceil(radius) + 9, radius, *shift), noise, seed))
+    nearest = fit_shape(normalised(disk_at(2 * math.ceil(radius) + 9, radius, *shift), noise, seed))
     assert nearest.shape == "disk"
     assert nearest.parameters["radius"] == pytest.approx(radius, abs=0.2)  # an area average is a little wider
     assert nearest.fit > 0.98
@@ -96,7 +96,7 @@ def test_a_disk_is_named_wherever_it_lies(radius, shift, noise, seed):
 @given(length=st.floats(6, 25), angle=st.floats(0, 180), shift=shifts, noise=noises, seed=seeds)
 def test_a_motion_is_named_wherever_it_lies(length, angle, shift, noise, seed):
     kernel = line_at(2 * math.ceil(length / 2) + 9, length, angle, *shift)
-    nearest = nearest_shape(normalised(kernel, noise, seed))
+    nearest = fit_shape(normalised(kernel, noise, seed))
     assert nearest.shape == "motion"
     assert nearest.parameters["length"] == pytest.approx(length, abs=0.8)
     assert 0 <= nearest.parameters["angle"] < 180
@@ -119,7 +119,7 @@ def test_a_motion_is_named_wherever_it_lies(length, angle, shift, noise, seed):
     ids=lambda part: str(part.made_by) if hasattr(part, "made_by") else "",
 )
 def test_what_psf_make_makes_is_recognised(made, parameters):
-    nearest = nearest_shape(made.kernel)
+    nearest = fit_shape(made.kernel)
     assert nearest.shape == made.made_by["shape"]
     assert nearest.parameters == pytest.approx(parameters, rel=0.01)
     # wide ones are compared at a fraction of their size, where a thin line is but nearly one
@@ -129,7 +129,7 @@ def test_what_psf_make_makes_is_recognised(made, parameters):
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_kernel_turned_turns_the_angle_and_nothing_else(turns):
     kernel = normalised(line_at(21, 12, 25, 0.3, -0.4), 0.01)
-    upright, turned = nearest_shape(kernel), nearest_shape(np.rot90(kernel, turns))
+    upright, turned = fit_shape(kernel), fit_shape(np.rot90(kernel, turns))
     assert turned.parameters["length"] == pytest.approx(upright.parameters["length"], abs=0.1)
     assert turn_between(turned.parameters["angle"], upright.parameters["angle"] + 90 * turns) < 0.5
     assert turned.fit == pytest.approx(upright.fit, abs=0.005)
@@ -147,7 +147,7 @@ def test_a_shift_by_whole_pixels_changes_nothing(kind, x, y):
     kernel = normalised(kernel, 0.01)
     moved = np.zeros((25, 25))
     moved[y : y + 15, x : x + 15] = kernel
-    here, there = nearest_shape(kernel), nearest_shape(moved)
+    here, there = fit_shape(kernel), fit_shape(moved)
     assert there.shape == here.shape
     assert there.parameters == pytest.approx(here.parameters, abs=1e-3)
     assert there.fit == pytest.approx(here.fit, abs=1e-5)
@@ -160,18 +160,18 @@ def test_a_shift_by_whole_pixels_changes_nothing(kind, x, y):
 def test_one_tap_is_no_blur_wherever_it_is(size):
     kernel = np.zeros((size, size))
     kernel[size // 3, -1] = 1
-    assert nearest_shape(kernel) == Nearest("delta", {}, 1.0)
+    assert fit_shape(kernel) == ShapeFit("delta", {}, 1.0)
 
 
 def test_a_tap_between_pixels_is_no_blur():
-    assert str(nearest_shape(normalised(path_at(9, np.array([0.5]), np.array([1.5]))))) == "no blur; fit 1.00"
+    assert str(fit_shape(normalised(path_at(9, np.array([0.5]), np.array([1.5]))))) == "no blur; fit 1.00"
 
 
 @pytest.mark.parametrize("share", [0.975, 0.99])
 def test_no_blur_says_how_much_of_the_mass_is_in_the_middle(share):
     kernel = np.full((11, 11), (1 - share) / (121 - 9))
     kernel[4:7, 4:7] = share / 9
-    nearest = nearest_shape(kernel)
+    nearest = fit_shape(kernel)
     assert (nearest.shape, nearest.parameters) == ("delta", {})
     assert nearest.fit == pytest.approx(share, abs=1e-5)
 
@@ -179,16 +179,16 @@ def test_no_blur_says_how_much_of_the_mass_is_in_the_middle(share):
 def test_less_in_the_middle_is_blur():
     kernel = np.full((11, 11), 0.05 / (121 - 9))
     kernel[4:7, 4:7] = 0.95 / 9
-    assert nearest_shape(kernel).shape != "delta"
-    assert nearest_shape(shapes.gaussian(1).kernel).shape == "gaussian"
+    assert fit_shape(kernel).shape != "delta"
+    assert fit_shape(shapes.gaussian(1).kernel).shape == "gaussian"
 
 
 # --- what is none of them
 
 
 def test_a_shake_fits_worse_than_a_line():
-    lines = [nearest_shape(normalised(line_at(31, 20, 40 * seed, 0.2, 0.1), 0.02, seed)) for seed in range(3)]
-    shakes = [nearest_shape(normalised(shake(31, seed), 0.02, seed)) for seed in range(3)]
+    lines = [fit_shape(normalised(line_at(31, 20, 40 * seed, 0.2, 0.1), 0.02, seed)) for seed in range(3)]
+    shakes = [fit_shape(normalised(shake(31, seed), 0.02, seed)) for seed in range(3)]
     assert {line.shape for line in lines} == {"motion"}
     assert max(shaken.fit for shaken in shakes) < 0.9 < 0.96 < min(line.fit for line in lines)
 
@@ -197,16 +197,16 @@ def test_the_fit_falls_as_a_line_bends():
     fits = []
     for bend in (0.0, 2.0, 5.0):
         along = np.linspace(-1, 1, 2000)
-        fits.append(nearest_shape(normalised(path_at(31, 10 * along, bend * along**2))).fit)
+        fits.append(fit_shape(normalised(path_at(31, 10 * along, bend * along**2))).fit)
     assert fits[0] > fits[1] + 0.05 > fits[2] + 0.1
 
 
 def test_of_two_equals_the_simpler_one_is_named():
     """Between a Gaussian and a disk the name changes where the disk is ahead by 0.005, not before."""
 
-    def between(share: float) -> Nearest:
+    def between(share: float) -> ShapeFit:
         mixed = (1 - share) * shapes.gaussian(2.5, 25).kernel + share * shapes.disk(5, 25).kernel
-        return nearest_shape(mixed)
+        return fit_shape(mixed)
 
     low, high = 0.3, 1.0
     for _ in range(7):
@@ -225,7 +225,7 @@ def test_of_two_equals_the_simpler_one_is_named():
     ).filter(lambda taps: taps.sum() > 0)
 )
 def test_any_kernel_gets_an_answer(kernel):
-    nearest = nearest_shape(kernel / kernel.sum())
+    nearest = fit_shape(kernel / kernel.sum())
     assert 0 <= nearest.fit <= 1
     names = {"delta": [], "gaussian": ["sigma"], "disk": ["radius"], "motion": ["length", "angle"]}
     assert list(nearest.parameters) == names[nearest.shape]
@@ -236,7 +236,7 @@ def test_any_kernel_gets_an_answer(kernel):
 @pytest.mark.parametrize("kernel", [np.full((4, 4), 1 / 16), np.zeros((3, 3)), np.full((3, 3), np.nan), [[2.0]]])
 def test_what_is_no_psf_is_refused(kernel):
     with pytest.raises(PsfError):
-        nearest_shape(kernel)
+        fit_shape(kernel)
 
 
 # --- how it reads
@@ -245,12 +245,12 @@ def test_what_is_no_psf_is_refused(kernel):
 @pytest.mark.parametrize(
     ("nearest", "text"),
     [
-        (Nearest("motion", {"length": 11.02, "angle": 33.8}, 0.932), "motion, 11.0 px, 34 degrees; fit 0.93"),
-        (Nearest("motion", {"length": 11.02, "angle": 179.7}, 0.9), "motion, 11.0 px, 0 degrees; fit 0.90"),
-        (Nearest("gaussian", {"sigma": 2.1}, 0.98), "gaussian, sigma 2.1 px; fit 0.98"),
-        (Nearest("gaussian", {"sigma": 0.6}, 0.74), "free form, nearest gaussian, sigma 0.6 px; fit 0.74"),
-        (Nearest("disk", {"radius": 4.2}, 0.95), "disk, radius 4.2 px; fit 0.95"),
-        (Nearest("delta", {}, 1.0), "no blur; fit 1.00"),
+        (ShapeFit("motion", {"length": 11.02, "angle": 33.8}, 0.932), "motion, 11.0 px, 34 degrees; fit 0.93"),
+        (ShapeFit("motion", {"length": 11.02, "angle": 179.7}, 0.9), "motion, 11.0 px, 0 degrees; fit 0.90"),
+        (ShapeFit("gaussian", {"sigma": 2.1}, 0.98), "gaussian, sigma 2.1 px; fit 0.98"),
+        (ShapeFit("gaussian", {"sigma": 0.6}, 0.74), "free form, nearest gaussian, sigma 0.6 px; fit 0.74"),
+        (ShapeFit("disk", {"radius": 4.2}, 0.95), "disk, radius 4.2 px; fit 0.95"),
+        (ShapeFit("delta", {}, 1.0), "no blur; fit 1.00"),
     ],
 )
 def test_it_reads_as_one_line(nearest, text):
@@ -258,5 +258,5 @@ def test_it_reads_as_one_line(nearest, text):
 
 
 def test_facts_are_rounded_json():
-    facts = Nearest("motion", {"length": 11.02345, "angle": 33.81239}, 0.932147).facts()
+    facts = ShapeFit("motion", {"length": 11.02345, "angle": 33.81239}, 0.932147).facts()
     assert facts == {"shape": "motion", "parameters": {"length": 11.023, "angle": 33.812}, "fit": 0.9321}

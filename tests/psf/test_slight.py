@@ -9,11 +9,11 @@ from PIL import Image
 
 from tilepipe.image.light import SRGB, Light
 from tilepipe.planning.find_psf import estimate_psf
-from tilepipe.planning.inspection import look_at_array
+from tilepipe.planning.inspection import inspect_array
 from tilepipe.psf.blind.edge_width import measure_edges
 from tilepipe.psf.blind.ripples import HIGHEST, Ripples
 from tilepipe.psf.blind.slight import measure_slight_blur, slight_psf
-from tilepipe.psf.blind.spectrum import PowerSurvey, fit_spectrum
+from tilepipe.psf.blind.spectrum import PowerAccumulator, fit_spectrum
 from tilepipe.psf.shapes import disk, elliptical_gaussian, gaussian
 from tilepipe.testing import degrade
 from tilepipe.testing.scenes import Photograph
@@ -36,15 +36,15 @@ def as_jpeg(picture, quality):
 
 
 def found(picture):
-    look = look_at_array(picture.astype(np.float32), None, None)
+    look = inspect_array(picture.astype(np.float32), None, None)
     return measure_slight_blur(look.power, look.noise, look.edges)
 
 
 def power_of(picture):
-    survey = PowerSurvey()
+    read_status = PowerAccumulator()
     mean = np.ascontiguousarray(picture.mean(-1), np.float32)
-    survey.add(mean, mean < 0.98)
-    return survey.power()
+    read_status.add(mean, mean < 0.98)
+    return read_status.power()
 
 
 @pytest.mark.parametrize("quality", [None, 92])
@@ -108,7 +108,7 @@ def test_edges_say_the_width_where_there_is_nothing_else():
 def test_the_survey_of_a_picture_is_the_same_whatever_bands_it_comes_in():
     picture = photograph(0.8).mean(-1)
     usable = np.ones(picture.shape, bool)
-    whole, twice = PowerSurvey(), PowerSurvey()
+    whole, twice = PowerAccumulator(), PowerAccumulator()
     whole.add(picture, usable)
     twice.add(picture[:, :384], usable[:, :384])
     twice.add(picture[:, 320:], usable[:, 320:])

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tilepipe.planning.find_psf import CONFIDENT, estimate_psf
+from tilepipe.planning.find_psf import MIN_CONFIDENCE, estimate_psf
 from tilepipe.psf.blind.confidence import strong_confidence
 from tilepipe.psf.blind.narrow import at_ordinary_contrast, likeness
 from tilepipe.psf.blind.ripples import HIGHEST, Ripples
-from tilepipe.psf.blind.spectrum import PowerSurvey
+from tilepipe.psf.blind.spectrum import PowerAccumulator
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.blind.wide import WIDEST, Pyramid, WideSearch
 from tilepipe.testing import degrade
@@ -30,9 +30,9 @@ def seen(psf, noise=0.004, seed=8):
 
 
 def power_of(picture):
-    survey = PowerSurvey.of_size(*picture.shape)
-    survey.add(picture, np.ones(picture.shape, bool))
-    return survey.power()
+    read_status = PowerAccumulator.of_size(*picture.shape)
+    read_status.add(picture, np.ones(picture.shape, bool))
+    return read_status.power()
 
 
 def error(restored, sharp, reach=6, rim=60):
@@ -80,8 +80,8 @@ def test_a_picture_in_one_piece_has_no_parts_to_compare():
 
 def test_neither_likeness_nor_agreement_alone_makes_sure():
     assert strong_confidence(0.95, 0.95) > 0.95
-    assert strong_confidence(0.95, 0.6) < CONFIDENT, "right in part, and every way ended elsewhere"
-    assert strong_confidence(0.45, 0.9) < CONFIDENT, "all ways agree on a path that the spectrum does not know"
+    assert strong_confidence(0.95, 0.6) < MIN_CONFIDENCE, "right in part, and every way ended elsewhere"
+    assert strong_confidence(0.45, 0.9) < MIN_CONFIDENCE, "all ways agree on a path that the spectrum does not know"
 
 
 def test_the_number_of_threads_changes_nothing():
@@ -90,7 +90,7 @@ def test_the_number_of_threads_changes_nothing():
     for threads in (1, 3):
         with ThreadPoolExecutor(threads) as pool:
             found.append(WideSearch(picture, lambda kernel: 0.0, pool).at_half_scale(25))
-    assert [one.way for one in found[0]] == [one.way for one in found[1]]
+    assert [one.variant for one in found[0]] == [one.variant for one in found[1]]
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one.kernel, other.kernel)
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from tilepipe.psf.blind.windows import BLOCK, WindowScout
+from tilepipe.psf.blind.windows import BLOCK, WindowRanking
 
 HEIGHT, WIDTH, SIZE = 640, 960, 192
 
 
 def scouted(picture, band=4 * BLOCK, count=1, size=SIZE):
-    scout = WindowScout(*picture.shape)
+    ranking = WindowRanking(*picture.shape)
     for top in range(0, picture.shape[0], band):
-        scout.see(top, picture[top : top + band].astype(np.float32))
-    return scout.best(count, size)
+        ranking.add(top, picture[top : top + band].astype(np.float32))
+    return ranking.best(count, size)
 
 
 def disks(seed, height=SIZE, width=SIZE):

@@ -9,10 +9,10 @@ from PIL import Image
 from tilepipe.errors import OutputError, OutputExistsError, SettingsError
 from tilepipe.psf import shapes
 from tilepipe.psf.model import PSF
-from tilepipe.psf.shape_fit import Nearest
+from tilepipe.psf.shape_fit import ShapeFit
 from tilepipe.report.psf_picture import write_psf_picture
 
-NAME = Nearest("delta", {}, 1.0)
+NAME = ShapeFit("delta", {}, 1.0)
 """Given, so that most tests need no search."""
 
 
@@ -76,7 +76,7 @@ def test_kernel_and_paper_differ_whatever_its_taps(tmp_path, psf):
 @pytest.mark.parametrize("size", [1, 9, 255])
 def test_the_longest_caption_fits(tmp_path, size):
     psf = random_psf(size)
-    longest = Nearest("motion", {"length": 255.0, "angle": 179.0}, 0.555)
+    longest = ShapeFit("motion", {"length": 255.0, "angle": 179.0}, 0.555)
     write_psf_picture(psf, tmp_path / "psf.png", nearest=longest)
     picture = gray(tmp_path / "psf.png")
     assert (picture[:, [0, 1, 2, -3, -2, -1]] == picture[0, 0]).all()
@@ -86,7 +86,7 @@ def test_the_caption_follows_the_kernel(tmp_path):
     """Without a name given it is searched for."""
     psf = shapes.motion(9, 30)
     write_psf_picture(psf, tmp_path / "searched.png")
-    write_psf_picture(psf, tmp_path / "given.png", nearest=Nearest("motion", {"length": 9.0, "angle": 30.0}, 1.0))
+    write_psf_picture(psf, tmp_path / "given.png", nearest=ShapeFit("motion", {"length": 9.0, "angle": 30.0}, 1.0))
     write_psf_picture(psf, tmp_path / "other.png", nearest=NAME)
     searched = gray(tmp_path / "searched.png")
     np.testing.assert_array_equal(searched, gray(tmp_path / "given.png"))

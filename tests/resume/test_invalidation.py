@@ -147,8 +147,8 @@ def test_only_tiles_that_an_edit_touches_are_computed_again(finished, template):
 
 def with_the_numbers_of(place, happened):
     """Let the next run of the picture find the numbers of the run that happened."""
-    chosen = happened.report.plan.chosen
-    remember(place.cache, digest_of(place.cache, place.picture).sha256, chosen.asked, chosen.decision)
+    analysis = happened.report.plan.analysis
+    remember(place.cache, digest_of(place.cache, place.picture).sha256, analysis.asked, analysis.decision)
 
 
 def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):

@@ -36,7 +36,7 @@ def decided(request, tmp_path):
     """Blur and halo are known, as after a run that was killed while it read the picture: planning takes no time."""
     if "undisturbed" in request.fixturenames:
         cache = request.getfixturevalue("undisturbed") / "c"
-        for known in [cache / "hashes", *cache.glob("*/decisions")]:
+        for known in [cache / "hashes", *cache.glob("*/memos")]:
             shutil.copytree(known, tmp_path / known.relative_to(cache.parent))
 
 

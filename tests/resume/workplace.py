@@ -111,7 +111,7 @@ def begun(place):
     """Drop everything but what was decided."""
     (source,) = (path for path in place.cache.iterdir() if (path / "image.json").is_file())
     for path in source.iterdir():
-        if path.is_dir() and path.name != "decisions":
+        if path.is_dir() and path.name != "memos":
             shutil.rmtree(path)
     return place
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tilepipe.system.prefetch import ahead
+from tilepipe.system.prefetch import prefetch
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -17,7 +17,7 @@ def test_results_come_in_order_and_no_more_are_begun_than_threads(threads):
             begun.append(item)
         return item * item
 
-    for index, made in enumerate(ahead(work, range(40), threads)):
+    for index, made in enumerate(prefetch(work, range(40), threads)):
         with lock:
             most = max(most, len(begun) - taken)
         taken += 1
@@ -37,7 +37,7 @@ def test_what_fails_is_raised_in_its_turn_and_nothing_begins_after_it():
 
     got = []
     with pytest.raises(OSError, match="disk"):
-        got.extend(ahead(work, range(100), 2))
+        got.extend(prefetch(work, range(100), 2))
     assert got == [0, 1, 2]
     assert max(begun) <= 5
 
@@ -50,7 +50,7 @@ def test_items_are_asked_for_as_they_are_needed():
             asked.append(item)
             yield item
 
-    results = ahead(lambda item: item, items(), 3)
+    results = prefetch(lambda item: item, items(), 3)
     next(results)
     assert len(asked) <= 3
     results.close()

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from tilepipe.arrays.in_memory import restore_array
 from tilepipe.deconv.parameters import SOLVERS
+from tilepipe.dtypes import FloatArray
 from tilepipe.errors import SettingsError
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.planning.sample import Sample
-from tilepipe.planning.schedules import LADDERS, Wishes, passes_through
+from tilepipe.planning.schedules import SCHEDULES, RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import check_psf_fits, tune
 from tilepipe.psf.model import PSF
@@ -24,8 +25,6 @@ from tilepipe.settings import parse_priority
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid, default_core, has_seams
 
 __all__ = ["deconvolve"]
-
-FloatArray = npt.NDArray[np.float32]
 
 MOST_COLOURS = 4
 """Channels of an array that are taken for colours."""
@@ -85,7 +84,7 @@ def deconvolve(
     pixels: Any = image if lazy else np.array(np.ma.getdata(image), np.float32)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
-    options: dict[str, Any] = {
+    keywords: dict[str, Any] = {
         "quality": quality,
         "solver": solver,
         "tolerance": tolerance,
@@ -100,7 +99,7 @@ def deconvolve(
         if pixels.ndim != 3:
             raise SettingsError(f"image has shape {pixels.shape}; a stack must be (Z, H, W)")
         # "image" has three dimensions here, so it can be indexed; its type is any array-like
-        planes = [deconvolve(image[z], psf, priority, **options) for z in range(pixels.shape[0])]  # type: ignore[index]
+        planes = [deconvolve(image[z], psf, priority, **keywords) for z in range(pixels.shape[0])]  # type: ignore[index]
         if lazy:
             import dask.array as da
 
@@ -113,14 +112,14 @@ def deconvolve(
         )
     if tile is not None and tile < SMALLEST_CORE:
         raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
-    if quality not in LADDERS:
-        raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(LADDERS)}")
+    if quality not in SCHEDULES:
+        raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(SCHEDULES)}")
     if solver not in SOLVERS:
         raise SettingsError(f"solver is {solver!r}; it must be one of {', '.join(SOLVERS)}")
     if not 0.25 <= tolerance <= 4:
         raise SettingsError(f"tolerance is {tolerance:g}; it must lie in 0.25..4")
-    wishes = Wishes(parse_priority(priority), quality, solver, refocus, tolerance)
-    blur = delta() if wishes.priority == -1 else _as_psf(psf)
+    options = RestorationOptions(parse_priority(priority), quality, solver, refocus, tolerance)
+    blur = delta() if options.priority == -1 else _as_psf(psf)
     drawn = None if mask is None else _as_mask(mask, pixels.shape[:2])
     original = pixels
     if hidden is not None:
@@ -133,9 +132,9 @@ def deconvolve(
     luminance_only = luminance_only and len(planes) == 3
     blur = blur.joint if luminance_only else blur
     sample = Sample(tuple(seen), light, luminance_only)
-    tuning = tune(sample, blur, wishes, None, seams=has_seams(height, width, tile))
+    tuning = tune(sample, blur, options, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or default_core(tuning.halo), tuning.halo)
-    parameters = None if passes_through(blur, wishes.priority) else tuning.parameters
+    parameters = None if passes_through(blur, options.priority) else tuning.parameters
     if lazy:
         from tilepipe.arrays.lazy import restore_lazily
 

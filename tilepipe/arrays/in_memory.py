@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.refocus import composite
+from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import hidden as hidden_pixels
-from tilepipe.image.linearise import start_and_known, whites
+from tilepipe.image.linearise import start_and_data, whites
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["in_units_of", "masked", "restore_array", "restore_planes"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def restore_array(
@@ -38,7 +36,7 @@ def restore_array(
     luminance_only: bool = False,
 ) -> FloatArray:
     """Restore planes (c, h, w) of linear light; what is unknown comes back as it is, float32 (c, h, w)."""
-    start, known = (np.stack(parts) for parts in zip(*start_and_known(planes, light), strict=True))
+    start, known = (np.stack(parts) for parts in zip(*start_and_data(planes, light), strict=True))
     threads = jobs or os.cpu_count() or 1
     restored = restore_planes(
         start, known, whites(light), psf, parameters, grid, threads, luminance_only=luminance_only
@@ -104,4 +102,4 @@ def restore_planes(
 
     with ThreadPoolExecutor(jobs) as pool:
         pieces = pool.map(one, grid.touching(picture))
-        return blend(grid, picture, len(start) + bool(parameters.unexplained), pieces)
+        return blend(grid, picture, len(start) + bool(parameters.misfit_limit), pieces)

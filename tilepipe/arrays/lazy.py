@@ -7,21 +7,19 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.arrays.in_memory import in_units_of, masked
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import Light
-from tilepipe.image.linearise import FILL_WIDTH, start_and_known, whites
+from tilepipe.image.linearise import FILL_WIDTH, start_and_data, whites
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["restore_lazily"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def restore_lazily(
@@ -51,7 +49,7 @@ def restore_lazily(
     channels = planes.shape[0]
     picture = Box(0, grid.height, 0, grid.width)
     spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
-    selective = int(bool(parameters.unexplained))
+    selective = int(bool(parameters.misfit_limit))
     restored = {}
     for row in range(grid.rows):
         for tile in grid.row_of_tiles(row):
@@ -88,7 +86,7 @@ def _restored(
     frame = np.asarray(frame, np.float32)
     work = Workspace(1 if luminance_only else len(frame), grid.frame_shape)
     restore = restore_luminance if luminance_only else restore_in_frame
-    return restore(work, tile, inside, start_and_known(frame, light), whites(light), spectrum, parameters)
+    return restore(work, tile, inside, start_and_data(frame, light), whites(light), spectrum, parameters)
 
 
 def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
@@ -102,6 +100,6 @@ def _finished(
 ) -> FloatArray:
     """Apply the masks to a chunk; `seen` is the picture there and a little around it, for what is unknown."""
     seen = np.asarray(seen, np.float32)
-    start = np.stack([plane for plane, _ in start_and_known(seen, light)])
+    start = np.stack([plane for plane, _ in start_and_data(seen, light)])
     inside = (slice(None), *core)
     return in_units_of(seen[inside], masked(restored, start[inside], drawn), light, drawn)

@@ -7,7 +7,7 @@ Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
       hashes/<path>.json         SHA-256 of input files, remembered with their stat
       <source>/                  first 16 digits of the input's SHA-256
         image.json               where it came from, for people
-        decisions/<asked>.json   PSF and numbers found for it
+        memos/<key>.json         PSF and numbers found for it
         source.zarr/             (channels, height, width), the file's own dtype
         source.ledger/           one record per row of chunks
         <recipe>/                first 12 digits of the recipe's fingerprint
@@ -66,7 +66,7 @@ TILE_ROWS = 288
 RECIPE_FILE, RUN_FILE, PSF_FILE, LOCK_FILE, DONE_FILE = "recipe.json", "run.json", "psf.tif", "lock", "done.json"
 """Files of a recipe's folder; the last is there when its output was written."""
 
-IMAGE_FILE, GUARD_FILE, MEMO_FOLDER = "image.json", "guard", "decisions"
+IMAGE_FILE, GUARD_FILE, MEMO_FOLDER = "image.json", "guard", "memos"
 """Where a source came from, in its folder; the file in the root that is held for moments; the folder of memos."""
 
 SOURCE_DIGITS, RECIPE_DIGITS = 16, 12

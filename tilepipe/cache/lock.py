@@ -34,7 +34,7 @@ HEARTBEAT = 5.0
 STALE = 60.0
 """Seconds without a touch after which a lock of another host counts as left behind."""
 
-GLANCE = 0.5
+POLL_SECONDS = 0.5
 """Seconds between looks at another host's lock."""
 
 
@@ -122,7 +122,7 @@ def _watch(path: Path, folder: Path) -> tuple[str, int] | None:
     """Watch another host's lock until it is gone or silent for ``STALE`` seconds; CacheError when it is touched."""
     first, deadline = _state(path), time.monotonic() + STALE
     while time.monotonic() < deadline:
-        time.sleep(GLANCE)
+        time.sleep(POLL_SECONDS)
         now = _state(path)
         if now is None:
             return None

@@ -171,8 +171,8 @@ class CheckedArray:
         """Yield the files of the chunks that `selection` touches."""
         ranges = []
         for axis, (length, size) in enumerate(zip(self._shape, self._chunks, strict=True)):
-            chosen = selection[axis] if axis < len(selection) else slice(None)
-            low, high, _ = (chosen, chosen + 1, 1) if isinstance(chosen, int) else chosen.indices(length)
+            selected = selection[axis] if axis < len(selection) else slice(None)
+            low, high, _ = (selected, selected + 1, 1) if isinstance(selected, int) else selected.indices(length)
             ranges.append(range(low // size, -(-high // size)))
         return map(self._file, itertools.product(*ranges))
 

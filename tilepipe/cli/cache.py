@@ -35,14 +35,14 @@ def ls(cache: str | None, as_json: bool) -> None:
 
     from tilepipe.cache.collection import runs_in, size_of
     from tilepipe.cache.lock import holder_of
-    from tilepipe.execution.status import survey
+    from tilepipe.execution.status import read_status
     from tilepipe.report.summary import duration
     from tilepipe.units import human_bytes
 
     root = _root(cache)
     rows: list[dict[str, Any]] = []
     for run in runs_in(root):
-        found = survey(run.folder, full=False)
+        found = read_status(run.folder, full=False)
         rows.append(
             {
                 "run": run.name,

@@ -146,11 +146,11 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     import json
 
     from tilepipe.psf.model import PSF
-    from tilepipe.psf.shape_fit import nearest_shape
+    from tilepipe.psf.shape_fit import fit_shape
 
     psf = PSF.load(file)
     facts = psf.facts()
-    nearest = nearest_shape(psf.kernel)
+    nearest = fit_shape(psf.kernel)
     if png is not None:  # before anything is printed: a refusal leaves stdout empty
         from tilepipe.report.psf_picture import write_psf_picture
 

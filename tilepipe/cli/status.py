@@ -19,9 +19,9 @@ def status_verb(cache: str, as_json: bool, verify: str) -> None:
 
     from tilepipe.cache.collection import runs_in
     from tilepipe.errors import CacheError
-    from tilepipe.execution.status import survey
+    from tilepipe.execution.status import read_status
 
-    runs = [(run, survey(run.folder, full=verify == "full")) for run in runs_in(Path(cache))]
+    runs = [(run, read_status(run.folder, full=verify == "full")) for run in runs_in(Path(cache))]
     if not runs:
         raise CacheError(f"{cache} holds no run; give a cache folder, or one run's folder in it")
     if as_json:

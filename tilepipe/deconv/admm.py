@@ -32,7 +32,6 @@ No number in here depends on the pixels: penalties, steps and the shrinkage come
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.dct import denoise, pull
 from tilepipe.deconv.frames import Spectrum, Workspace
@@ -40,10 +39,9 @@ from tilepipe.deconv.kernels import add_step, data_pass, multiply, prior_pass
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.priors import shrinkage
 from tilepipe.deconv.transforms import forward, inverse
+from tilepipe.dtypes import FloatArray
 
 __all__ = ["restore", "steps_until"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:

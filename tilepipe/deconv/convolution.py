@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.system.jit import contracting_kernel, kernel
 
-__all__ = ["DARK", "FOURIER", "Convolution", "choose", "divide", "seen_through", "ways"]
+__all__ = ["DARK", "FOURIER", "Convolution", "convolutions", "convolve_known", "divide", "select_convolution"]
 
-FloatArray = npt.NDArray[np.float32]
 Array = Any
 
 DARK = 1e-5
 """Light below which Kx is not divided by; y and x are at least this."""
-
-Doubles = npt.NDArray[np.float64]
 
 ROUNDING = 1e-6
 """Light that counts as none."""
@@ -86,7 +84,7 @@ FOURIER = Convolution(
 """By transforms."""
 
 
-def choose(kernel: FloatArray) -> Convolution:
+def select_convolution(kernel: FloatArray) -> Convolution:
     """Return the cheapest way to apply the PSF `kernel`, float32 (k, k), k odd: a function of the kernel alone."""
     return _chosen(np.ascontiguousarray(kernel, np.float32).tobytes(), kernel.shape[0])
 
@@ -94,16 +92,16 @@ def choose(kernel: FloatArray) -> Convolution:
 @lru_cache(maxsize=64)
 def _chosen(taps: bytes, size: int) -> Convolution:
     kernel = np.frombuffer(taps, np.float32).reshape(size, size)
-    return min((*ways(kernel), FOURIER), key=lambda way: way.nanoseconds)
+    return min((*convolutions(kernel), FOURIER), key=lambda convolution: convolution.nanoseconds)
 
 
-def ways(kernel: FloatArray) -> tuple[Convolution, Convolution]:
+def convolutions(kernel: FloatArray) -> tuple[Convolution, Convolution]:
     """Return the two direct ways to apply the PSF `kernel`, float32 (k, k): separable, and by taps."""
     cropped = _cropped(kernel.astype(np.float64) / kernel.sum(dtype=np.float64))
     return _separable(cropped), _taps(cropped)
 
 
-def _cropped(kernel: Doubles) -> Doubles:
+def _cropped(kernel: DoubleArray) -> DoubleArray:
     """Return the smallest square round the centre that holds all but half of what may be left out."""
     for rim in range(len(kernel) // 2, 0, -1):
         inside = kernel[rim:-rim, rim:-rim]
@@ -112,7 +110,7 @@ def _cropped(kernel: Doubles) -> Doubles:
     return kernel
 
 
-def _separable(kernel: Doubles) -> Convolution:
+def _separable(kernel: DoubleArray) -> Convolution:
     """Return the sum of the fewest products of a column and a row (its singular vectors) that is near enough."""
     size, outside = len(kernel), max(0.0, 1 - float(kernel.sum()))
     left, values, right = np.linalg.svd(kernel)
@@ -130,7 +128,7 @@ def _separable(kernel: Doubles) -> Convolution:
     return Convolution("separable", size // 2, rank, 0, loss, nanoseconds, down, along, nothing, nothing, NONE[0])
 
 
-def _taps(kernel: Doubles) -> Convolution:
+def _taps(kernel: DoubleArray) -> Convolution:
     """Return the heaviest taps, row by row."""
     heaviest_last = np.argsort(kernel, axis=None, kind="stable")
     dropped = max(0.0, 1 - float(kernel.sum())) + np.cumsum(kernel.flat[heaviest_last])
@@ -147,7 +145,7 @@ def _taps(kernel: Doubles) -> Convolution:
     )
 
 
-def seen_through(way: Convolution, x: FloatArray, y: FloatArray, white: np.float32, out: FloatArray) -> None:
+def convolve_known(convolution: Convolution, x: FloatArray, y: FloatArray, white: np.float32, out: FloatArray) -> None:
     """Write ``K^T (M y / K x)`` of a channel to `out`; all float32 (h, w).
 
     Parameters
@@ -155,12 +153,23 @@ def seen_through(way: Convolution, x: FloatArray, y: FloatArray, white: np.float
     way : not by Fourier.
     y : M is 0 where it is NaN, and within ``way.reach`` of the edge; +inf is clipped, see :func:`divide`.
     """
-    reach = way.reach
-    if way.kind == "separable":
+    reach = convolution.reach
+    if convolution.kind == "separable":
         offsets = _in_groups(np.arange(-reach, reach + 1))
-        _through_separable(x, y, white, _in_groups(way.down), _in_groups(way.along), offsets, reach, out)
+        _through_separable(
+            x, y, white, _in_groups(convolution.down), _in_groups(convolution.along), offsets, reach, out
+        )
     else:
-        _through_taps(x, y, white, _in_groups(way.rows), _in_groups(way.columns), _in_groups(way.weights), reach, out)
+        _through_taps(
+            x,
+            y,
+            white,
+            _in_groups(convolution.rows),
+            _in_groups(convolution.columns),
+            _in_groups(convolution.weights),
+            reach,
+            out,
+        )
 
 
 def _in_groups(taps: Array) -> Array:

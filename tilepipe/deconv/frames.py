@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.transforms import forward
+from tilepipe.dtypes import FloatArray
 
 __all__ = ["TAPER", "Spectrum", "Workspace", "amplification", "workspace_planes"]
-
-FloatArray = npt.NDArray[np.float32]
 
 TAPER_ZEROS = 2
 """Pixels at a frame's edge whose sources are exactly zero: differences across the wrap never count."""

@@ -8,17 +8,15 @@ the lamp as rings.  It shows in the residual: beside such a lamp the restored pi
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.transforms import forward, inverse
+from tilepipe.dtypes import FloatArray
 
 __all__ = ["REACHES", "fade_to_input"]
-
-FloatArray = npt.NDArray[np.float32]
 
 SURE, LOST = 2.0, 6.0
 """Mean squared residual over the noise's variance up to which a place is explained, and from which on it is not."""

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 import scipy.optimize
 
+from tilepipe.dtypes import DoubleArray, FloatArray
+
 __all__ = ["Noise", "estimate_noise", "fit_noise", "hidden_noise", "quantisation_noise", "white_equivalent"]
 
-FloatArray = npt.NDArray[np.float32]
 Block = tuple[float, float]
 """Light and noise of a block."""
 
@@ -103,14 +103,14 @@ def fit_noise(windows: Iterable[FloatArray]) -> Noise:
     return Noise(float(np.sqrt(mean)), float(base / mean), float(slope / mean), middle)
 
 
-def _line(at: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _line(at: DoubleArray, variance: DoubleArray) -> tuple[float, float]:
     """Return base and slope, neither negative, of the line through `variance`; errors count relative to it."""
     rows = np.stack([np.ones_like(at), at], 1) / variance[:, None]
     base, slope = scipy.optimize.nnls(rows, np.ones_like(at))[0]
     return float(base), float(slope)
 
 
-def _misfit(line: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> float:
+def _misfit(line: DoubleArray, variance: DoubleArray) -> float:
     return float((np.log(np.maximum(line, 1e-30) / variance) ** 2).mean())
 
 

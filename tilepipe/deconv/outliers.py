@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.system.jit import kernel
 
 __all__ = ["find_outliers", "without"]
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 Array = Any
 
 HEIGHT = 12.0

@@ -54,7 +54,7 @@ class Parameters:
     high: float = 0.0
     rz: float = 0.3
     momentum: tuple[float, ...] = ()
-    unexplained: float = 0.0
+    misfit_limit: float = 0.0
     convolution: str = "Fourier"
 
     @property
@@ -65,7 +65,7 @@ class Parameters:
     @property
     def passes(self) -> float:
         """What the restoration costs, in steps: a closing one denoises besides, a selective one is done twice."""
-        return (self.steps + 2.2 * self.closing) * (2 if self.unexplained else 1)
+        return (self.steps + 2.2 * self.closing) * (2 if self.misfit_limit else 1)
 
 
 PASS_THROUGH = Parameters(0.0, 0.0, 0.0, 1.0, 0, solver="identity")

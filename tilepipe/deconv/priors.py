@@ -17,12 +17,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
+
+from tilepipe.dtypes import DoubleArray, FloatArray
 
 __all__ = ["fit_log", "shrinkage"]
-
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 EXPONENT = 2 / 3
 """Of the hyper-Laplacian."""
@@ -61,7 +59,7 @@ def shrinkage(prior: str, tau: float, scale: float) -> tuple[FloatArray, float]:
     return factors, (ENTRIES - 1) / longest
 
 
-def _minimisers(prior: str, tau: float, scale: float, lengths: Doubles) -> Doubles:
+def _minimisers(prior: str, tau: float, scale: float, lengths: DoubleArray) -> DoubleArray:
     """Return the |w| that minimise tau phi(w) + (w - u)^2 / 2 for every u in `lengths`.
 
     Majorisation by a parabola (the slope of phi over w, as a weight) falls into the minimum next to its start;
@@ -74,17 +72,17 @@ def _minimisers(prior: str, tau: float, scale: float, lengths: Doubles) -> Doubl
             w = lengths / (1 + tau * _slope_over_length(prior, w, scale))
         found.append(w)
     cost = [tau * _penalty(prior, w, scale) + (w - lengths) ** 2 / 2 for w in found]
-    lower: Doubles = np.where(cost[0] <= cost[1], found[0], found[1])
+    lower: DoubleArray = np.where(cost[0] <= cost[1], found[0], found[1])
     return lower
 
 
-def _penalty(prior: str, w: Doubles, scale: float) -> Doubles:
-    penalty: Doubles = np.log1p((w / scale) ** 2) if prior == "log" else w**EXPONENT
+def _penalty(prior: str, w: DoubleArray, scale: float) -> DoubleArray:
+    penalty: DoubleArray = np.log1p((w / scale) ** 2) if prior == "log" else w**EXPONENT
     return penalty
 
 
-def _slope_over_length(prior: str, w: Doubles, scale: float) -> Doubles:
-    slope: Doubles = 2 / (scale**2 + w**2) if prior == "log" else EXPONENT * np.maximum(w, 1e-30) ** (EXPONENT - 2)
+def _slope_over_length(prior: str, w: DoubleArray, scale: float) -> DoubleArray:
+    slope: DoubleArray = 2 / (scale**2 + w**2) if prior == "log" else EXPONENT * np.maximum(w, 1e-30) ** (EXPONENT - 2)
     return slope
 
 

@@ -10,7 +10,7 @@ part of it.  The share
 over boxes a little wider than the PSF, with a little of a wider box so that flat places go with what is around them,
 is below 0.02 in nearly all of a blurred scene and between 0.04 and 0.5 in a sharp one (Gaussians, lines and disks at
 0.2 to 1 % noise).  A PSF that is a little wrong raises it everywhere; from which share on a place is sharp is therefore
-read off windows of the picture (:func:`unexplained_share`) and frozen, so that tiles agree.
+read off windows of the picture (:func:`misfit_quantile`) and frozen, so that tiles agree.
 
 What is sharp is no evidence of the blurred picture: a second restoration takes it as unknown, so that its edges, which
 no blur explains, do not ring into what lies beside them (+1 to 4 dB there with lines and disks).
@@ -19,7 +19,6 @@ no blur explains, do not ring into what lies beside them (+1 to 4 dB there with 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
 from tilepipe.deconv.frames import Spectrum, Workspace
@@ -27,10 +26,9 @@ from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.deconv.transforms import forward, inverse
+from tilepipe.dtypes import FloatArray
 
-__all__ = ["composite", "reach", "restore_blurred", "unexplained_share"]
-
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["composite", "misfit_quantile", "reach", "restore_blurred"]
 
 TINY = np.float32(1e-12)
 
@@ -67,14 +65,14 @@ def restore_blurred(work: Workspace, spectrum: Spectrum, parameters: Parameters,
     start : x again (c, h, w), for the second restoration.
     """
     restore(work, spectrum, parameters)
-    mask = _mask(_unexplained(work, spectrum, parameters), parameters.unexplained, spectrum.reach)
+    mask = _mask(_unexplained(work, spectrum, parameters), parameters.misfit_limit, spectrum.reach)
     work.y[:, mask < 0.5] = np.float32(np.nan)
     work.x[...] = start
     restore(work, spectrum, parameters)
     return mask
 
 
-def unexplained_share(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> float:
+def misfit_quantile(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> float:
     """Return up to which share a place counts as blurred: twice what a quarter of a window, restored here, stays below.
 
     A window in which less than a quarter is blurred gives too much; bounds hold that.
@@ -95,18 +93,18 @@ def _mask(share: FloatArray, limit: float, reach: int) -> FloatArray:
 
 def _unexplained(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
     """Return the share (h, w) of what the PSF takes from the restored frame's data that it does not explain."""
-    unexplained, taken, noise = (np.zeros(work.shape, np.float32) for _ in range(3))
+    misfit_limit, taken, noise = (np.zeros(work.shape, np.float32) for _ in range(3))
     for channel in range(work.channels):
         seen = _blurred(work, spectrum, channel, work.x[channel])
         known = np.isfinite(work.y[channel])
         y = np.where(known, work.y[channel], seen)
-        unexplained += (y - seen) ** 2
+        misfit_limit += (y - seen) ** 2
         taken += (y - _blurred(work, spectrum, channel, y)) ** 2
         light = np.clip(seen, 0, 1)
         noise += known * np.float32(parameters.sigma**2) * (parameters.base + np.float32(parameters.slope) * light)
     size = 2 * spectrum.reach + 1
-    unexplained, taken, noise = (_boxes(plane, 2 * size + 1) for plane in (unexplained, taken, noise))
-    share: FloatArray = np.maximum(unexplained - noise, 0) / (np.maximum(taken - noise, 0) + 2 * noise + TINY)
+    misfit_limit, taken, noise = (_boxes(plane, 2 * size + 1) for plane in (misfit_limit, taken, noise))
+    share: FloatArray = np.maximum(misfit_limit - noise, 0) / (np.maximum(taken - noise, 0) + 2 * noise + TINY)
     return share
 
 

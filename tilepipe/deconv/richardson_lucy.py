@@ -23,18 +23,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tilepipe.deconv.convolution import DARK, Convolution, choose, divide, seen_through
+from tilepipe.deconv.convolution import DARK, Convolution, convolve_known, divide, select_convolution
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.kernels import multiply
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.transforms import forward, inverse
+from tilepipe.dtypes import FloatArray
 from tilepipe.system.jit import kernel
 
 __all__ = ["find_momentum", "restore", "seen"]
 
-FloatArray = npt.NDArray[np.float32]
 Array = Any
 
 LEAST_KNOWN = 0.02
@@ -43,9 +42,9 @@ LEAST_KNOWN = 0.02
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
     """As :func:`tilepipe.deconv.solvers.restore`; within half a PSF of the frame's edge nothing counts as known."""
-    ways = _begin(work, spectrum)
+    convolutions = _begin(work, spectrum)
     for following in (*parameters.momentum[1:], 0.0):
-        _step(work, spectrum, ways, parameters.lam, following)
+        _step(work, spectrum, convolutions, parameters.lam, following)
     return work.x
 
 
@@ -54,7 +53,7 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
 
     ``a = sum(g g') / sum(g' g')``, g and g' the last two changes of x from its prediction; within 0..0.99.
     """
-    ways = _begin(work, spectrum)
+    convolutions = _begin(work, spectrum)
     series, momentum = [], 0.0
     before: FloatArray = work.x.copy()
     last: FloatArray | None = None
@@ -63,7 +62,7 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
         predicted = np.maximum(work.x + np.float32(momentum) * (work.x - before), np.float32(DARK))
         before[...] = work.x
         work.x[...] = predicted
-        _step(work, spectrum, ways, lam, 0.0)
+        _step(work, spectrum, convolutions, lam, 0.0)
         change = work.x - predicted
         if last is not None:
             share = float((change * last).sum(dtype=np.float64) / max((last * last).sum(dtype=np.float64), 1e-30))
@@ -78,33 +77,39 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
     Returns how the PSF of each channel is applied.
     """
     reach = spectrum.reach
-    ways = [choose(spectrum.kernel(channel)) for channel in range(work.channels)]
+    convolutions = [select_convolution(spectrum.kernel(channel)) for channel in range(work.channels)]
     work.x[...] = np.maximum(work.x, np.float32(DARK))
     work.d[...] = work.x
-    for channel, way in enumerate(ways):
+    for channel, convolution in enumerate(convolutions):
         y, ones = work.y[channel], work.e[0, channel]
         if reach:
             y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
         np.maximum(y, np.float32(DARK), out=y)
         ones[...] = 1  # seen through the PSF they are M, as K 1 = 1
         known = np.where(np.isnan(y), y, np.float32(1))
-        seen(work, spectrum, way, channel, ones, known, work.e[1, channel])
-    return ways
+        seen(work, spectrum, convolution, channel, ones, known, work.e[1, channel])
+    return convolutions
 
 
-def _step(work: Workspace, spectrum: Spectrum, ways: list[Convolution], lam: float, following: float) -> None:
+def _step(work: Workspace, spectrum: Spectrum, convolutions: list[Convolution], lam: float, following: float) -> None:
     """One step from the prediction in x; d <- its result, x <- the next prediction, with the momentum `following`."""
-    for channel, way in enumerate(ways):
-        seen(work, spectrum, way, channel, work.x[channel], work.y[channel], work.e[0, channel])
+    for channel, convolution in enumerate(convolutions):
+        seen(work, spectrum, convolution, channel, work.x[channel], work.y[channel], work.e[0, channel])
     _advance(work.x, work.d, work.e[0], work.e[1], np.float32(lam), np.float32(following))
 
 
 def seen(
-    work: Workspace, spectrum: Spectrum, way: Convolution, channel: int, x: FloatArray, y: FloatArray, out: FloatArray
+    work: Workspace,
+    spectrum: Spectrum,
+    convolution: Convolution,
+    channel: int,
+    x: FloatArray,
+    y: FloatArray,
+    out: FloatArray,
 ) -> None:
     """``out <- K^T (M y / Kx)`` of a channel, float32 (h, w); `way` is how its PSF is applied."""
-    if way.kind != "fourier":
-        seen_through(way, x, y, work.white[channel], out)
+    if convolution.kind != "fourier":
+        convolve_known(convolution, x, y, work.white[channel], out)
         return
     otf = spectrum.otf(channel)
     multiply(otf, forward(x, work.product), work.product)

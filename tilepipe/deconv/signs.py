@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 import scipy.ndimage
 
 from tilepipe.deconv.frames import Spectrum
+from tilepipe.dtypes import DoubleArray, FloatArray
 
 __all__ = ["Signs", "read_signs"]
-
-FloatArray = npt.NDArray[np.float32]
 
 SIDE = 6
 """Pixels on each side of an edge that are looked at."""
@@ -101,7 +99,7 @@ def read_signs(blurred: FloatArray, restored: FloatArray, kernel: FloatArray, no
     )
 
 
-def _overshoots(blurred: FloatArray, before: FloatArray, after: FloatArray, noise: float) -> npt.NDArray[np.float64]:
+def _overshoots(blurred: FloatArray, before: FloatArray, after: FloatArray, noise: float) -> DoubleArray:
     """Return the overshoot on the bright and on the dark side of every isolated edge, (edges, 2), of its height."""
     along_x, along_y = (scipy.ndimage.gaussian_filter(blurred, EDGE_SCALE, order=order) for order in ((0, 1), (1, 0)))
     steep = np.hypot(along_x, along_y)
@@ -119,7 +117,7 @@ def _overshoots(blurred: FloatArray, before: FloatArray, after: FloatArray, nois
     return np.concatenate(found) if found else np.empty((0, 2))
 
 
-def _profiles(before: FloatArray, after: FloatArray) -> npt.NDArray[np.float64]:
+def _profiles(before: FloatArray, after: FloatArray) -> DoubleArray:
     """Return the overshoots of those of the profiles (n, 2 SIDE + 1) that are isolated edges."""
     falling = before[:, -1] < before[:, 0]
     before, after = (np.where(falling[:, None], profile[:, ::-1], profile) for profile in (before, after))

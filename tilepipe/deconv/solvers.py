@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from tilepipe.deconv import admm, richardson_lucy
 from tilepipe.deconv.dct import denoise
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.dtypes import FloatArray
 
 __all__ = ["restore"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:

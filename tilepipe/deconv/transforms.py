@@ -18,9 +18,10 @@ import numpy.typing as npt
 import scipy
 import scipy.fft
 
+from tilepipe.dtypes import FloatArray
+
 __all__ = ["LIBRARY", "forward", "inverse"]
 
-FloatArray = npt.NDArray[np.float32]
 ComplexArray = npt.NDArray[np.complex64]
 
 ORTHONORMAL = 1

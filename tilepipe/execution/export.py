@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.refocus import composite
+from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.job import Job
 from tilepipe.image.light import Light
-from tilepipe.image.linearise import CLIPPED, hidden, start_and_known
+from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
 from tilepipe.planning.plan import Plan
-from tilepipe.system.prefetch import ahead
+from tilepipe.system.prefetch import prefetch
 
 __all__ = ["export"]
-
-FloatArray = npt.NDArray[np.float32]
 
 Piece = tuple[int, int, FloatArray | None]
 """Rows y0, y1 and the mask drawn for them."""
@@ -48,7 +47,9 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
                 yield y0, y1, None if mask is None else mask.rows(y0, y1)
 
         def bands() -> Iterator[npt.NDArray[Any]]:
-            for index, band in enumerate(ahead(lambda piece: _band(plan, job, *piece), pieces(), plan.memory.threads)):
+            for index, band in enumerate(
+                prefetch(lambda piece: _band(plan, job, *piece), pieces(), plan.memory.threads)
+            ):
                 on_event(Receipt("export", str(index), "done"))
                 yield band
 
@@ -104,7 +105,7 @@ def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> n
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
     whole = mask is not None or info.extras or as_it_was or special
     source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None
-    starts = None if mask is None or source is None else start_and_known(source, job.light)
+    starts = None if mask is None or source is None else start_and_data(source, job.light)
     outside = None if source is None else hidden(source, job.light)
     for channel in range(info.colours):
         plane = result[channel]

@@ -19,9 +19,9 @@ from tilepipe.execution.job import Job
 from tilepipe.image.readers import open_image
 from tilepipe.planning.plan import Plan
 from tilepipe.system.memory import peak_memory
-from tilepipe.system.prefetch import ahead
+from tilepipe.system.prefetch import prefetch
 
-__all__ = ["ingest", "refuse_if_touched"]
+__all__ = ["check_input_unchanged", "ingest"]
 
 Band = tuple[Index, float, npt.NDArray[Any]]
 """Which rows, when their reading began, and their samples (rows, width, channels)."""
@@ -52,16 +52,16 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
                     began, top = time.perf_counter(), index[0] * SOURCE_CHUNK[0]
                     yield index, began, reader.rows(top, min(top + SOURCE_CHUNK[0], info.height))
 
-            for index, seconds in ahead(lambda band: _store(plan, source, *band), bands(), plan.memory.threads):
+            for index, seconds in prefetch(lambda band: _store(plan, source, *band), bands(), plan.memory.threads):
                 on_event(Receipt("ingest", piece_name(index), "done", seconds))
     on_event(StageEnd("ingest"))
     return sum(int(record.facts.get("not_finite", 0)) for record in source.ledger.records().values())
 
 
-def refuse_if_touched(plan: Plan) -> None:
+def check_input_unchanged(plan: Plan) -> None:
     """Raise InputError when the picture's file is another one than was planned."""
     try:
-        same = stamp_of(plan.info.path) == plan.chosen.stamp
+        same = stamp_of(plan.info.path) == plan.analysis.stamp
     except OSError:
         same = False
     if not same:
@@ -73,6 +73,6 @@ def _store(plan: Plan, source: CheckedArray, index: Index, began: float, rows: n
     top, info = index[0] * SOURCE_CHUNK[0], plan.info
     source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
     facts = {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())} if info.is_float else {}
-    refuse_if_touched(plan)
+    check_input_unchanged(plan)
     source.record(index, began, peak_memory(), facts=facts)
     return index, time.perf_counter() - began

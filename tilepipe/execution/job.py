@@ -21,10 +21,10 @@ from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_sealed, write_sealed
 from tilepipe.system.memory import keep_memory_for_tiles
 
-__all__ = ["Conduct", "Job", "job_in", "open_job"]
+__all__ = ["Job", "RunConfig", "job_in", "open_job"]
 
 
-class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a run goes about its work, for all who take part; nothing in it changes a pixel.
 
     Parameters
@@ -42,7 +42,7 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
         write_sealed(folder / layout.RUN_FILE, msgspec.json.encode(self))
 
     @classmethod
-    def of(cls, folder: Path) -> Conduct:
+    def of(cls, folder: Path) -> RunConfig:
         """Read it; the defaults when it is absent or damaged."""
         data = read_sealed(folder / layout.RUN_FILE)
         return cls() if data is None else msgspec.json.decode(data, type=cls)
@@ -61,17 +61,17 @@ class Job:
         self.recipe = Recipe.from_json((folder / layout.RECIPE_FILE).read_bytes())
         if not self.recipe.fingerprint.startswith(folder.name):
             raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command: it is written anew")
-        conduct = Conduct.of(folder)
+        config = RunConfig.of(folder)
         self.grid = self.recipe.grid
         self.light = self.recipe.light
-        self.source = layout.source_array(folder.parent, self.recipe, durable=conduct.durable)
-        self.tiles = layout.tiles_array(folder, self.recipe, durable=conduct.durable)
-        self.result = layout.result_array(folder, self.recipe, durable=conduct.durable)
+        self.source = layout.source_array(folder.parent, self.recipe, durable=config.durable)
+        self.tiles = layout.tiles_array(folder, self.recipe, durable=config.durable)
+        self.result = layout.result_array(folder, self.recipe, durable=config.durable)
         self.before: CheckedArray | None = None
-        if conduct.edited_from:
-            old = msgspec.structs.replace(self.recipe, source=conduct.edited_from)
+        if config.edited_from:
+            old = msgspec.structs.replace(self.recipe, source=config.edited_from)
             self.before = layout.tiles_array(
-                layout.run_folders(folder.parent.parent, old)[1], old, durable=conduct.durable
+                layout.run_folders(folder.parent.parent, old)[1], old, durable=config.durable
             )
         self._spectrum: Spectrum | None = None
         self._opening = threading.Lock()

@@ -32,8 +32,8 @@ from tilepipe.errors import (
 from tilepipe.events import Listener, Note
 from tilepipe.execution import tasks
 from tilepipe.execution.export import export
-from tilepipe.execution.ingest import ingest, refuse_if_touched
-from tilepipe.execution.job import Conduct, open_job
+from tilepipe.execution.ingest import check_input_unchanged, ingest
+from tilepipe.execution.job import RunConfig, open_job
 from tilepipe.execution.restore import restore_and_blend
 from tilepipe.planning.memo import remember
 from tilepipe.planning.plan import Plan, check_output, recipe_facts
@@ -73,7 +73,7 @@ class RunReport:
             "recipe": recipe_facts(self.plan.recipe),
             "halo": self.plan.recipe.halo,
             "tile": self.plan.recipe.core,
-            "check": self.plan.chosen.check,
+            "check": self.plan.analysis.check,
             "cache": str(self.folder),
             "not_finite": self.not_finite,
             "workers": self.workers,
@@ -147,7 +147,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
 
 def _same_picture(plan: Plan) -> FileDigest:
     """Hash the picture; InputError when it is another one than was planned."""
-    refuse_if_touched(plan)
+    check_input_unchanged(plan)
     known, _ = recall_digest(plan.root, plan.info.path)
     picture = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
     if known is not None and known != picture.sha256:
@@ -200,8 +200,8 @@ def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -
     durable = plan.settings.durable
     image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
-    remember(plan.root, recipe.source, plan.chosen.asked, plan.chosen.decision)
-    Conduct(durable=durable, edited_from=before).save(folder)
+    remember(plan.root, recipe.source, plan.analysis.asked, plan.analysis.memo)
+    RunConfig(durable=durable, edited_from=before).save(folder)
     plan.psf.save(folder / PSF_FILE, overwrite=True)
     write_durably(folder / RECIPE_FILE, recipe.to_json(), durable=durable)
     (folder / DONE_FILE).unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from typing import Any
 from tilepipe.execution.graph import find_todo
 from tilepipe.execution.job import Job
 
-__all__ = ["Survey", "survey"]
+__all__ = ["CacheStatus", "read_status"]
 
 
 @dataclass(frozen=True)
-class Survey:
+class CacheStatus:
     """Counts of one run: (done, total) of each stage; `damaged` pieces are not among the done."""
 
     source: tuple[int, int]
@@ -41,12 +41,12 @@ class Survey:
         return counts | {"damaged": self.damaged, "complete": self.complete, "verdict": self.verdict}
 
 
-def survey(folder: Path, *, full: bool) -> Survey:
+def read_status(folder: Path, *, full: bool) -> CacheStatus:
     """Ask the ledgers of the run in `folder`; `full` hashes every piece, else sizes must do."""
     job = Job(folder)
     states = [job.source.state(index, full=full) for index in job.source.indices()]
     todo = find_todo(job, full=full)
-    return Survey(
+    return CacheStatus(
         (states.count("done"), len(states)),
         (todo.tiles_total - len(todo.tiles), todo.tiles_total),
         (todo.chunks_total - len(todo.chunks), todo.chunks_total),

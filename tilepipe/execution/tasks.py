@@ -20,7 +20,7 @@ from tilepipe.cache.store import Index, piece_name
 from tilepipe.errors import CacheError
 from tilepipe.events import Receipt, Stage
 from tilepipe.execution.job import Job, job_in
-from tilepipe.image.linearise import start_and_known, whites
+from tilepipe.image.linearise import start_and_data, whites
 from tilepipe.system.files import is_disk_full
 from tilepipe.system.memory import peak_memory
 from tilepipe.tiling.blend import blend
@@ -76,9 +76,9 @@ def _restore(job: Job, row: int, column: int) -> bool:
     if job.before is not None and job.tiles.take_over((row, column), job.before, inputs, peak_memory()):
         return True
     if plain:
-        pixels = np.stack([start for start, _ in start_and_known(samples, job.light)])
+        pixels = np.stack([start for start, _ in start_and_data(samples, job.light)])
     else:
-        planes = start_and_known(samples, job.light)
+        planes = start_and_data(samples, job.light)
         del samples  # the planes are decoded one by one, the last one lets go of them
         pixels = _deconvolved(job, tile, box, planes)
     if not np.isfinite(pixels).all():

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import CLIPPED, hidden, known, linearise
 
 __all__ = ["find_unit", "find_white", "measured"]
-
-FloatArray = npt.NDArray[np.float32]
 
 KEPT = 2048
 """Largest samples of a channel that are kept while the picture goes by."""
@@ -69,7 +68,7 @@ class _Peaks:
         return [level if darker else None for level, darker in zip(found, self._darker, strict=True)]
 
 
-def _plateau(top: npt.NDArray[np.float64]) -> float | None:
+def _plateau(top: DoubleArray) -> float | None:
     if not len(top) or top[0] <= 0:
         return None
     level = float(top[0])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.errors import InputError
 
 __all__ = [
@@ -30,11 +31,8 @@ __all__ = [
     "Light",
     "check_monotone",
     "gamma",
-    "lifted",
+    "with_positive_slope",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 
 JOINT_TOLERANCE = 1e-3
@@ -57,7 +55,7 @@ class Curve:
     parameters: tuple[float, ...] | None = None
     samples: tuple[float, ...] | None = None
 
-    def decode(self, encoded: Doubles) -> Doubles:
+    def decode(self, encoded: DoubleArray) -> DoubleArray:
         """Return linear light; below 0 mirrored (power laws) and beyond 1 continued."""
         if self.samples is not None:
             return _interpolate(encoded, np.linspace(0, 1, len(self.samples)), np.array(self.samples))
@@ -68,7 +66,7 @@ class Curve:
             linear = np.where(size >= d, np.maximum(a * size + b, 0) ** g + e, c * size + f)
         return np.copysign(linear, encoded) if self.is_mirrored else linear
 
-    def encode(self, linear: Doubles) -> Doubles:
+    def encode(self, linear: DoubleArray) -> DoubleArray:
         """Return the encoded value; the inverse of :meth:`decode`."""
         if self.samples is not None:
             return _interpolate(linear, np.array(self.samples), np.linspace(0, 1, len(self.samples)))
@@ -90,7 +88,7 @@ class Curve:
         return (f if d > 0 else max(b, 0.0) ** g + e) == 0.0
 
 
-def _interpolate(at: Doubles, x: Doubles, y: Doubles) -> Doubles:
+def _interpolate(at: DoubleArray, x: DoubleArray, y: DoubleArray) -> DoubleArray:
     """Piecewise linear through (x, y), continued in a straight line at both ends."""
     inside = np.interp(at, x, y)
     low = y[0] + (at - x[0]) * (y[1] - y[0]) / (x[1] - x[0])
@@ -195,7 +193,7 @@ class Light:
                 decoded *= np.float32(1 / self.unit)
         return decoded
 
-    def linear_of_encoded(self, channel: int, encoded: Doubles) -> FloatArray:
+    def linear_of_encoded(self, channel: int, encoded: DoubleArray) -> FloatArray:
         """Decode encoded values (0..1 for integers) of one channel to working units, float32."""
         return (self.curves[channel].decode(encoded) / self.unit).astype(np.float32)
 
@@ -270,7 +268,7 @@ def check_monotone(curve: Curve) -> Curve:
     return curve
 
 
-def lifted(curve: Curve) -> Curve:
+def with_positive_slope(curve: Curve) -> Curve:
     """Return a sampled curve with flat stretches raised by a millionth, so that it has an inverse; else `curve`."""
     if curve.samples is None:
         return curve

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.image.light import Light
 
 __all__ = [
@@ -20,12 +21,9 @@ __all__ = [
     "known",
     "linearise",
     "luminance",
-    "start_and_known",
+    "start_and_data",
     "whites",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 CLIPPED = 0.98
 """Share of the clipping level from which a sample counts as clipped: it says "at least this", nothing more."""
@@ -61,7 +59,7 @@ def hidden(samples: npt.NDArray[Any], light: Light) -> BoolArray | None:
     return np.logical_or.reduce(marks) if marks else None
 
 
-def start_and_known(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[FloatArray, FloatArray]]:
+def start_and_data(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield for each colour the solver's start and what is known, (h, w), from samples (``channels_read``, h, w)."""
     outside = hidden(samples, light)
     for channel in range(light.colours):

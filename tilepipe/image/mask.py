@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.tiff import TILE, write_beside
 
 __all__ = ["DrawnMask", "mask_bytes", "write_mask"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class DrawnMask:

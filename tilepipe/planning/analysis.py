@@ -28,21 +28,21 @@ from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.tiff import output_light
-from tilepipe.planning.find_psf import CONFIDENT, Finding, find_psf
-from tilepipe.planning.inspection import look_at
+from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
+from tilepipe.planning.inspection import inspect_reader
 from tilepipe.planning.last_check import Check, check_restoration, windows_to_check
-from tilepipe.planning.memo import Decision, question, recall, remember, still_holds
+from tilepipe.planning.memo import Memo, memo_key, recall, remember, still_valid
 from tilepipe.planning.sample import Sample, read_sample
-from tilepipe.planning.schedules import Wishes, passes_through
+from tilepipe.planning.schedules import RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import Tuning, check_psf_fits, tune
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import Settings
-from tilepipe.system.memory import cores, let_go_of_code
+from tilepipe.system.memory import cores, release_compiler_memory
 from tilepipe.tiling.grid import has_seams
 
-__all__ = ["Choices", "choose"]
+__all__ = ["Analysis", "analyse"]
 
 ABSURD_NOISE = 0.3
 """Noise over the picture's range above which its samples are surely not what they are taken for."""
@@ -55,7 +55,7 @@ PROBING_THREADS = 2
 
 
 @dataclass(frozen=True)
-class Choices:
+class Analysis:
     """What was chosen for a picture.
 
     Parameters
@@ -77,14 +77,14 @@ class Choices:
     check: dict[str, Any] | None = None
 
     @property
-    def decision(self) -> Decision:
+    def memo(self) -> Memo:
         """What a later run may take over."""
-        return Decision(self.psf, self.tuning, self.blocks, self.info.light.unit, self.info.light.white, self.check)
+        return Memo(self.psf, self.tuning, self.blocks, self.info.light.unit, self.info.light.white, self.check)
 
 
-def choose(
+def analyse(
     image: Path, given: PSF | None, settings: Settings, root: Path, on_event: Listener, *, keep: bool, fresh: bool
-) -> Choices:
+) -> Analysis:
     """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes.
 
     Parameters
@@ -94,14 +94,14 @@ def choose(
     keep : write what took time into the cache as soon as it is found, so that a killed run need not find it again.
     fresh : take over nothing.
     """
-    asked = question(given, settings)
+    asked = memo_key(given, settings)
     with closing(open_image(image)) as reader:
         stamp = stamp_of(image)
         white = None if settings.white is None else str(settings.white)
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
         mask_bytes(settings.mask, reader.info)  # what is wrong with a mask is said before anything takes long
         read = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
-        known = None if fresh else _known(root, image, asked, read, on_event)
+        known = None if fresh else _earlier_memo(root, image, asked, read, on_event)
         if known is None:
             light = measured(reader, list(read().windows), white_known=white is not None)
         else:
@@ -109,36 +109,38 @@ def choose(
         info = reader.info = replace(reader.info, light=light)
         if known is None or known.tuning is None:
             read()  # while the picture is open
-        finding = None if given or known else _found(reader, settings, on_event)
-        psf = given or (known.psf if known else finding.psf if finding else delta())
+        blur = None if given or known else _estimate_blur(reader, settings, on_event)
+        psf = given or (known.psf if known else blur.psf if blur else delta())
         check = known.check if known else None
-    wishes = Wishes(settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance)
+    options = RestorationOptions(
+        settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance
+    )
     check_psf_fits(psf.joint if settings.luminance_only else psf, info.height, info.width, info.colours)
     if known is None and not passes_through(psf, settings.priority_value):
-        psf, check = _last_check(replace(read(), light=info.light), psf, finding, wishes, settings, on_event)
+        psf, check = _last_check(replace(read(), light=info.light), psf, blur, options, settings, on_event)
     if given is None:
         _check_sure(psf, settings, on_event)
     psf = psf.joint if settings.luminance_only else psf
     _compile(info, settings)
     if known is not None and known.tuning is not None:
-        return Choices(info, stamp, psf, known.tuning, known.blocks, asked, check)
+        return Analysis(info, stamp, psf, known.tuning, known.blocks, asked, check)
     sample = replace(read(), light=info.light)
     if not passes_through(psf, settings.priority_value):
         _check_noise(sample, settings)
     blocks = sample.blocks()
     if keep and given is None and known is None:
-        _keep(root, image, stamp, asked, Decision(psf, None, blocks, info.light.unit, info.light.white, check))
+        _keep(root, image, stamp, asked, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
     seams = has_seams(info.height, info.width, settings.tile)
     threads = min(settings.jobs or cores(), PROBING_THREADS)
-    tuning = tune(sample, psf, wishes, settings.halo, seams=seams, threads=threads)
+    tuning = tune(sample, psf, options, settings.halo, seams=seams, threads=threads)
     if keep and seams:
-        _keep(root, image, stamp, asked, Decision(psf, tuning, blocks, info.light.unit, info.light.white, check))
-    return Choices(info, stamp, psf, tuning, blocks, asked, check)
+        _keep(root, image, stamp, asked, Memo(psf, tuning, blocks, info.light.unit, info.light.white, check))
+    return Analysis(info, stamp, psf, tuning, blocks, asked, check)
 
 
-def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Decision | None:
+def _earlier_memo(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Memo | None:
     """Return what was decided about the picture before, or about what it was before an edit, if that still holds."""
     content, before = recall_digest(root, image)
     known = recall(root, content, asked) if content else None
@@ -149,32 +151,39 @@ def _known(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_e
     former = recall(root, before, asked) if before else None
     if former is None:
         return None
-    holds, why = still_holds(former, read())
+    holds, why = still_valid(former, read())
     kept = "blur, numbers and halo are kept" if holds else "blur, numbers and halo are found anew"
     on_event(Note(f"edited   the picture changed since the last run; {kept}: {why}"))
     return replace(former, blocks=read().blocks()) if holds else None
 
 
-def _keep(root: Path, image: Path, stamp: Stamp, asked: str, decision: Decision) -> None:
+def _keep(root: Path, image: Path, stamp: Stamp, asked: str, memo: Memo) -> None:
     """Write a decision into the cache, if that can be written; the run itself will say if it cannot."""
     with contextlib.suppress(OSError):
         content = digest_of(root, image, trust_stamp=True)
         if content.stamp == stamp:
-            remember(root, content.sha256, asked, decision)
+            remember(root, content.sha256, asked, memo)
 
 
-def _found(reader: ImageReader, settings: Settings, on_event: Listener) -> Finding:
+def _estimate_blur(reader: ImageReader, settings: Settings, on_event: Listener) -> BlurEstimate:
     """Find the blur in the picture."""
-    look = look_at(reader, settings.blur, settings.window)
-    on_event(
-        Note(f"planning the blur is estimated from {len(look.windows)} x {look.windows[0].size / 1e6:.2f} Mpx of it")
-    )
+    inspection = inspect_reader(reader, settings.blur, settings.window)
+    count, megapixels = len(inspection.windows), inspection.windows[0].size / 1e6
+    windows = f"one {megapixels:.2f} Mpx window" if count == 1 else f"{count} windows of {megapixels:.2f} Mpx"
+    on_event(Note(f"planning estimating the blur from {windows}"))
     threads = settings.jobs or cores()
-    return find_psf(look, settings.blur, per_channel=settings.psf_per_channel, threads=threads, target=settings.target)
+    return find_psf(
+        inspection, settings.blur, per_channel=settings.psf_per_channel, threads=threads, target=settings.target
+    )
 
 
 def _last_check(
-    sample: Sample, psf: PSF, finding: Finding | None, wishes: Wishes, settings: Settings, on_event: Listener
+    sample: Sample,
+    psf: PSF,
+    blur: BlurEstimate | None,
+    options: RestorationOptions,
+    settings: Settings,
+    on_event: Listener,
 ) -> tuple[PSF, dict[str, Any] | None]:
     """Restore windows with what was found; take the blur back step by step while that goes too far.
 
@@ -186,23 +195,23 @@ def _last_check(
     ------
     UncertainPsfError : a free-form kernel fails, nothing simpler is known, and nobody forces it.
     """
-    windows = windows_to_check(sample.liveliest(CHECKED))
+    windows = windows_to_check(sample.most_textured(CHECKED))
     noise = sample.noise()
 
     def checked(psf: PSF) -> Check:
-        free_form = finding is not None and finding.estimate is not None
+        free_form = blur is not None and blur.estimate is not None
         planes = psf.joint if sample.luminance_only else psf
-        return check_restoration(windows, noise, planes, wishes, free_form=free_form)
+        return check_restoration(windows, noise, planes, options, free_form=free_form)
 
     first = check = checked(psf)
-    while finding is not None and not check.passed and not settings.force:
-        following = finding.narrower()
+    while blur is not None and not check.passed and not settings.force:
+        following = blur.narrower()
         if following is None:
             raise UncertainPsfError(
                 f"the blur that was found does not restore the picture: {check.why}; give the PSF with --psf, look "
                 "elsewhere with --window X,Y, or take it all the same with --force"
             )
-        finding, psf = following, following.psf
+        blur, psf = following, following.psf
         if psf.is_delta:
             on_event(Note(f"check    nothing is deblurred, as the restoration goes too far: {first.why}"))
             return psf, first.facts() | {"taken_back": True}
@@ -217,10 +226,10 @@ def _last_check(
 def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
     """Raise UncertainPsfError when a PSF found blind is not sure enough and nobody forces it; say if it is none."""
     sure = psf.confidence or 0.0
-    if sure < CONFIDENT and not settings.force:
+    if sure < MIN_CONFIDENCE and not settings.force:
         raise UncertainPsfError(
-            f"the blur was found with confidence {sure:.2f}, at least {CONFIDENT:g} is needed; give it with --psf, "
-            "look elsewhere with --window X,Y, or take it all the same with --force"
+            f"the blur was found with confidence {sure:.2f}, at least {MIN_CONFIDENCE:g} is needed; give it with "
+            "--psf, look elsewhere with --window X,Y, or take it all the same with --force"
         )
     if psf.is_delta:
         on_event(Note("already sharp: no blur was found in the picture"))
@@ -251,4 +260,4 @@ def _compile(info: ImageInfo, settings: Settings) -> None:
     find_outliers(np.zeros(frame, np.float32), np.full((3, 3), 1 / 9, np.float32), replace(numbers, sigma=1.0))
     if settings.solver == "richardson-lucy":
         restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
-    let_go_of_code()
+    release_compiler_memory()

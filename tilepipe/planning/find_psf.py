@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tilepipe.errors import SettingsError
 from tilepipe.image.readers import open_image
-from tilepipe.planning.inspection import Look, look_at, look_at_array
+from tilepipe.planning.inspection import Inspection, inspect_array, inspect_reader
 from tilepipe.psf.blind.channels import kernels_by_channel
 from tilepipe.psf.blind.confidence import strong_confidence
 from tilepipe.psf.blind.narrow import Estimate, compare, estimate_kernel, likeness
@@ -22,13 +22,11 @@ from tilepipe.psf.blind.spectrum import GAUSSIAN, fit_spectrum
 from tilepipe.psf.blind.strong import estimate_strong_blur
 from tilepipe.psf.kernel_ops import fit_to
 from tilepipe.psf.model import PSF
-from tilepipe.psf.shape_fit import nearest_shape
+from tilepipe.psf.shape_fit import fit_shape
 
-__all__ = ["CONFIDENT", "Finding", "check_psf", "estimate_psf", "find_psf"]
+__all__ = ["MIN_CONFIDENCE", "BlurEstimate", "check_psf", "estimate_psf", "find_psf"]
 
-FloatArray = npt.NDArray[np.float32]
-
-CONFIDENT = 0.4
+MIN_CONFIDENCE = 0.4
 """Confidence below which a run refuses the PSF."""
 
 LEAST_VARIANCE = 0.2
@@ -91,7 +89,7 @@ COLOURS_DIFFER = 0.15
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class BlurEstimate:
     """A PSF found blind.
 
     Parameters
@@ -104,13 +102,13 @@ class Finding:
     """
 
     psf: PSF
-    look: Look
+    inspection: Inspection
     slight: SlightBlur
     estimate: Estimate | None
     target: float = TARGET
     doubted: bool = False
 
-    def narrower(self) -> Finding | None:
+    def narrower(self) -> BlurEstimate | None:
         """Return the next blur to try when this one goes too far; None when there is none.
 
         A slight blur a tenth narrower, down to no blur; after a free-form kernel the slight one, if that is known.
@@ -119,7 +117,7 @@ class Finding:
             return None
         if self.estimate is not None:
             known = math.isfinite(self.slight.variance) and self.slight.trusted
-            return _slight_finding(self.look, self.slight, self.target, doubted=True) if known else None
+            return _slight_finding(self.inspection, self.slight, self.target, doubted=True) if known else None
         share = NARROWER**2
         slight = replace(
             self.slight,
@@ -127,7 +125,7 @@ class Finding:
             stretch=(self.slight.stretch[0] * share, self.slight.stretch[1]),
             radius=self.slight.radius * NARROWER,
         )
-        return _slight_finding(self.look, slight, self.target, doubted=self.doubted)
+        return _slight_finding(self.inspection, slight, self.target, doubted=self.doubted)
 
 
 def estimate_psf(
@@ -162,13 +160,13 @@ def estimate_psf(
     if isinstance(image, (str, Path)):
         reader = open_image(image)
         try:
-            return find_psf(look_at(reader, size, window), size, per_channel=per_channel, threads=threads).psf
+            return find_psf(inspect_reader(reader, size, window), size, per_channel=per_channel, threads=threads).psf
         finally:
             reader.close()
     pixels = np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (height, width) or (height, width, channels)")
-    return find_psf(look_at_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
+    return find_psf(inspect_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
 
 
 def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
@@ -181,26 +179,31 @@ def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int =
     """
     reader = open_image(image)
     try:
-        look = look_at(reader, None, window)
+        inspection = inspect_reader(reader, None, window)
     finally:
         reader.close()
-    finding = find_psf(look, threads=threads)
-    found = finding.psf.kernel
-    likeness, mine, other = compare(look.windows, look.noise, psf.kernel, found)
+    blur = find_psf(inspection, threads=threads)
+    found = blur.psf.kernel
+    likeness, mine, other = compare(inspection.windows, inspection.noise, psf.kernel, found)
     return {
         "likeness": round(likeness, 3),
         "gain": round(mine.gain, 3),
         "gain_found": round(other.gain, 3),
         "misfit": round(mine.misfit, 3),
         "misfit_found": round(other.misfit, 3),
-        "confidence": finding.psf.confidence,
+        "confidence": blur.psf.confidence,
         "explains": bool(mine.gain >= 1 + 0.7 * (other.gain - 1) and mine.misfit <= 1.3 * max(other.misfit, 1.0)),
     }
 
 
 def find_psf(
-    look: Look, size: int | None = None, *, per_channel: bool = False, threads: int = 1, target: float | None = None
-) -> Finding:
+    inspection: Inspection,
+    size: int | None = None,
+    *,
+    per_channel: bool = False,
+    threads: int = 1,
+    target: float | None = None,
+) -> BlurEstimate:
     """Decide between no blur, a slight one and a strong one; estimate the PSF and say how sure it is.
 
     A slight blur, or none, that explains the spectrum of the picture in all directions, without ripples, needs no
@@ -213,43 +216,45 @@ def find_psf(
     target : standard deviation of the Gaussian that is left of a slight blur, px; None: ``TARGET``.
     """
     target = TARGET if target is None else target
-    slight = measure_slight_blur(look.power, look.noise, look.edges)
-    trace = _Trace.of(look, slight)
+    slight = measure_slight_blur(inspection.power, inspection.noise, inspection.edges)
+    trace = _Trace.of(inspection, slight)
     asked = size is not None and size > WIDEST_SLIGHT
     doubted = slight.explains and not trace.is_surely_rippled and not asked
     if doubted and not trace.is_perhaps_rippled:
-        return _slight_finding(look, slight, target)
-    estimate = _strong_blur(look, trace, size, doubted=doubted, threads=threads)
+        return _slight_finding(inspection, slight, target)
+    estimate = _strong_blur(inspection, trace, size, doubted=doubted, threads=threads)
     if estimate is None:
-        return _slight_finding(look, slight, target, doubted=True)
+        return _slight_finding(inspection, slight, target, doubted=True)
     if slight.explains and not asked and _is_same_blur(estimate, slight):
-        return _slight_finding(look, slight, target)
+        return _slight_finding(inspection, slight, target)
     accepted, confidence = trace.judge(estimate)
-    if slight.explains and confidence < (CONFIDENT if asked else TRUSTED):
-        return _slight_finding(look, slight, target, doubted=True)
+    if slight.explains and confidence < (MIN_CONFIDENCE if asked else TRUSTED):
+        return _slight_finding(inspection, slight, target, doubted=True)
     may_be_slight = estimate.sharp or not trace.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
-        return _slight_finding(look, slight, target)
+        return _slight_finding(inspection, slight, target)
     if not accepted and not estimate.sharp:
         confidence = min(confidence, REFUSED)
     kernels = estimate.kernel
-    if per_channel and len(look.colours[0]) > 1 and not estimate.sharp:
-        kernels = kernels_by_channel(look.colours, kernels, threads=threads)
-    made_by = _made_by(look, confidence) | {"nearest": str(nearest_shape(estimate.kernel))}
+    if per_channel and len(inspection.colours[0]) > 1 and not estimate.sharp:
+        kernels = kernels_by_channel(inspection.colours, kernels, threads=threads)
+    made_by = _made_by(inspection, confidence) | {"nearest": str(fit_shape(estimate.kernel))}
     if trace.ripples is not None and not estimate.sharp:
         left = trace.ripples.left(estimate.kernel)
         made_by |= {"ripple": [round(trace.ripples.simple, 3), round(left, 3)]}
-    return Finding(PSF(kernels, made_by), look, slight, estimate, target)
+    return BlurEstimate(PSF(kernels, made_by), inspection, slight, estimate, target)
 
 
-def _strong_blur(look: Look, trace: _Trace, size: int | None, *, doubted: bool, threads: int) -> Estimate | None:
+def _strong_blur(
+    inspection: Inspection, trace: _Trace, size: int | None, *, doubted: bool, threads: int
+) -> Estimate | None:
     """Return the free-form kernel; wide ones are sought where the picture is large enough and has a spectrum.
 
     None when it is doubted that there is a strong blur, and none shows.
     """
-    if look.large is None or trace.ripples is None:
-        return estimate_kernel(look.windows, look.noise, size, threads=threads)
-    windows = look.windows, look.noise, look.large
+    if inspection.large is None or trace.ripples is None:
+        return estimate_kernel(inspection.windows, inspection.noise, size, threads=threads)
+    windows = inspection.windows, inspection.noise, inspection.large
     return estimate_strong_blur(*windows, trace.ripples, size, doubted=doubted, threads=threads)
 
 
@@ -275,12 +280,12 @@ class _Trace:
     wide: bool
 
     @classmethod
-    def of(cls, look: Look, slight: SlightBlur) -> _Trace:
-        if look.power is None or look.power.logs is None:
+    def of(cls, inspection: Inspection, slight: SlightBlur) -> _Trace:
+        if inspection.power is None or inspection.power.logs is None:
             return cls(None, wide=False)
         psf = slight_psf(slight, 0.0) if math.isfinite(slight.variance) else None
-        ripples = Ripples(look.power, slight.reach, None if psf is None else psf.kernel)
-        return cls(ripples, wide=look.large is not None)
+        ripples = Ripples(inspection.power, slight.reach, None if psf is None else psf.kernel)
+        return cls(ripples, wide=inspection.large is not None)
 
     @property
     def is_surely_rippled(self) -> bool:
@@ -309,7 +314,7 @@ class _Trace:
         likeness = self.ripples.likeness(estimate.kernel)
         strong = 0.0 if likeness is None else strong_confidence(likeness, estimate.agreement)
         if likeness is not None and self.is_surely_rippled:
-            return strong >= CONFIDENT, strong
+            return strong >= MIN_CONFIDENCE, strong
         explained = ripple_confidence(self.ripples.explained(estimate.kernel))
         agreed = strong_confidence(SURE_LIKENESS, estimate.agreement) if self.wide else 1.0
         confidence = max(min(estimate.confidence, explained, agreed), strong if strong >= TRUSTED else 0.0)
@@ -321,27 +326,31 @@ def ripple_confidence(share: float) -> float:
     return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
 
 
-def _made_by(look: Look, confidence: float) -> dict[str, Any]:
+def _made_by(inspection: Inspection, confidence: float) -> dict[str, Any]:
     return {
         "estimated": True,
         "confidence": round(confidence, 3),
-        "windows": [[(x0 + x1) // 2, (y0 + y1) // 2, max(y1 - y0, x1 - x0)] for y0, y1, x0, x1 in look.boxes],
-        "noise": float(f"{look.noise:.3g}"),
+        "windows": [[(x0 + x1) // 2, (y0 + y1) // 2, max(y1 - y0, x1 - x0)] for y0, y1, x0, x1 in inspection.boxes],
+        "noise": float(f"{inspection.noise:.3g}"),
     }
 
 
-def _slight_finding(look: Look, slight: SlightBlur, target: float, *, doubted: bool = False) -> Finding:
+def _slight_finding(
+    inspection: Inspection, slight: SlightBlur, target: float, *, doubted: bool = False
+) -> BlurEstimate:
     """Return the PSF of a slight blur; a delta when there is next to none."""
-    made_by = _made_by(look, min(slight_confidence(slight), DOUBTED if doubted else 1.0))
+    made_by = _made_by(inspection, min(slight_confidence(slight), DOUBTED if doubted else 1.0))
     least = LEAST_VARIANCE if slight.explains else LEAST_UNEXPLAINED
     psf = slight_psf(slight, target) if slight.radius or slight.variance > least else None
     if psf is None:
         facts = {"nearest": "no blur", "sigma": round(slight.sigma, 3)}
-        return Finding(PSF(np.ones((1, 1), np.float32), made_by | facts), look, slight, None, target, doubted)
+        return BlurEstimate(
+            PSF(np.ones((1, 1), np.float32), made_by | facts), inspection, slight, None, target, doubted
+        )
     if slight.radius:
         facts = {"shape": "disk", "radius": round(slight.radius, 3), "nearest": f"disk, radius {slight.radius:.1f} px"}
         psf = PSF(psf.kernel, made_by | facts | {"target": target})
-        return Finding(psf, look, slight, None, target, doubted)
+        return BlurEstimate(psf, inspection, slight, None, target, doubted)
     stretch = slight.stretch[0]
     major, minor = (math.sqrt(max(slight.variance + sign * stretch, 0.0)) for sign in (1, -1))
     sizes = f"sigma {major:.2f} x {minor:.2f} px at {math.degrees(slight.stretch[1]) % 180:.0f} degrees"
@@ -351,20 +360,20 @@ def _slight_finding(look: Look, slight: SlightBlur, target: float, *, doubted: b
         "nearest": f"gaussian, {sizes if stretch else f'sigma {slight.sigma:.2f} px'}",
         "target": target,
     }
-    offsets = _colour_offsets(look)
+    offsets = _colour_offsets(inspection)
     kernels = psf.kernel
     if offsets:
         each = [slight_psf(slight, target, offset) or PSF(np.ones((1, 1), np.float32)) for offset in offsets]
         size = max(one.size for one in each)
         kernels = np.stack([fit_to(one.kernel, size) for one in each])
         facts["sigma"] = [round(math.sqrt(max(slight.variance + offset, 0.0)), 3) for offset in offsets]
-    return Finding(PSF(kernels, made_by | facts), look, slight, None, target, doubted)
+    return BlurEstimate(PSF(kernels, made_by | facts), inspection, slight, None, target, doubted)
 
 
-def _colour_offsets(look: Look) -> list[float]:
+def _colour_offsets(inspection: Inspection) -> list[float]:
     """Return by how much each colour's variance differs from that of their mean, px^2; empty when they are alike."""
-    fits = [fit_spectrum(power, look.noise, GAUSSIAN) for power in look.colour_power]
-    mean = None if look.power is None else fit_spectrum(look.power, look.noise, GAUSSIAN)
+    fits = [fit_spectrum(power, inspection.noise, GAUSSIAN) for power in inspection.colour_power]
+    mean = None if inspection.power is None else fit_spectrum(inspection.power, inspection.noise, GAUSSIAN)
     if mean is None or not fits or any(fit is None or fit.contrast < 6 or fit.misfit > 0.15 for fit in fits):
         return []
     offsets = [fit.width - mean.width for fit in fits if fit is not None]

@@ -10,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
+from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.errors import SettingsError, UncertainPsfError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
-from tilepipe.image.linearise import fill, start_and_known
+from tilepipe.image.linearise import fill, start_and_data
 from tilepipe.psf.blind.edge_width import EdgeWidth, measure_edges
-from tilepipe.psf.blind.spectrum import Power, PowerSurvey
+from tilepipe.psf.blind.spectrum import Power, PowerAccumulator
 from tilepipe.psf.blind.wide import LEAST_EDGE, WIDEST
-from tilepipe.psf.blind.windows import BLOCK, WindowScout
+from tilepipe.psf.blind.windows import BLOCK, WindowRanking
 
-__all__ = ["Look", "look_at", "look_at_array", "parse_window"]
+__all__ = ["Inspection", "inspect_array", "inspect_reader", "parse_window"]
 
-FloatArray = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
-Cut = Callable[[Box], "Seen"]
+Cut = Callable[[Box], "Observed"]
 """(y0, y1, x0, x1) -> this piece of the picture."""
 
 WINDOW = 383
@@ -56,7 +56,7 @@ FLAT = 1e-4
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """A piece of the picture, linear light.
 
     Parameters
@@ -70,14 +70,14 @@ class Seen:
     known: FloatArray
 
     @property
-    def usable(self) -> npt.NDArray[np.bool_]:
+    def usable(self) -> BoolArray:
         """Where every colour is known."""
-        usable: npt.NDArray[np.bool_] = np.isfinite(self.known)
+        usable: BoolArray = np.isfinite(self.known)
         return usable
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What was looked at.
 
     Parameters
@@ -103,7 +103,7 @@ class Look:
     edges: EdgeWidth | None
 
 
-def look_at(reader: ImageReader, size: int | None = None, window: Any = None) -> Look:
+def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None) -> Inspection:
     """Choose windows of an open picture (unless one is given) and read them; the picture goes by once, in bands.
 
     Raises
@@ -113,76 +113,78 @@ def look_at(reader: ImageReader, size: int | None = None, window: Any = None) ->
     """
     info = reader.info
 
-    def cut(box: Box) -> Seen:
+    def cut(box: Box) -> Observed:
         y0, y1, x0, x1 = box
         rows = np.moveaxis(reader.rows(y0, y1)[:, x0:x1], -1, 0)[: info.light.channels_read]
-        return _seen(rows, info.light)
+        return _observed(rows, info.light)
 
-    return _look_through(cut, (info.height, info.width), size, window, colours=info.quantisation is None)
+    return _inspect(cut, (info.height, info.width), size, window, colours=info.quantisation is None)
 
 
-def look_at_array(pixels: FloatArray, size: int | None, window: Any) -> Look:
+def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspection:
     """Look at an array (h, w) or (h, w, c) of linear light, as :func:`look_at` does at a file."""
     planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
     light = Light((LINEAR,) * len(planes), "float32")
     light = replace(light, white=find_white(iter([planes]), light))
     light = replace(light, unit=find_unit([planes], light))
 
-    def cut(box: Box) -> Seen:
+    def cut(box: Box) -> Observed:
         y0, y1, x0, x1 = box
-        return _seen(planes[:, y0:y1, x0:x1], light)
+        return _observed(planes[:, y0:y1, x0:x1], light)
 
-    return _look_through(cut, pixels.shape[:2], size, window, colours=True)
+    return _inspect(cut, pixels.shape[:2], size, window, colours=True)
 
 
-def _look_through(cut: Cut, shape: tuple[int, int], size: int | None, window: Any, *, colours: bool) -> Look:
+def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Any, *, colours: bool) -> Inspection:
     _check_size(size, shape)
-    survey = Survey(shape, colours=colours)
+    spectra = PictureSpectra(shape, colours=colours)
     if window is not None:
         boxes = [_box_of(parse_window(window), size, shape)]
         spare: list[Box] = []
         large = boxes[0]
     else:
-        boxes, spare, large = _choose(cut, shape, survey)
+        boxes, spare, large = _choose(cut, shape, spectra)
     windows = [cut(box) for box in boxes]
-    if survey.is_empty:
+    if spectra.is_empty:
         for box, seen in zip(boxes, windows, strict=True):
-            survey.add(seen, box)
-    look = _look(boxes, windows, [cut(box) for box in spare], survey)
-    return replace(look, large=_large(cut, large))
+            spectra.add(seen, box)
+    inspection = _inspection(boxes, windows, [cut(box) for box in spare], spectra)
+    return replace(inspection, large=_large(cut, large))
 
 
-def _seen(samples: npt.NDArray[Any], light: Light) -> Seen:
-    starts, seen = (np.stack(planes) for planes in zip(*start_and_known(samples, light), strict=True))
-    return Seen(starts, np.where(np.isfinite(seen), seen, np.float32(np.nan)).mean(0))
+def _observed(samples: npt.NDArray[Any], light: Light) -> Observed:
+    starts, seen = (np.stack(planes) for planes in zip(*start_and_data(samples, light), strict=True))
+    return Observed(starts, np.where(np.isfinite(seen), seen, np.float32(np.nan)).mean(0))
 
 
-class Survey:
+class PictureSpectra:
     """The power of the picture, of the mean of its colours and of each."""
 
     def __init__(self, shape: tuple[int, int], *, colours: bool) -> None:
-        self._mean = PowerSurvey.of_size(*shape)
-        self._each: list[PowerSurvey] = []
+        self._mean = PowerAccumulator.of_size(*shape)
+        self._each: list[PowerAccumulator] = []
         self._shape, self._colours = shape, colours
         self.is_empty = True
 
-    def add(self, seen: Seen, box: Box) -> None:
+    def add(self, seen: Observed, box: Box) -> None:
         """Take in the piece of the picture at `box`."""
         self.is_empty = False
         at = box[0], box[2]
         self._mean.add(seen.colours.mean(0), seen.usable, at)
         if self._colours and len(seen.colours) == 3:
-            self._each = self._each or [PowerSurvey.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)]
-            for survey, plane in zip(self._each, seen.colours, strict=True):
-                survey.add(plane, seen.usable, at)
+            self._each = self._each or [
+                PowerAccumulator.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)
+            ]
+            for spectra, plane in zip(self._each, seen.colours, strict=True):
+                spectra.add(plane, seen.usable, at)
 
     def power(self) -> tuple[Power | None, tuple[Power, ...]]:
         """Return the power of the mean, and of each colour."""
-        each = [survey.power() for survey in self._each]
+        each = [spectra.power() for spectra in self._each]
         return self._mean.power(), tuple(power for power in each if power is not None)
 
 
-def _choose(cut: Cut, shape: tuple[int, int], survey: Survey) -> tuple[list[Box], list[Box], Box]:
+def _choose(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -> tuple[list[Box], list[Box], Box]:
     """Return the windows to estimate from, further ones, and a large one.
 
     The picture goes by in bands, and `survey` sees it.
@@ -192,14 +194,14 @@ def _choose(cut: Cut, shape: tuple[int, int], survey: Survey) -> tuple[list[Box]
         whole = (0, height, 0, width)
         return [whole], [], whole
     count, edge = (1, LARGE) if min(height, width) < 2 * WINDOW else (COUNT, WINDOW)
-    scout = WindowScout(height, width)
+    ranking = WindowRanking(height, width)
     for top in range(0, height, BAND):
         box = (top, min(top + BAND, height), 0, width)
         seen = cut(box)
-        scout.see(top, seen.known)
-        survey.add(seen, box)
-    best = scout.best(count + SPARE, edge)
-    return best[:count], best[count:], scout.best(1, LARGEST)[0]
+        ranking.add(top, seen.known)
+        spectra.add(seen, box)
+    best = ranking.best(count + SPARE, edge)
+    return best[:count], best[count:], ranking.best(1, LARGEST)[0]
 
 
 def _large(cut: Cut, box: Box) -> FloatArray | None:
@@ -210,7 +212,9 @@ def _large(cut: Cut, box: Box) -> FloatArray | None:
     return mean
 
 
-def _look(boxes: list[Box], windows: list[Seen], spare: list[Seen], survey: Survey) -> Look:
+def _inspection(
+    boxes: list[Box], windows: list[Observed], spare: list[Observed], spectra: PictureSpectra
+) -> Inspection:
     """Keep the windows that show something; UncertainPsfError when none does."""
     kept, complaint = [], "there is no window to look at"
     for box, window in zip(boxes, windows, strict=True):
@@ -226,9 +230,9 @@ def _look(boxes: list[Box], windows: list[Seen], spare: list[Seen], survey: Surv
         )
     colours = tuple(fill(window.colours) for _, window in kept)
     noise = estimate_noise(window.known[None] for _, window in kept)
-    power, each = survey.power()
+    power, each = spectra.power()
     seen = [window for _, window in kept] + spare
-    return Look(
+    return Inspection(
         boxes=tuple(box for box, _ in kept),
         colours=colours,
         windows=tuple(planes.mean(0) for planes in colours),

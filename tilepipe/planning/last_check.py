@@ -11,19 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.signs import Signs, read_signs
 from tilepipe.deconv.solvers import restore
-from tilepipe.planning.schedules import Wishes, ladder
+from tilepipe.dtypes import FloatArray
+from tilepipe.planning.schedules import RestorationOptions, candidate_parameters
 from tilepipe.psf.model import PSF
 
 __all__ = ["Check", "check_restoration", "windows_to_check"]
-
-FloatArray = npt.NDArray[np.float32]
 
 EDGE, MOST = 384, 4
 """Edge of the windows that are checked, px, and how many."""
@@ -83,7 +81,7 @@ def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
 
 
 def check_restoration(
-    windows: Sequence[FloatArray], noise: Noise, psf: PSF, wishes: Wishes, *, free_form: bool = False
+    windows: Sequence[FloatArray], noise: Noise, psf: PSF, options: RestorationOptions, *, free_form: bool = False
 ) -> Check:
     """Restore windows (c, h, w) with a PSF and read the signs.
 
@@ -92,7 +90,7 @@ def check_restoration(
     windows : working units, finite.
     free_form : the PSF is a free-form kernel: a wide blur's restoration has more of everything.
     """
-    numbers = ladder(replace(wishes, refocus=False), noise, psf, windows)[0]
+    numbers = candidate_parameters(replace(options, refocus=False), noise, psf, windows)[0]
     signs = [_signs(window, psf, numbers) for window in windows]
     return _judged(signs, psf, free_form=free_form)
 

@@ -14,7 +14,7 @@ from tilepipe.errors import SettingsError
 from tilepipe.events import Listener, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
-from tilepipe.planning.analysis import Choices, choose
+from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
 from tilepipe.planning.memory_model import StageModel, plan_memory
@@ -27,8 +27,8 @@ from tilepipe.system.memory import (
     available,
     cores,
     forget_peak,
-    let_go_of_code,
     peak_memory,
+    release_compiler_memory,
     return_memory_at_once,
     used_memory,
 )
@@ -74,7 +74,7 @@ def make_plan(
         returned all the same; its :meth:`Plan.check` raises.
     """
     return_memory_at_once()
-    let_go_of_code()
+    release_compiler_memory()
     forget_peak()
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
@@ -85,16 +85,16 @@ def make_plan(
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
     if settings.priority_value == -1:
         given = delta()  # noise is taken off and nothing else
-    chosen = choose(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
-    info = chosen.info
+    analysis = analyse(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
+    info = analysis.info
     _check_nodata(info, settings)
-    recipe = _recipe(chosen, settings)
-    model = _stage_model(info, recipe, chosen.psf, mask_bytes(settings.mask, info))
+    recipe = _recipe(analysis, settings)
+    model = _stage_model(info, recipe, analysis.psf, mask_bytes(settings.mask, info))
     allowed = settings.memory_bytes or available() // 2
     jobs = settings.jobs or cores()
     target = None if output is None else Path(output)
     return Plan(
-        chosen=chosen,
+        analysis=analysis,
         output=target,
         dtype=settings.dtype or info.dtype,
         recipe=recipe,
@@ -117,8 +117,8 @@ def _check_nodata(info: ImageInfo, settings: Settings) -> None:
         raise SettingsError(f"pixels without data are {value:g}, which {dtype} cannot hold; give --dtype float32")
 
 
-def _recipe(chosen: Choices, settings: Settings) -> Recipe:
-    info, tuning = chosen.info, chosen.tuning
+def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
+    info, tuning = analysis.info, analysis.tuning
     core = settings.tile or default_core(tuning.halo)
     return Recipe(
         algorithm=ALGORITHM_VERSION,
@@ -134,7 +134,7 @@ def _recipe(chosen: Choices, settings: Settings) -> Recipe:
         white=info.light.white,
         nodata=None if info.light.nodata is None else repr(info.light.nodata),  # JSON has no NaN
         kinds=info.light.extras,
-        psf=chosen.psf.digest,
+        psf=analysis.psf.digest,
         noise=tuning.noise,
         priority=settings.priority_value,
         parameters=tuning.parameters,
@@ -155,7 +155,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
         planes=0
         if recipe.solver == "identity"
         else workspace_planes(recipe.solved, spectra=recipe.parameters.keeps_spectra),
-        extra=SELECTIVE_PLANES * bool(recipe.parameters.unexplained)
+        extra=SELECTIVE_PLANES * bool(recipe.parameters.misfit_limit)
         + 3 * info.colours * recipe.luminance_only
         + recipe.solved
         + BOUNDING_PLANES,

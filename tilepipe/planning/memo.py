@@ -2,7 +2,7 @@
 
 Finding the blur and measuring the halo take seconds to a minute and give the same numbers every time.  A run
 leaves them in the source's folder as soon as they are found; later plans for the same bytes and the same settings
-take them from there.  An edited picture keeps them while most of it is what it was (:func:`still_holds`).  A
+take them from there.  An edited picture keeps them while most of it is what it was (:func:`still_valid`).  A
 damaged or foreign file counts as none.
 """
 
@@ -30,7 +30,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings
 from tilepipe.system.files import read_sealed, write_sealed
 
-__all__ = ["Decision", "libraries", "question", "recall", "remember", "still_holds"]
+__all__ = ["Memo", "libraries", "memo_key", "recall", "remember", "still_valid"]
 
 UNCHANGED = 0.5
 """Share of the sampled blocks that an edit must leave bit by bit as they were, for the numbers to stay."""
@@ -40,7 +40,7 @@ NOISE_DRIFT = 0.1
 
 
 @dataclass(frozen=True)
-class Decision:
+class Memo:
     """PSF and numbers of a picture.
 
     Parameters
@@ -85,7 +85,7 @@ def libraries() -> str:
     return ", ".join(dict.fromkeys((LIBRARY, f"scipy {scipy.__version__}", f"numpy {np.__version__}")))
 
 
-def question(given: PSF | None, settings: Settings) -> str:
+def memo_key(given: PSF | None, settings: Settings) -> str:
     """Return what is asked of a picture, as a hexadecimal digest: everything that a decision depends on but pixels.
 
     Parameters
@@ -109,7 +109,7 @@ def question(given: PSF | None, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def recall(root: Path, content: str, asked: str) -> Decision | None:
+def recall(root: Path, content: str, asked: str) -> Memo | None:
     """Return what was decided for the picture of SHA-256 `content`; None if that is not in the cache at `root`."""
     data = read_sealed(memo_file(root, content, asked))
     if data is None:
@@ -120,13 +120,13 @@ def recall(root: Path, content: str, asked: str) -> Decision | None:
     except (ValueError, PsfError):  # of another format; msgspec's errors are ValueErrors
         return None
     return (
-        Decision(psf, stored.tuning, stored.blocks, stored.unit, stored.white, stored.check)
+        Memo(psf, stored.tuning, stored.blocks, stored.unit, stored.white, stored.check)
         if stored.content == content
         else None
     )
 
 
-def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
+def remember(root: Path, content: str, asked: str, decision: Memo) -> None:
     """Keep what was decided for the picture of SHA-256 `content` in the cache at `root`."""
     planes = np.ascontiguousarray(decision.psf.planes, "<f4")
     stored = Stored(
@@ -143,7 +143,7 @@ def remember(root: Path, content: str, asked: str, decision: Decision) -> None:
     write_sealed(memo_file(root, content, asked), msgspec.json.encode(stored))
 
 
-def still_holds(decision: Decision, sample: Sample) -> tuple[bool, str]:
+def still_valid(decision: Memo, sample: Sample) -> tuple[bool, str]:
     """Return whether `decision` holds for the edited picture of `sample` as well, and why, for people.
 
     It does while at least ``UNCHANGED`` of the sampled blocks are what they were and the noise has moved by no

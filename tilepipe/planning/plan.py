@@ -13,7 +13,7 @@ from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import is_unfinished
-from tilepipe.planning.analysis import Choices
+from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory
 from tilepipe.planning.seam_error import SEAM_LIMIT
@@ -43,7 +43,7 @@ class Plan:
     root : the cache.
     """
 
-    chosen: Choices
+    analysis: Analysis
     output: Path | None
     dtype: str
     recipe: Recipe
@@ -56,17 +56,17 @@ class Plan:
     @property
     def info(self) -> ImageInfo:
         """The input."""
-        return self.chosen.info
+        return self.analysis.info
 
     @property
     def psf(self) -> PSF:
         """The blur."""
-        return self.chosen.psf
+        return self.analysis.psf
 
     @property
     def tuning(self) -> Tuning:
         """The solver's numbers and the halo, as measured."""
-        return self.chosen.tuning
+        return self.analysis.tuning
 
     @property
     def grid(self) -> Grid:
@@ -137,7 +137,7 @@ class Plan:
                 "made_by": self.psf.made_by,
             },
             "unit": self.info.light.unit,
-            "check": self.chosen.check,
+            "check": self.analysis.check,
             "recipe": recipe_facts(self.recipe),
             "halo": self.recipe.halo,
             "tile": self.recipe.core,
@@ -147,7 +147,7 @@ class Plan:
             "seam": {
                 "predicted": round(self.seam, 6),
                 "limit": round(SEAM_LIMIT, 6),
-                "price_db": self.tuning.price,
+                "price_db": self.tuning.psnr_cost_db,
             },
             "memory": {
                 "allowed": self.memory.allowed,
@@ -174,7 +174,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "r1": numbers.r1,
         "r2": numbers.r2,
         "solved": "luminance" if recipe.luminance_only else "colour",
-        "refocus": bool(numbers.unexplained),
+        "refocus": bool(numbers.misfit_limit),
         "base": numbers.base,
         "slope": numbers.slope,
         "convolution": numbers.convolution,

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.deconv.noise import Noise, estimate_noise, fit_noise, hidden_noise, quantisation_noise, white_equivalent
+from tilepipe.dtypes import FloatArray
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
-from tilepipe.image.linearise import fill, hidden, known, linearise, luminance, start_and_known
-from tilepipe.psf.blind.spectrum import PowerSurvey, fit_spectrum
+from tilepipe.image.linearise import fill, hidden, known, linearise, luminance, start_and_data
+from tilepipe.psf.blind.spectrum import PowerAccumulator, fit_spectrum
 
 __all__ = ["Sample", "read_sample"]
-
-FloatArray = npt.NDArray[np.float32]
 
 POSITIONS = (0.2, 0.5, 0.8)
 """Where windows are centred along each axis, as shares of it."""
@@ -58,7 +57,7 @@ class Sample:
         pixels = fit_noise(self._solved(plane) for plane in seen)
         means = [plane.mean(0) for plane in seen]
         of_mean = estimate_noise(mean[None] for mean in means)
-        survey = PowerSurvey()
+        survey = PowerAccumulator()
         for mean in means:
             survey.add(fill(mean[None])[0], np.isfinite(mean))
         power = survey.power()
@@ -100,7 +99,7 @@ class Sample:
             for x in range(0, window.shape[2], BLOCK)
         )
 
-    def liveliest(self, count: int) -> list[FloatArray]:
+    def most_textured(self, count: int) -> list[FloatArray]:
         """Return the `count` windows with most to see in them, as linear light, NaN and Inf filled in.
 
         Ranked by the mean gradient of the square root, which is roughly what the eye gets.
@@ -115,7 +114,7 @@ class Sample:
 
     def filled(self, window: npt.NDArray[Any]) -> FloatArray:
         """Return the colours of one of the windows in working units, what is unknown filled in from around."""
-        return np.stack([start for start, _ in start_and_known(window, self.light)])
+        return np.stack([start for start, _ in start_and_data(window, self.light)])
 
     def _solved(self, linear: FloatArray) -> FloatArray:
         """Return the planes that go through the solver."""

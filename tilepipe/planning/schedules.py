@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from tilepipe.deconv.admm import steps_until
-from tilepipe.deconv.convolution import choose
+from tilepipe.deconv.convolution import select_convolution
 from tilepipe.deconv.frames import Spectrum, Workspace, amplification
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
 from tilepipe.deconv.priors import fit_log
 from tilepipe.deconv.richardson_lucy import find_momentum
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.model import PSF
 
-__all__ = ["LADDERS", "NOISE_FLOOR", "Rung", "Wishes", "ladder", "passes_through", "rung_at"]
-
-FloatArray = npt.NDArray[np.float32]
+__all__ = [
+    "NOISE_FLOOR",
+    "SCHEDULES",
+    "RestorationOptions",
+    "Schedule",
+    "candidate_parameters",
+    "parameters_at",
+    "passes_through",
+]
 
 LAMBDA_FACTOR = 6.5
 """lam / sigma^2 at 1 % noise, priority 0, one colour."""
@@ -69,13 +73,13 @@ NOISE_FLOOR = 0.001
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RestorationOptions:
     """What a user wants: settings that decide the numbers.
 
     Parameters
     ----------
     priority : -1 (denoise, no deblurring) .. 1 (sharper).
-    quality : "fast", "normal" or "best", see :data:`LADDERS`.
+    quality : "fast", "normal" or "best", see :data:`SCHEDULES`.
     solver : one of :data:`tilepipe.deconv.parameters.SOLVERS`.
     refocus : restore only where the picture is blurred.
     tolerance : how many times earlier (below 1) or later (above) than by default stagnation ends the steps.
@@ -89,7 +93,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Schedule:
     """How the solver gets there: r1 / sigma, steps, closing steps, r2 / lam and its factor from step to step."""
 
     r1: float
@@ -106,38 +110,38 @@ It takes steps to find how bright a lamp is; stopped before that, the pixels rou
 0.10 after 8 steps, 0.18 after 13, 0.19 after 16 (a lamp six times white, line of 13 px).
 """
 
-PATIENT = ("sparse", "log")
+SLOW_PRIORS = ("sparse", "log")
 """Priors that take twice the steps, with r2 as it is: a penalty that grows would freeze them in the first minimum."""
 
-LADDERS = {
+SCHEDULES = {
     "fast": (
-        Rung(30, 6, 1),
-        Rung(14, 7, 1),
-        Rung(7, 7, 1),
-        Rung(3.5, 9, 1),
-        Rung(1.75, 12, 1, growth=1.05),
-        Rung(0.85, 16, 1, growth=1.0),
-        Rung(0.4, 16, 1, growth=1.0),
+        Schedule(30, 6, 1),
+        Schedule(14, 7, 1),
+        Schedule(7, 7, 1),
+        Schedule(3.5, 9, 1),
+        Schedule(1.75, 12, 1, growth=1.05),
+        Schedule(0.85, 16, 1, growth=1.0),
+        Schedule(0.4, 16, 1, growth=1.0),
     ),
     "normal": (
-        Rung(30, 10, 2),
-        Rung(20, 8, 2),
-        Rung(14, 8, 2),
-        Rung(10, 8, 2),
-        Rung(7, 8, 2),
-        Rung(3.5, 10, 2),
-        Rung(1.75, 14, 2, growth=1.05),
-        Rung(0.85, 18, 2, growth=1.0),
-        Rung(0.4, 20, 2, growth=1.0),
+        Schedule(30, 10, 2),
+        Schedule(20, 8, 2),
+        Schedule(14, 8, 2),
+        Schedule(10, 8, 2),
+        Schedule(7, 8, 2),
+        Schedule(3.5, 10, 2),
+        Schedule(1.75, 14, 2, growth=1.05),
+        Schedule(0.85, 18, 2, growth=1.0),
+        Schedule(0.4, 20, 2, growth=1.0),
     ),
     "best": (
-        Rung(30, 24, 6, growth=1.0),
-        Rung(14, 24, 6, growth=1.0),
-        Rung(7, 24, 6, growth=1.0),
-        Rung(3.5, 28, 6, growth=1.0),
-        Rung(1.75, 40, 6, growth=1.0),
-        Rung(0.85, 40, 6, growth=1.0),
-        Rung(0.4, 40, 6, growth=1.0),
+        Schedule(30, 24, 6, growth=1.0),
+        Schedule(14, 24, 6, growth=1.0),
+        Schedule(7, 24, 6, growth=1.0),
+        Schedule(3.5, 28, 6, growth=1.0),
+        Schedule(1.75, 40, 6, growth=1.0),
+        Schedule(0.85, 40, 6, growth=1.0),
+        Schedule(0.4, 40, 6, growth=1.0),
     ),
 }
 """For each quality the steps, the best picture of most PSFs first, the most local last.
@@ -152,8 +156,8 @@ def passes_through(psf: PSF, priority: float) -> bool:
     return psf.is_delta and priority >= 0
 
 
-def ladder(
-    wishes: Wishes, noise: Noise, psf: PSF, windows: Sequence[FloatArray], clipped: float = 0.0
+def candidate_parameters(
+    options: RestorationOptions, noise: Noise, psf: PSF, windows: Sequence[FloatArray], clipped: float = 0.0
 ) -> list[Parameters]:
     """Return the numbers to choose from, the best picture first, the most local last.
 
@@ -164,39 +168,39 @@ def ladder(
         come from the first of them.
     clipped : share of the picture's pixels whose light nobody knows.
     """
-    if passes_through(psf, wishes.priority):
+    if passes_through(psf, options.priority):
         return [PASS_THROUGH]
     noise = noise.expected(amplification(psf.kernel))
     level = replace(noise, sigma=max(noise.sigma, NOISE_FLOOR), base=max(noise.base, SMALLEST_BASE))
     if psf.is_delta:
-        return [_denoising(level, wishes.priority)]
+        return [_denoising(level, options.priority)]
     exponent = LAMBDA_NOISE_EXPONENTS[level.sigma > 0.01]
     colours = len(windows[0]) ** LAMBDA_COLOUR_EXPONENT
-    ease = 10 ** (-PRIORITY_DECADES * wishes.priority) * colours
+    ease = 10 ** (-PRIORITY_DECADES * options.priority) * colours
     strength = LAMBDA_FACTOR * (level.sigma / 0.01) ** exponent * ease
-    if wishes.solver == "richardson-lucy":
-        return [_lucy(level, strength, psf, windows[0], max(1, round(LUCY_STEPS[wishes.quality] * wishes.tolerance)))]
-    share = 10 ** (-COSINE_DECADES * wishes.priority)
-    rungs = [rung_at(rung, level, strength, share) for rung in LADDERS[wishes.quality]]
-    if wishes.solver in PATIENT:
-        rungs = [replace(rung, growth=1.0, steps=2 * rung.steps, closing=2 * rung.closing) for rung in rungs]
-    if wishes.solver == "sparse":
+    if options.solver == "richardson-lucy":
+        return [_lucy(level, strength, psf, windows[0], max(1, round(LUCY_STEPS[options.quality] * options.tolerance)))]
+    share = 10 ** (-COSINE_DECADES * options.priority)
+    candidates = [parameters_at(rung, level, strength, share) for rung in SCHEDULES[options.quality]]
+    if options.solver in SLOW_PRIORS:
+        candidates = [replace(rung, growth=1.0, steps=2 * rung.steps, closing=2 * rung.closing) for rung in candidates]
+    if options.solver == "sparse":
         lam = _digits(strength * SPARSE_FACTOR / LAMBDA_FACTOR * level.sigma**2)
-        rungs = [replace(rung, solver="sparse", lam=lam, r2=_digits(SPARSE_R2 * lam)) for rung in rungs]
-    if wishes.solver == "log":
+        candidates = [replace(rung, solver="sparse", lam=lam, r2=_digits(SPARSE_R2 * lam)) for rung in candidates]
+    if options.solver == "log":
         scale, heaviness = fit_log([_halved_past(psf, window) for window in windows])
         scale = _digits(max(scale, LOG_SMALLEST_SCALE * level.sigma))
         lam = _digits(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * ease * level.sigma**2)
         r2 = _digits(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
-        rungs = [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in rungs]
-    rungs = _ended(rungs, wishes, psf, windows[0])
+        candidates = [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in candidates]
+    candidates = _ended(candidates, options, psf, windows[0])
     if clipped > FEW_CLIPPED:
-        least = round(LAMP_STEPS * min(1.0, wishes.tolerance))
-        rungs = [replace(rung, growth=1.0, steps=max(rung.steps, least)) for rung in rungs]
-    return rungs
+        least = round(LAMP_STEPS * min(1.0, options.tolerance))
+        candidates = [replace(rung, growth=1.0, steps=max(rung.steps, least)) for rung in candidates]
+    return candidates
 
 
-def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
+def parameters_at(rung: Schedule, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
     """Return a rung of a ladder at `noise`, every number rounded to what a recipe shows.
 
     `strength` is lam / sigma^2, `share` that of the cosines' thresholds.
@@ -218,17 +222,17 @@ def rung_at(rung: Rung, noise: Noise, strength: float, share: float = 1.0) -> Pa
     )
 
 
-def _ended(rungs: list[Parameters], wishes: Wishes, psf: PSF, window: FloatArray) -> list[Parameters]:
+def _ended(candidates: list[Parameters], options: RestorationOptions, psf: PSF, window: FloatArray) -> list[Parameters]:
     """Return the rungs with as many times their steps as the first needs on the middle of a window to stagnate."""
     height, width = window.shape[1:]
     top, left = max(0, height - STEPS_EDGE) // 2, max(0, width - STEPS_EDGE) // 2
     middle = window[:, top : top + STEPS_EDGE, left : left + STEPS_EDGE]
     work = Workspace(len(middle), (middle.shape[1], middle.shape[2]))
     work.y[...], work.x[...] = middle, middle
-    first, least = rungs[0], STAGNATION[wishes.quality] / wishes.tolerance
-    most = max(1, round(first.steps * max(1.0, wishes.tolerance)))
+    first, least = candidates[0], STAGNATION[options.quality] / options.tolerance
+    most = max(1, round(first.steps * max(1.0, options.tolerance)))
     share = steps_until(work, Spectrum.of(psf.planes, work.shape), first, least, most) / first.steps
-    return [replace(rung, steps=max(1, round(rung.steps * share))) for rung in rungs]
+    return [replace(rung, steps=max(1, round(rung.steps * share))) for rung in candidates]
 
 
 def _denoising(noise: Noise, priority: float) -> Parameters:
@@ -247,8 +251,10 @@ def _lucy(noise: Noise, strength: float, psf: PSF, window: FloatArray, steps: in
     work = Workspace(len(window), (window.shape[1], window.shape[2]))
     work.y[...], work.x[...] = window, window
     momentum = find_momentum(work, Spectrum.of(psf.planes, work.shape), lam, steps)
-    ways = "; ".join(dict.fromkeys(str(choose(kernel)) for kernel in psf.planes))
-    numbers = Parameters(lam, 0.0, 0.0, 1.0, steps, solver="richardson-lucy", momentum=momentum, convolution=ways)
+    convolutions = "; ".join(dict.fromkeys(str(select_convolution(kernel)) for kernel in psf.planes))
+    numbers = Parameters(
+        lam, 0.0, 0.0, 1.0, steps, solver="richardson-lucy", momentum=momentum, convolution=convolutions
+    )
     return replace(numbers, sigma=_digits(noise.sigma), base=_digits(noise.base), slope=_digits(noise.slope))
 
 

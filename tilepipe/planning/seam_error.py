@@ -19,16 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
+from tilepipe.dtypes import DoubleArray, FloatArray
 
 __all__ = ["HALO_STEP", "MAX_HALO", "SEAM_LIMIT", "WINDOW", "Profile", "SyntheticScene", "measure_profile"]
-
-FloatArray = npt.NDArray[np.float32]
 
 HALO_STEP = 16
 """Halos are multiples of this many px, so that a last digit of the noise does not move the geometry."""
@@ -72,7 +70,7 @@ class Profile:
     error: tuple[float, ...]
 
     @classmethod
-    def of(cls, worst: npt.NDArray[np.float64]) -> Profile:
+    def of(cls, worst: DoubleArray) -> Profile:
         """Return the profile of the largest differences `worst`, rounding added."""
         return cls(tuple(float(error) + ROUNDING for error in worst))
 
@@ -131,7 +129,7 @@ def _middle(window: FloatArray) -> FloatArray:
     return np.ascontiguousarray(window[:, BEYOND:-BEYOND, BEYOND:-BEYOND])
 
 
-def _errors(whole: FloatArray, cut: FloatArray, overlap: int) -> npt.NDArray[np.float64]:
+def _errors(whole: FloatArray, cut: FloatArray, overlap: int) -> DoubleArray:
     """Compare a restored window with its middle, cut out and restored alone: largest encoded difference for halos.
 
     For halos of 0, 16 ... MAX_HALO px.  Below the halo the difference counts as a tile does: it fades in over
@@ -155,7 +153,7 @@ def _largest(difference: FloatArray, depth: FloatArray, halo: int, overlap: int)
     return float(max(*faded, difference[rim:-rim, rim:-rim].max(initial=0)))
 
 
-def _distance_to_ends(length: int) -> npt.NDArray[np.float32]:
+def _distance_to_ends(length: int) -> FloatArray:
     """Return how many px each of `length` pixel centres lies inside the nearer end."""
     position = np.arange(length, dtype=np.float32) + np.float32(0.5)
     distance: FloatArray = np.minimum(position, length - position)
@@ -194,7 +192,7 @@ class SyntheticScene:
         noisy = blurred + generator.normal(0, noise, self.sharp.shape)
         self.blurred: FloatArray = np.clip(noisy, 0, 1).astype(np.float32)
         self._restored: dict[Parameters, FloatArray] = {}
-        self._errors: dict[tuple[Parameters, int], npt.NDArray[np.float64]] = {}
+        self._errors: dict[tuple[Parameters, int], DoubleArray] = {}
 
     def restored(self, parameters: Parameters) -> FloatArray:
         """Return the scene (1, h, w) as `parameters` restore it; kept, as more than one thing is asked of it."""
@@ -202,7 +200,7 @@ class SyntheticScene:
             self._restored[parameters] = _restored(self.blurred[None], self.kernel, parameters)
         return self._restored[parameters]
 
-    def errors(self, parameters: Parameters, overlap: int) -> npt.NDArray[np.float64]:
+    def errors(self, parameters: Parameters, overlap: int) -> DoubleArray:
         """Return the largest encoded difference that a cut leaves inside halos of 0, 16 ... MAX_HALO px."""
         if (parameters, overlap) not in self._errors:
             cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)

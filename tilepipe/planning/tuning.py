@@ -8,22 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.highlights import REACHES
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
-from tilepipe.deconv.refocus import reach, unexplained_share
+from tilepipe.deconv.refocus import misfit_quantile, reach
+from tilepipe.dtypes import FloatArray
 from tilepipe.errors import PsfError
 from tilepipe.planning.sample import Sample
-from tilepipe.planning.schedules import NOISE_FLOOR, Wishes, ladder, passes_through
+from tilepipe.planning.schedules import NOISE_FLOOR, RestorationOptions, candidate_parameters, passes_through
 from tilepipe.planning.seam_error import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, default_core
 
 __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "tune"]
-
-FloatArray = npt.NDArray[np.float32]
 
 TUNING_VERSION = 6
 """Raised whenever the same windows would give other numbers."""
@@ -65,7 +63,7 @@ class Tuning:
     parameters: Parameters
     halo: int
     profile: Profile | None
-    price: float
+    psnr_cost_db: float
     nanoseconds: float
 
     def seam(self, grid: Grid) -> float:
@@ -73,7 +71,9 @@ class Tuning:
         return 0.0 if self.profile is None else self.profile.predict(grid.halo, grid.seam_length)
 
 
-def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: bool = True, threads: int = 1) -> Tuning:
+def tune(
+    sample: Sample, psf: PSF, options: RestorationOptions, halo: int | None, *, seams: bool = True, threads: int = 1
+) -> Tuning:
     """Derive all numbers from windows of the picture.
 
     Parameters
@@ -87,27 +87,27 @@ def tune(sample: Sample, psf: PSF, wishes: Wishes, halo: int | None, *, seams: b
     """
     noise = sample.noise()
     sigma = float(f"{noise.sigma:.3g}")
-    if passes_through(psf, wishes.priority):
+    if passes_through(psf, options.priority):
         return Tuning(sigma, PASS_THROUGH, 0, None, 0.0, 0.0)
-    probes = sample.liveliest(PROBES)
-    rungs = ladder(wishes, noise, psf, probes, sample.clipped())
+    probes = sample.most_textured(PROBES)
+    candidates = candidate_parameters(options, noise, psf, probes, sample.clipped())
     if not seams:
         rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
-        numbers = _selective(rungs[0], psf, probes) if wishes.refocus else rungs[0]
+        numbers = _selective(candidates[0], psf, probes) if options.refocus else candidates[0]
         return Tuning(sigma, numbers, rim if halo is None else halo, None, 0.0, NANOSECONDS)
-    scene = SyntheticScene(psf.kernel, max(rungs[0].sigma or sigma, NOISE_FLOOR))
+    scene = SyntheticScene(psf.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
 
-    best = scene.decibels(rungs[0])  # compiles, too: what follows can be timed
-    seams_of = Seams(psf, rungs, probes, scene, threads)
-    rung = seams_of.descend(DECIBELS_PER_OCTAVE[wishes.quality])
-    profile = seams_of.everywhere(rung)
-    price = best - scene.decibels(rungs[rung]) if rung else 0.0
-    numbers = _selective(rungs[rung], psf, probes) if wishes.refocus else rungs[rung]
-    least = reach(psf.size) if numbers.unexplained else psf.size / 2
+    best = scene.decibels(candidates[0])  # compiles, too: what follows can be timed
+    seam_errors = SeamErrors(psf, candidates, probes, scene, threads)
+    index = seam_errors.select(DECIBELS_PER_OCTAVE[options.quality])
+    profile = seam_errors.on_all_windows(index)
+    psnr_cost_db = best - scene.decibels(candidates[index]) if index else 0.0
+    numbers = _selective(candidates[index], psf, probes) if options.refocus else candidates[index]
+    least = reach(psf.size) if numbers.misfit_limit else psf.size / 2
     if sample.clipped():
         least = max(least, min(REACHES * (psf.size // 2), MAX_HALO - 1))
     chosen = max(_halo(profile), -(-int(least + 1) // HALO_STEP) * HALO_STEP) if halo is None else halo
-    return Tuning(sigma, numbers, chosen, profile, round(max(0.0, price), 1), seams_of.nanoseconds)
+    return Tuning(sigma, numbers, chosen, profile, round(max(0.0, psnr_cost_db), 1), seam_errors.nanoseconds)
 
 
 def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
@@ -118,8 +118,8 @@ def _selective(numbers: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> P
     for probe in probes:
         work = Workspace(len(probe), (probe.shape[1], probe.shape[2]))
         work.y[...], work.x[...] = probe, probe
-        shares.append(unexplained_share(work, Spectrum.of(psf.planes, work.shape), numbers))
-    return replace(numbers, unexplained=float(f"{min(shares):.3g}"))
+        shares.append(misfit_quantile(work, Spectrum.of(psf.planes, work.shape), numbers))
+    return replace(numbers, misfit_limit=float(f"{min(shares):.3g}"))
 
 
 def _halo(profile: Profile) -> int:
@@ -127,67 +127,76 @@ def _halo(profile: Profile) -> int:
     return profile.halo(AIM * SEAM_LIMIT) or profile.halo(SEAM_LIMIT) or MAX_HALO
 
 
-class Seams:
+class SeamErrors:
     """How far the errors of a cut reach on each rung of a ladder: measured when asked, and kept."""
 
     def __init__(
-        self, psf: PSF, rungs: Sequence[Parameters], probes: Sequence[FloatArray], scene: SyntheticScene, threads: int
+        self,
+        psf: PSF,
+        candidates: Sequence[Parameters],
+        probes: Sequence[FloatArray],
+        scene: SyntheticScene,
+        threads: int,
     ) -> None:
-        self.rungs = rungs
+        self.candidates = candidates
         self.nanoseconds = NANOSECONDS
         self._psf, self._probes, self._scene, self._threads = psf, probes, scene, threads
         self._profiles: dict[tuple[int, int], Profile] = {}
 
-    def descend(self, rate: float) -> int:
+    def select(self, rate: float) -> int:
         """Return the rung to take: the first that keeps the limit, or one below it that is worth its price.
 
         `rate` is how many decibels on the synthetic scene half the time may cost.  One window of the picture decides;
         the others, which cost as much again, are asked about the rung it chose.
         """
-        last = len(self.rungs) - 1
-        rung = next((rung for rung in range(last) if self.least(rung).halo() is not None), last)
+        last = len(self.candidates) - 1
+        index = next((index for index in range(last) if self.on_synthetic_scene(index).halo() is not None), last)
         with ThreadPoolExecutor(1) as beside:
-            while rung < last:
-                next_least = beside.submit(self.least, rung + 1)
-                fits = self.liveliest(rung).halo() is not None
+            while index < last:
+                next_least = beside.submit(self.on_synthetic_scene, index + 1)
+                fits = self.on_first_window(index).halo() is not None
                 least = next_least.result()
-                if fits and not (self._pays(rung, least, rate) and self._pays(rung, self.liveliest(rung + 1), rate)):
+                if fits and not (
+                    self._pays(index, least, rate) and self._pays(index, self.on_first_window(index + 1), rate)
+                ):
                     break
-                rung += 1
-        while rung < last and self.everywhere(rung).halo() is None:
-            rung += 1
-        return rung
+                index += 1
+        while index < last and self.on_all_windows(index).halo() is None:
+            index += 1
+        return index
 
-    def least(self, rung: int) -> Profile:
+    def on_synthetic_scene(self, index: int) -> Profile:
         """Return the profile on the synthetic scene alone, which is gray: a lower bound for little time."""
-        return Profile.of(self._scene.errors(self.rungs[rung], OVERLAP))
+        return Profile.of(self._scene.errors(self.candidates[index], OVERLAP))
 
-    def liveliest(self, rung: int) -> Profile:
+    def on_first_window(self, index: int) -> Profile:
         """Return the profile on the scene and the liveliest window."""
-        return self._profile(rung, 0)
+        return self._profile(index, 0)
 
-    def everywhere(self, rung: int) -> Profile:
+    def on_all_windows(self, index: int) -> Profile:
         """Return the profile on the scene and all windows."""
-        found = [self._profile(rung, window).error for window in range(len(self._probes))]
+        found = [self._profile(index, window).error for window in range(len(self._probes))]
         return Profile(tuple(map(max, zip(*found, strict=True))))
 
-    def _pays(self, rung: int, softer: Profile, rate: float) -> bool:
+    def _pays(self, index: int, softer: Profile, rate: float) -> bool:
         """Return whether the next rung, with the halo of profile `softer`, saves more than it loses."""
-        saved = _octaves(self.rungs[rung], self.liveliest(rung)) - _octaves(self.rungs[rung + 1], softer)
-        lost = self._scene.decibels(self.rungs[rung]) - self._scene.decibels(self.rungs[rung + 1])
+        saved = _octaves(self.candidates[index], self.on_first_window(index)) - _octaves(
+            self.candidates[index + 1], softer
+        )
+        lost = self._scene.decibels(self.candidates[index]) - self._scene.decibels(self.candidates[index + 1])
         return lost <= rate * saved
 
-    def _profile(self, rung: int, window: int) -> Profile:
+    def _profile(self, index: int, window: int) -> Profile:
         """Return the profile on the scene and one window."""
-        if (rung, window) not in self._profiles:
-            self.least(rung)  # not in the time below
+        if (index, window) not in self._profiles:
+            self.on_synthetic_scene(index)  # not in the time below
             started, probe = time.process_time(), self._probes[window]
-            self._profiles[rung, window] = measure_profile(
-                self._psf.planes, self.rungs[rung], [probe], self._scene, OVERLAP, self._threads
+            self._profiles[index, window] = measure_profile(
+                self._psf.planes, self.candidates[index], [probe], self._scene, OVERLAP, self._threads
             )
-            work = WINDOW_AND_CUT * probe.size * max(self.rungs[rung].passes, 1)
+            work = WINDOW_AND_CUT * probe.size * max(self.candidates[index].passes, 1)
             self.nanoseconds = (time.process_time() - started) / work * 1e9
-        return self._profiles[rung, window]
+        return self._profiles[index, window]
 
 
 def _octaves(numbers: Parameters, profile: Profile) -> float:

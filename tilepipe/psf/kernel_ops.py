@@ -9,6 +9,8 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.ndimage
 
+from tilepipe.dtypes import FloatArray
+
 __all__ = [
     "align",
     "border_mass",
@@ -25,8 +27,6 @@ __all__ = [
     "resize",
     "spread",
 ]
-
-FloatArray = npt.NDArray[np.float32]
 
 TOUCHING = np.ones((3, 3), int)
 """Taps that touch, corners included, are one piece of the path."""

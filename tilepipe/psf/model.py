@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.errors import (
     DoesNotFitError,
     InputError,
@@ -52,9 +53,9 @@ class PSF:
     PsfError : the kernel breaks one of these rules; the message says which and by how much.
     """
 
-    kernel: npt.NDArray[np.float32]
+    kernel: FloatArray
     made_by: dict[str, Any] = field(default_factory=dict)
-    planes: npt.NDArray[np.float32] = field(init=False)
+    planes: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
         planes = np.stack([_checked(plane) for plane in _planes(np.asarray(self.kernel))])
@@ -79,7 +80,7 @@ class PSF:
         return int(np.count_nonzero(self.planes)) == int(np.count_nonzero(self._middles)) == len(self.planes)
 
     @property
-    def _middles(self) -> npt.NDArray[np.float32]:
+    def _middles(self) -> FloatArray:
         return self.planes[:, self.size // 2, self.size // 2]
 
     @property
@@ -192,7 +193,7 @@ def _planes(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return planes
 
 
-def _checked(kernel: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _checked(kernel: npt.NDArray[Any]) -> FloatArray:
     size = kernel.shape[0]
     if size % 2 == 0:
         raise PsfError(f"PSF is {size} x {size}; its size must be odd, so that it has a middle: pad it by one")

@@ -27,12 +27,11 @@ import numpy.typing as npt
 import scipy.fft
 from scipy.optimize import minimize
 
+from tilepipe.dtypes import DoubleArray
 from tilepipe.psf import shapes
 from tilepipe.psf.model import LARGEST_PSF, PSF
 
-__all__ = ["Nearest", "nearest_shape"]
-
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["ShapeFit", "fit_shape"]
 
 NO_BLUR = 0.97
 """Share of the mass in the 3 x 3 taps around the centroid from which on a PSF is called no blur."""
@@ -73,7 +72,7 @@ ALIKE = 0.85
 
 
 @dataclass(frozen=True)
-class Nearest:
+class ShapeFit:
     """A shape of `tilepipe.psf.shapes` and how well it fits.
 
     Parameters
@@ -105,7 +104,7 @@ class Nearest:
         return f"{free}{text}; fit {self.fit:.2f}"
 
 
-def nearest_shape(kernel: npt.ArrayLike) -> Nearest:
+def fit_shape(kernel: npt.ArrayLike) -> ShapeFit:
     """Name the Gaussian, disk or straight motion that is nearest to `kernel`, wherever that lies in its frame.
 
     Of shapes within ``INDIFFERENCE`` the one with fewer parameters is named.  No blur is what has ``NO_BLUR`` of
@@ -122,14 +121,14 @@ def nearest_shape(kernel: npt.ArrayLike) -> Nearest:
     values = np.asarray(PSF(np.asarray(kernel)).kernel, np.float64)
     share = _mass_around_centroid(values)
     if share >= NO_BLUR:
-        return Nearest("delta", {}, min(1.0, share))
+        return ShapeFit("delta", {}, min(1.0, share))
     target = _Target.of(values)
     found = [_gaussian(target), _disk(target), _motion(target)]
     best = max(nearest.fit for nearest in found)
     return next(nearest for nearest in found if nearest.fit >= best - INDIFFERENCE)
 
 
-def _mass_around_centroid(kernel: FloatArray) -> float:
+def _mass_around_centroid(kernel: DoubleArray) -> float:
     total = kernel.sum()
     offsets = np.arange(kernel.shape[0])
     # rounded first, so that a centroid halfway between taps falls to the same side wherever the kernel lies
@@ -154,12 +153,12 @@ class _Family:
     """
 
     render: Callable[[Sequence[float], int], PSF]
-    pixel: Callable[[FloatArray, int], FloatArray]
+    pixel: Callable[[DoubleArray, int], DoubleArray]
     widest: float
     starts: int = 1
 
 
-def _gaussian(target: _Target) -> Nearest:
+def _gaussian(target: _Target) -> ShapeFit:
     largest = LARGEST_PSF // 2 / 4
 
     def sigma(search: Sequence[float]) -> float:
@@ -167,10 +166,10 @@ def _gaussian(target: _Target) -> Nearest:
 
     family = _Family(lambda search, fineness: shapes.gaussian(fineness * sigma(search)), _band, largest / 2)
     found, fit = target.nearest(family, [(width * target.spread,) for width in WIDTHS])
-    return Nearest("gaussian", {"sigma": sigma(found) * target.scale}, fit)
+    return ShapeFit("gaussian", {"sigma": sigma(found) * target.scale}, fit)
 
 
-def _disk(target: _Target) -> Nearest:
+def _disk(target: _Target) -> ShapeFit:
     largest = float(min(LARGEST_PSF // 2, max(target.frame.shape)))
 
     def radius(search: Sequence[float]) -> float:
@@ -180,10 +179,10 @@ def _disk(target: _Target) -> Nearest:
     disk = lru_cache(shapes.disk)
     family = _Family(lambda search, fineness: disk(fineness * radius(search)), _band, 8.0)
     found, fit = target.nearest(family, [(2 * width * target.spread,) for width in WIDTHS])
-    return Nearest("disk", {"radius": radius(found) * target.scale}, fit)
+    return ShapeFit("disk", {"radius": radius(found) * target.scale}, fit)
 
 
-def _motion(target: _Target) -> Nearest:
+def _motion(target: _Target) -> ShapeFit:
     def length(path: Sequence[float]) -> float:
         return min(max(math.hypot(*path), 1.0), float(LARGEST_PSF))
 
@@ -198,15 +197,15 @@ def _motion(target: _Target) -> Nearest:
     turns = target.principal_angle + np.arange(TURNS) * math.pi / TURNS
     paths = [(width * reach * math.cos(turn), width * reach * math.sin(turn)) for width in WIDTHS for turn in turns]
     found, fit = target.nearest(_Family(render, _spread, LARGEST_PSF // 2, STARTS), paths)
-    return Nearest("motion", {"length": length(found) * target.scale, "angle": angle(found)}, fit)
+    return ShapeFit("motion", {"length": length(found) * target.scale, "angle": angle(found)}, fit)
 
 
-def _band(x: FloatArray, fineness: int) -> FloatArray:
+def _band(x: DoubleArray, fineness: int) -> DoubleArray:
     """Sample fine taps by cubic convolution, which keeps widths: for shapes made within the band of their grid."""
     return shapes.cubic(x * fineness)
 
 
-def _spread(x: FloatArray, fineness: int) -> FloatArray:
+def _spread(x: DoubleArray, fineness: int) -> DoubleArray:
     """Return what a point of a path gives to a pixel, however fine the points are."""
     return shapes.cubic(x)
 
@@ -227,7 +226,7 @@ class _Target:
     principal_spread, principal_angle : along the principal axis, px; radians counter-clockwise from the right.
     """
 
-    frame: FloatArray
+    frame: DoubleArray
     scale: int
     spectrum: npt.NDArray[np.complex128]
     period: int
@@ -236,7 +235,7 @@ class _Target:
     principal_angle: float
 
     @classmethod
-    def of(cls, kernel: FloatArray) -> _Target:
+    def of(cls, kernel: DoubleArray) -> _Target:
         """Crop (k, k) to its support, scale it down if it is wide, and measure it."""
         rows, columns = np.nonzero(kernel > FAINT * kernel.max())
         support = kernel[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -255,7 +254,7 @@ class _Target:
         place, loss = self._search(family, best[0], LONG)
         return [float(value) for value in place[:-2]], min(max(-loss, 0.0), 1.0)
 
-    def _search(self, family: _Family, start: FloatArray, evaluations: int) -> tuple[FloatArray, float]:
+    def _search(self, family: _Family, start: DoubleArray, evaluations: int) -> tuple[DoubleArray, float]:
         """Return the best place that Nelder and Mead find from `start`, and minus its fit."""
         found = minimize(
             lambda place: -self._fit(family, place),
@@ -299,14 +298,14 @@ class _Target:
         return float((seen * self.frame).sum()) / norm if norm > 0 else 0.0
 
 
-def _binned(kernel: FloatArray, scale: int) -> FloatArray:
+def _binned(kernel: DoubleArray, scale: int) -> DoubleArray:
     """Sum squares of scale x scale taps, after padding with zeros to whole squares."""
     rows, columns = (-(-edge // scale) for edge in kernel.shape)
     padded = np.pad(kernel, [(0, rows * scale - kernel.shape[0]), (0, columns * scale - kernel.shape[1])])
     return np.asarray(padded.reshape(rows, scale, columns, scale).sum((1, 3)))
 
 
-def _moments(support: FloatArray) -> tuple[float, float, float]:
+def _moments(support: DoubleArray) -> tuple[float, float, float]:
     """Return the mean spread (px), the principal spread (px) and the principal angle (radians)."""
     weights = np.where(support > SOLID * support.max(), support, 0)
     weights /= weights.sum()

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import scipy.special
 
+from tilepipe.dtypes import DoubleArray
 from tilepipe.errors import PsfError
 from tilepipe.psf.model import LARGEST_PSF, PSF
 
@@ -53,7 +53,7 @@ def elliptical_gaussian(major: float, minor: float, angle: float) -> PSF:
     _odd_size(2 * reach + 1, None)
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
-    def transfer(wy: npt.NDArray[np.float64], wx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def transfer(wy: DoubleArray, wx: DoubleArray) -> DoubleArray:
         along, across = wx * cosine - wy * sine, wx * sine + wy * cosine
         return np.asarray(np.exp(-0.5 * ((major * along) ** 2 + (minor * across) ** 2)))
 
@@ -75,7 +75,7 @@ def disk(radius: float, size: int | None = None, *, target: float = 0.0) -> PSF:
     reach = math.ceil(radius) + 1
     size = _odd_size(2 * reach + 1, size)
 
-    def transfer(wy: npt.NDArray[np.float64], wx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def transfer(wy: DoubleArray, wx: DoubleArray) -> DoubleArray:
         w = np.hypot(wy, wx)
         phase = np.maximum(radius * w, 1e-9)
         return np.asarray(2 * scipy.special.j1(phase) / phase * np.exp(0.5 * (target * w) ** 2))
@@ -109,26 +109,26 @@ def motion(length: float, angle: float, size: int | None = None) -> PSF:
     return _made(inner, {"shape": "motion", "length": length, "angle": angle})
 
 
-def cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def cubic(x: DoubleArray) -> DoubleArray:
     """Return the cubic convolution kernel of Keys (IEEE Trans. ASSP 29, 1981), a = -1/2, at distances `x` px."""
     x = np.abs(x)
     inner, outer = (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
-    weights: npt.NDArray[np.float64] = np.where(x < 1, inner, np.where(x < 2, outer, 0))
+    weights: DoubleArray = np.where(x < 1, inner, np.where(x < 2, outer, 0))
     return weights
 
 
-Transfer = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Transfer = Callable[[DoubleArray, DoubleArray], DoubleArray]
 """(wy, wx), radians a pixel, rows down -> the transfer function there, real."""
 
 
-def _from_transfer(transfer: Transfer, reach: int) -> npt.NDArray[np.float64]:
+def _from_transfer(transfer: Transfer, reach: int) -> DoubleArray:
     """Return the taps up to `reach` px from the middle of a symmetric PSF of known transfer function."""
     frequencies = 2 * np.pi * np.fft.fftfreq(4 * (2 * reach + 1)).astype(np.float64)
     taps = np.fft.ifft2(transfer(frequencies[:, None], frequencies[None, :])).real
     return _tidied(np.roll(taps, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1])
 
 
-def _padded(kernel: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+def _padded(kernel: DoubleArray, size: int) -> DoubleArray:
     """Return `kernel` with zeros around, `size` px an edge."""
     padded = np.zeros((size, size))
     margin = (size - len(kernel)) // 2
@@ -136,7 +136,7 @@ def _padded(kernel: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float6
     return padded
 
 
-def _tidied(taps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _tidied(taps: DoubleArray) -> DoubleArray:
     """Return `taps` with negative and tiny ones set to 0."""
     return np.where(taps > LEAST_TAP * taps.max(), taps, 0.0)
 
@@ -156,5 +156,5 @@ def _odd_size(smallest: int, size: int | None) -> int:
     return size
 
 
-def _made(kernel: npt.NDArray[np.float64], made_by: dict[str, object]) -> PSF:
+def _made(kernel: DoubleArray, made_by: dict[str, object]) -> PSF:
     return PSF((kernel / kernel.sum()).astype(np.float32), dict(made_by))

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tilepipe.errors import OutputError, OutputExistsError, SettingsError
 from tilepipe.psf.model import PSF
-from tilepipe.psf.shape_fit import Nearest, nearest_shape
+from tilepipe.psf.shape_fit import ShapeFit, fit_shape
 
 __all__ = ["write_psf_picture"]
 
@@ -32,7 +32,7 @@ PAPER, INK, FRAME = 224, 30, 120
 """Gray levels around the kernel (neither the peak's nor that of no light), of letters and bar, of the frame."""
 
 
-def write_psf_picture(psf: PSF, path: str | Path, *, nearest: Nearest | None = None, overwrite: bool = False) -> None:
+def write_psf_picture(psf: PSF, path: str | Path, *, nearest: ShapeFit | None = None, overwrite: bool = False) -> None:
     """Write an enlarged 8-bit gray PNG of `psf`: a square of whole pixels a tap, frame, scale bar and caption.
 
     Tone is the square root of a tap over the peak.  That is close to the curve of sRGB, so a screen's light follows
@@ -40,7 +40,7 @@ def write_psf_picture(psf: PSF, path: str | Path, *, nearest: Nearest | None = N
 
     Parameters
     ----------
-    nearest : what `nearest_shape` says of the kernel, if the caller has it already.
+    nearest : what `fit_shape` says of the kernel, if the caller has it already.
 
     Raises
     ------
@@ -53,14 +53,14 @@ def write_psf_picture(psf: PSF, path: str | Path, *, nearest: Nearest | None = N
         raise SettingsError(f"picture {path} must end in .png: PNG is what it is written as")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-    picture = _drawn(psf, _caption(psf, nearest or nearest_shape(psf.kernel)))
+    picture = _drawn(psf, _caption(psf, nearest or fit_shape(psf.kernel)))
     try:
         picture.save(path, format="PNG")
     except OSError as error:
         raise OutputError(f"cannot write picture {path}: {error.strerror or error}") from error
 
 
-def _caption(psf: PSF, nearest: Nearest) -> str:
+def _caption(psf: PSF, nearest: ShapeFit) -> str:
     x, y = psf.facts()["spread"]
     return f"{psf.size} x {psf.size}   {nearest}   spread {x:.2f} x {y:.2f} px"
 

@@ -58,7 +58,7 @@ def _recipe_text(plan: Plan) -> str:
     if recipe.solver == "identity":
         return f"identity;  {noise}"
     where = ", luminance only" if recipe.luminance_only else ""
-    where += ", only where it is blurred" if numbers.unexplained else ""
+    where += ", only where it is blurred" if numbers.misfit_limit else ""
     where += ", within the mask" if plan.settings.mask else ""
     if recipe.solver == "cosines":
         return f"cosines below {numbers.low:.2g} to {numbers.high:.2g} taken off{where};  {noise}"
@@ -74,8 +74,8 @@ def _seam_text(plan: Plan) -> str:
     if plan.recipe.solver == "identity":
         return "none"
     text = f"at most {plan.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
-    if tuning.price:
-        text += f"; softer data term for a narrower halo: about {tuning.price:.1f} dB given up"
+    if tuning.psnr_cost_db:
+        text += f"; softer data term for a narrower halo: about {tuning.psnr_cost_db:.1f} dB given up"
     if plan.seam > SEAM_LIMIT:
         text += "; above the limit: seams may show, leave --halo out to have it chosen"
     return text

@@ -17,8 +17,8 @@ __all__ = [
     "cores",
     "forget_peak",
     "keep_memory_for_tiles",
-    "let_go_of_code",
     "peak_memory",
+    "release_compiler_memory",
     "return_memory_at_once",
     "used_memory",
 ]
@@ -123,7 +123,7 @@ LARGE_LIBRARY = 8 << 20
 """Code segments from this size on are let go of; in practice LLVM's, of which compiling touches 60..120 MB."""
 
 
-def let_go_of_code() -> None:
+def release_compiler_memory() -> None:
     """Unmap the pages of large libraries' code; what is still needed comes back from the page cache at a touch.
 
     The system counts mapped pages of a library as the process's memory, however many that were (a fresh

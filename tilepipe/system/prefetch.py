@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["prefetch"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def ahead(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+def prefetch(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
     """Yield ``work(item)`` for every item, in order; `threads` of them are begun or waiting to be taken, no more.
 
     `items` is asked by the caller's thread.  What `work` raises is raised in its turn; nothing begins after it.

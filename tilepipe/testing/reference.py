@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.deconv.frames import Spectrum
 from tilepipe.deconv.parameters import Parameters
+from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.image.linearise import fill
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import Grid
 
 __all__ = ["plain_denoise", "plain_restore", "restore_whole"]
-
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 
 def restore_whole(
@@ -39,7 +36,7 @@ def restore_whole(
     return restore_planes(fill(linear), known, white or (np.inf,) * len(linear), psf, parameters, whole)
 
 
-def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parameters) -> Doubles:
+def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parameters) -> DoubleArray:
     """Masked ADMM in residual form on a frame, float64, one line of numpy per line of the mathematics.
 
     Total variation, noise that grows with the light, closing steps; the other priors have their own tests.
@@ -63,13 +60,13 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parame
     e = np.zeros((2, *x.shape))
     lam, r1, r2 = parameters.lam, parameters.r1, parameters.r2
 
-    def data_source() -> Doubles:
+    def data_source() -> DoubleArray:
         nonlocal d
         kx = np.fft.irfft2(np.fft.rfft2(x) * otf, s=shape)
         weight = mask / _variance(kx, parameters)
         v = (weight * data + r1 * (kx + d)) / (weight + r1)
         d = d + kx - v
-        source: Doubles = taper * (v - d - kx)
+        source: DoubleArray = taper * (v - d - kx)
         return source
 
     for _ in range(parameters.steps):
@@ -92,7 +89,7 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parame
     return plain_denoise(x, parameters) if parameters.closing else x
 
 
-def plain_denoise(x: Doubles, parameters: Parameters) -> Doubles:
+def plain_denoise(x: DoubleArray, parameters: Parameters) -> DoubleArray:
     """Sliding 4 x 4 cosines, float64: every patch transformed, shrunk, put back and averaged (c, h, w)."""
     height, width = x.shape[1:]
     total, count = np.zeros_like(x), np.zeros((height, width))
@@ -113,11 +110,11 @@ def _variance(light: Any, parameters: Parameters) -> Any:
     return parameters.base + parameters.slope * np.clip(light, 0, 1)
 
 
-def _forward_differences(x: Doubles) -> Doubles:
+def _forward_differences(x: DoubleArray) -> DoubleArray:
     return np.stack([np.roll(x, -1, 1) - x, np.roll(x, -1, 2) - x])
 
 
-def _divergence(p: Doubles) -> Doubles:
+def _divergence(p: DoubleArray) -> DoubleArray:
     """D^T p for the differences above."""
-    result: Doubles = np.roll(p[0], 1, 1) - p[0] + np.roll(p[1], 1, 2) - p[1]
+    result: DoubleArray = np.roll(p[0], 1, 1) - p[0] + np.roll(p[1], 1, 2) - p[1]
     return result

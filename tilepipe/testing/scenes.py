@@ -16,13 +16,12 @@ import scipy.ndimage
 import scipy.signal
 import tifffile
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata.blocks import srgb_profile
 from tilepipe.psf.model import PSF
 
 __all__ = ["BlurredScene", "Photograph", "Scene", "blur", "degrade", "psnr", "write_jpeg", "write_scene"]
-
-FloatArray = npt.NDArray[np.float32]
 
 LEAVES_PER_MEGAPIXEL = 700
 LINES_PER_MEGAPIXEL = 40

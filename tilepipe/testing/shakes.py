@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray
 from tilepipe.errors import PsfError
 from tilepipe.psf.model import LARGEST_PSF, PSF
 
 __all__ = ["shake"]
-
-FloatArray = npt.NDArray[np.float64]
 
 WAVES = 6
 """Cosines that a path is made of: up to six half waves in the time of the exposure."""
@@ -48,16 +46,16 @@ def shake(length: int, seed: int) -> PSF:
     return PSF((kernel / kernel.sum()).astype(np.float32), {"shape": "shake", "length": length, "seed": seed})
 
 
-def _path(seed: int, points: int) -> FloatArray:
+def _path(seed: int, points: int) -> DoubleArray:
     """Return (points, 2), y and x of the path at even steps of time, of no particular scale."""
     number = np.arange(1, WAVES + 1)
     amplitudes = np.random.default_rng(seed).standard_normal((WAVES, 2)) / number[:, None] ** ROUGHNESS
     time = (np.arange(points) + 0.5) / points
-    path: FloatArray = np.cos(np.pi * time[:, None] * number) @ amplitudes
+    path: DoubleArray = np.cos(np.pi * time[:, None] * number) @ amplitudes
     return path
 
 
-def _rasterised(path: FloatArray, length: int) -> FloatArray:
+def _rasterised(path: DoubleArray, length: int) -> DoubleArray:
     """Return (length, length): how much of the path lies at each pixel."""
     kernel = np.zeros((length + 1, length + 1))
     corner = np.floor(path).astype(int)
@@ -68,7 +66,7 @@ def _rasterised(path: FloatArray, length: int) -> FloatArray:
     return kernel[:length, :length]
 
 
-def _centred(kernel: FloatArray) -> FloatArray:
+def _centred(kernel: DoubleArray) -> DoubleArray:
     """Return the kernel on the smallest odd square that has its centre of mass, to whole pixels, in the middle."""
     offsets = np.arange(kernel.shape[0])
     middle = [round(float((kernel.sum(1 - axis) * offsets).sum() / kernel.sum())) for axis in (0, 1)]

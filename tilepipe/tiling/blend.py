@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.tiling.grid import OVERLAP, Box, Grid, Tile
 
 __all__ = ["axis_weights", "blend"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def _rise() -> FloatArray:

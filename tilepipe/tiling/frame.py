@@ -14,13 +14,11 @@ from tilepipe.deconv.outliers import find_outliers, without
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.refocus import restore_blurred
 from tilepipe.deconv.solvers import restore
+from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.image.linearise import LUMINANCE, fill, luminance
 from tilepipe.tiling.grid import Box, Tile
 
 __all__ = ["restore_in_frame", "restore_luminance"]
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 Lamps = tuple[npt.NDArray[np.intp], FloatArray]
 """Flat places of clipped samples, in order, and their own values."""
@@ -75,7 +73,7 @@ def restore_in_frame(
         x[...] = start[rows[:, None], columns]
     stored = (slice(None), *tile.stored.within(frame))
     mask = None
-    if parameters.unexplained:
+    if parameters.misfit_limit:
         mask = restore_blurred(work, spectrum, parameters, work.x.copy())
     else:
         restore(work, spectrum, parameters)

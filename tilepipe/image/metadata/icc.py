@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 from tilepipe.errors import InputError
-from tilepipe.image.light import SRGB, Curve, check_monotone, lifted
+from tilepipe.image.light import SRGB, Curve, check_monotone, with_positive_slope
 
 WHITE_D50 = struct.pack(">3i", 63190, 65536, 54061)
 """The profile connection space's white, s15Fixed16."""
@@ -42,7 +42,7 @@ def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
     if any(tag not in tags for tag in wanted):
         return None
     try:
-        return tuple(lifted(check_monotone(_curve(tags[tag], name))) for tag in wanted)
+        return tuple(with_positive_slope(check_monotone(_curve(tags[tag], name))) for tag in wanted)
     except (struct.error, ArithmeticError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -138,8 +138,8 @@ def _compression(image: Any) -> tuple[tuple[tuple[int, ...], ...] | None, bool]:
     layers: list[Any] = list(getattr(image, "layer", ()))  # (name, horizontal, vertical sampling, table) each
     subsampled = len(layers) > 1 and any(layer[1:3] != layers[0][1:3] for layer in layers[1:])
     used = [layer[3] for layer in layers if layer[3] in tables] or sorted(tables)
-    chosen = tuple(tuple(int(step) for step in tables[index]) for index in dict.fromkeys(used))
-    return chosen, bool(subsampled)
+    selected = tuple(tuple(int(step) for step in tables[index]) for index in dict.fromkeys(used))
+    return selected, bool(subsampled)
 
 
 def _metadata(facts: dict[str, Any], blocks: dict[str, bytes]) -> Metadata:

@@ -7,17 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import edge_threshold, gradients, select_edges
 from tilepipe.psf.blind.equations import BlurredEdges, KernelEquations
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.kernel_ops import centre, prune, resize
 
-__all__ = ["COARSEST", "SCALE", "SPARSITY_PER_NOISE", "Level", "Way", "coarse_to_fine", "refine", "shrunk", "two_taps"]
-
-FloatArray = npt.NDArray[np.float32]
+__all__ = [
+    "COARSEST",
+    "SCALE",
+    "SPARSITY_PER_NOISE",
+    "Level",
+    "Variant",
+    "coarse_to_fine",
+    "refine",
+    "shrunk",
+    "two_taps",
+]
 
 SCALE = math.sqrt(0.5)
 """Each scale of the pyramid to the next finer one."""
@@ -39,7 +47,7 @@ SPARSITY_PER_NOISE = 0.1
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """One set of numbers for the alternation.
 
     Parameters
@@ -72,7 +80,7 @@ class Way:
     growth: float = 2.0
 
 
-def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: Way) -> FloatArray:
+def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, variant: Variant) -> FloatArray:
     """Return the kernel that one way ends at.
 
     Parameters
@@ -85,32 +93,32 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, way: 
     -------
     float32 (k, k), k = size + way.wider, sum 1.
     """
-    size += way.wider
-    sparsest = _sparsest(way, noise)
-    sparsity = way.sparsity
+    size += variant.wider
+    sparsest = _sparsest(variant, noise)
+    sparsity = variant.sparsity
     kernel = None
     for scale, width in _pyramid(size):
         kernel = two_taps(width) if kernel is None else resize(kernel, width, 1 / SCALE)
         level = Level([Window(shrunk(window, scale), width) for window in windows], width)
-        threshold = level.threshold(way.edges * width)
-        kernel, sparsity = level.rounds(kernel, way, sparsity, sparsest, threshold)
+        threshold = level.threshold(variant.edges * width)
+        kernel, sparsity = level.rounds(kernel, variant, sparsity, sparsest, threshold)
         kernel = centre(kernel, whole=scale == 1)
     assert kernel is not None
     return prune(kernel, FINEST_FLOOR)
 
 
-def refine(windows: Sequence[FloatArray], kernel: FloatArray, noise: float, way: Way) -> FloatArray:
+def refine(windows: Sequence[FloatArray], kernel: FloatArray, noise: float, variant: Variant) -> FloatArray:
     """Return what the finest scale alone makes of a `kernel` (k, k) that is nearly right; (k, k), sum 1."""
     size = kernel.shape[0]
     level = Level([Window(window, size) for window in windows], size)
-    threshold = REFINED_THRESHOLD * level.threshold(way.edges * size)
-    sparsest = _sparsest(way, noise)
-    refined, _ = level.rounds(kernel, way, sparsest, sparsest, threshold)
+    threshold = REFINED_THRESHOLD * level.threshold(variant.edges * size)
+    sparsest = _sparsest(variant, noise)
+    refined, _ = level.rounds(kernel, variant, sparsest, sparsest, threshold)
     return prune(centre(refined, whole=True), FINEST_FLOOR)
 
 
-def _sparsest(way: Way, noise: float) -> float:
-    return max(way.sparsest, SPARSITY_PER_NOISE * noise)
+def _sparsest(variant: Variant, noise: float) -> float:
+    return max(variant.sparsest, SPARSITY_PER_NOISE * noise)
 
 
 class Level:
@@ -126,27 +134,27 @@ class Level:
         return min(edge_threshold(*gradients(window.blurred), count) for window in self.windows)
 
     def rounds(
-        self, kernel: FloatArray, way: Way, sparsity: float, sparsest: float, threshold: float
+        self, kernel: FloatArray, variant: Variant, sparsity: float, sparsest: float, threshold: float
     ) -> tuple[FloatArray, float]:
         """Return the kernel after the way's rounds at this scale, and the weight of gradients that is left."""
-        for _ in range(way.rounds):
-            kernel = self.turn(kernel, way, max(sparsity, sparsest), threshold)
-            sparsity, threshold = sparsity / way.decay, threshold / THRESHOLD_DECAY
+        for _ in range(variant.rounds):
+            kernel = self.turn(kernel, variant, max(sparsity, sparsest), threshold)
+            sparsity, threshold = sparsity / variant.decay, threshold / THRESHOLD_DECAY
         return kernel, sparsity
 
-    def turn(self, kernel: FloatArray, way: Way, sparsity: float, threshold: float) -> FloatArray:
+    def turn(self, kernel: FloatArray, variant: Variant, sparsity: float, threshold: float) -> FloatArray:
         """Return the next kernel: sharp edges from this one, then the kernel from them."""
         return self.solve(
-            [window.sharp_edges(kernel, sparsity, growth=way.growth) for window in self.windows], way, threshold
+            [window.sharp_edges(kernel, sparsity, growth=variant.growth) for window in self.windows], variant, threshold
         )
 
-    def solve(self, sharp: Sequence[FloatArray], way: Way, threshold: float) -> FloatArray:
+    def solve(self, sharp: Sequence[FloatArray], variant: Variant, threshold: float) -> FloatArray:
         """Return the pruned kernel that turns the edges of `sharp` into the blurred ones."""
-        margin = int(way.margin * self.size)
+        margin = int(variant.margin * self.size)
         edges = [select_edges(*gradients(image), threshold, margin) for image in sharp]
-        equations = KernelEquations(self.equations, edges, way.gamma)
-        raw = equations.nonnegative(60) if way.nonnegative else equations.conjugate_gradients(20)
-        return prune(raw, way.floor, way.mass)
+        equations = KernelEquations(self.equations, edges, variant.gamma)
+        raw = equations.nonnegative(60) if variant.nonnegative else equations.conjugate_gradients(20)
+        return prune(raw, variant.floor, variant.mass)
 
 
 def _pyramid(size: int) -> list[tuple[float, int]]:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.narrow import likeness, refine_kernel
 from tilepipe.psf.kernel_ops import centroid, extent, fit_to, place_at, spread
 
 __all__ = ["kernels_by_channel"]
-
-FloatArray = npt.NDArray[np.float32]
 
 ROOM = 2
 """Added to the shared kernel on each side: one colour may be blurred wider than their mean, px."""

@@ -12,12 +12,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
-__all__ = ["confidence", "relief", "strong_confidence"]
+from tilepipe.dtypes import FloatArray
 
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["confidence", "relief", "strong_confidence"]
 
 OFFSET = -5.64
 AGREEMENT, RELIEF, GAIN, BORDER, MISFIT = 2.27, 1.24, 2.2, -0.67, -2.2

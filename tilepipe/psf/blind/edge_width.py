@@ -12,13 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
-__all__ = ["EdgeWidth", "measure_edges"]
+from tilepipe.dtypes import BoolArray, DoubleArray, FloatArray
 
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
+__all__ = ["EdgeWidth", "measure_edges"]
 
 SCALES = (0.8, 1.4, 2.2)
 """Standard deviations of the differentiating Gaussians, px."""
@@ -56,7 +54,7 @@ class EdgeWidth:
     count: int
 
 
-def measure_edges(windows: Iterable[tuple[FloatArray, npt.NDArray[np.bool_]]], noise: float) -> EdgeWidth | None:
+def measure_edges(windows: Iterable[tuple[FloatArray, BoolArray]], noise: float) -> EdgeWidth | None:
     """Return the blur's variance from the isolated edges of windows; None when there are fewer than ``FEWEST``.
 
     Parameters
@@ -77,7 +75,7 @@ def measure_edges(windows: Iterable[tuple[FloatArray, npt.NDArray[np.bool_]]], n
     return EdgeWidth(offset + slope * sharpest + curve * sharpest**2, count)
 
 
-def _edges(plane: FloatArray, usable: npt.NDArray[np.bool_], noise: float) -> tuple[Doubles, Doubles]:
+def _edges(plane: FloatArray, usable: BoolArray, noise: float) -> tuple[DoubleArray, DoubleArray]:
     """Return variance and height of every isolated edge."""
     gradients = [
         [scipy.ndimage.gaussian_filter(plane, scale, order=order, mode="nearest") for order in ((0, 1), (1, 0))]
@@ -103,7 +101,7 @@ def _edges(plane: FloatArray, usable: npt.NDArray[np.bool_], noise: float) -> tu
     top = height[y, x].astype(np.float64)
     normal_x, normal_y = along_x[y, x] / top, along_y[y, x] / top
     step_y, step_x = np.where(across[y, x], 0, 1), np.where(across[y, x], 1, 0)
-    logs: list[Doubles] = []
+    logs: list[DoubleArray] = []
     for scale, (gx, gy) in enumerate(gradients):  # log gradient where the edge is steepest, by a parabola
         before, at, after = (
             np.log(
@@ -124,6 +122,6 @@ def _edges(plane: FloatArray, usable: npt.NDArray[np.bool_], noise: float) -> tu
     return fine[isolated], top[isolated]
 
 
-def _variance(logs: list[Doubles], small: int, large: int) -> Doubles:
+def _variance(logs: list[DoubleArray], small: int, large: int) -> DoubleArray:
     ratio = np.maximum(np.exp(2 * (logs[small] - logs[large])), 1.02)
     return np.asarray((SCALES[large] ** 2 - ratio * SCALES[small] ** 2) / (ratio - 1))

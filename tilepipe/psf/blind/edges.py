@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from tilepipe.dtypes import FloatArray
 
 __all__ = ["edge_threshold", "gradients", "select_edges"]
-
-FloatArray = npt.NDArray[np.float32]
 
 DIRECTIONS = 4
 """Orientation classes, 45 degrees each: every one has to be seen, or the kernel is known across it only."""

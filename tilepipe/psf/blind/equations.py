@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import gradients
 
 __all__ = ["BlurredEdges", "KernelEquations"]
 
-FloatArray = npt.NDArray[np.float32]
 Edges = tuple[FloatArray, FloatArray]
 
 

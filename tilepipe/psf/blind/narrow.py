@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
-from tilepipe.psf.blind.alternation import SPARSITY_PER_NOISE, Level, Way, coarse_to_fine, refine, shrunk
+from tilepipe.dtypes import FloatArray
+from tilepipe.psf.blind.alternation import SPARSITY_PER_NOISE, Level, Variant, coarse_to_fine, refine, shrunk
 from tilepipe.psf.blind.confidence import confidence, relief
-from tilepipe.psf.blind.scoring import Judge, Verdict
+from tilepipe.psf.blind.scoring import Score, Scorer
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.kernel_ops import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
 
@@ -35,8 +35,6 @@ __all__ = [
     "refine_kernel",
 ]
 
-FloatArray = npt.NDArray[np.float32]
-
 ESTIMATOR_VERSION = 5
 """Raised whenever the same windows would give another kernel."""
 
@@ -44,10 +42,10 @@ CONTRAST = 0.18
 """Standard deviation that windows are scaled to: the weights below are for pictures of ordinary contrast."""
 
 CANDIDATES = (
-    Way(nonnegative=True, margin=1.0, sparsity=2e-2),
-    Way(nonnegative=False, margin=1.0),
-    Way(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, wider=4),
-    Way(nonnegative=False, margin=0.25, mass=0.1, sparsity=5e-3),
+    Variant(nonnegative=True, margin=1.0, sparsity=2e-2),
+    Variant(nonnegative=False, margin=1.0),
+    Variant(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, wider=4),
+    Variant(nonnegative=False, margin=0.25, mass=0.1, sparsity=5e-3),
 )
 """Complementary: wide margins for windows with much at their border, narrow ones keep edges; projected gradients
 are clean in noise, conjugate gradients keep faint tails."""
@@ -98,7 +96,7 @@ class Estimate:
     kernel : float32 (k, k), sum 1, centred to whole pixels.
     agreement : mean normalised correlation, 0..1, of the kernel with those that other ways and single windows gave.
     border : share of its mass at its border, 0..1; high when it does not fit the width.
-    gain : density without deblurring over density with it (:class:`~tilepipe.psf.blind.scoring.Verdict`); above 1 when
+    gain : density without deblurring over density with it (:class:`~tilepipe.psf.blind.scoring.Score`); above 1 when
         deblurring makes the picture sparser.
     misfit : misfit over noise; noise below NOISE_FLOOR counts as that.
     relief : how far the windows' structures rise above the noise (:func:`tilepipe.psf.blind.confidence.relief`).
@@ -134,8 +132,8 @@ def estimate_kernel(
     windows, noise = at_ordinary_contrast(windows, noise)
     with ThreadPoolExecutor(threads) as pool:
 
-        def go(ways: Sequence[Way], width: int) -> list[FloatArray]:
-            return list(pool.map(partial(coarse_to_fine, windows, width, noise), ways))
+        def go(variants: Sequence[Variant], width: int) -> list[FloatArray]:
+            return list(pool.map(partial(coarse_to_fine, windows, width, noise), variants))
 
         if size is None:
             narrow = go(CANDIDATES, SHARP_SIZE)
@@ -145,10 +143,10 @@ def estimate_kernel(
         kernels = go(CANDIDATES, size)
         alone = [[window] for window in windows] if windows[1:] else []
         single = list(pool.map(lambda one: coarse_to_fine(one, size, noise, SCOUT), alone))
-    judge, best = _judged(windows, noise, kernels)
+    scorer, best = _judged(windows, noise, kernels)
     kernel = centre_in(best.kernel, size)
     others = [one for one in kernels if one is not best.kernel] + single
-    plain = judge.hear(delta_kernel(1))
+    plain = scorer.score(delta_kernel(1))
     return Estimate(
         kernel=kernel,
         agreement=float(np.mean([likeness(one, kernel) for one in others])),
@@ -168,7 +166,7 @@ def refine_kernel(windows: Sequence[FloatArray], noise: float, kernel: FloatArra
     windows, noise : as for :func:`estimate_kernel`.
     """
     windows, noise = at_ordinary_contrast(windows, noise)
-    refined = [refine(windows, kernel, noise, way) for way in CANDIDATES]
+    refined = [refine(windows, kernel, noise, variant) for variant in CANDIDATES]
     _, best = _judged(windows, noise, [kernel, *refined])
     return best.kernel
 
@@ -187,10 +185,10 @@ def compare(
     """Return the likeness of two kernels, 0..1, and the merit of each on `windows` (float32 (h, w) each)."""
     windows, noise = at_ordinary_contrast(windows, noise)
     widest = max(one.shape[0], other.shape[0])
-    judge = Judge([Window(window, widest) for window in windows], noise)
-    plain = judge.hear(delta_kernel(1))
-    verdicts = [judge.hear(kernel) for kernel in (one, other)]
-    first, second = (Merit(plain.density / v.density, v.misfit / max(noise, NOISE_FLOOR)) for v in verdicts)
+    scorer = Scorer([Window(window, widest) for window in windows], noise)
+    plain = scorer.score(delta_kernel(1))
+    scores = [scorer.score(kernel) for kernel in (one, other)]
+    first, second = (Merit(plain.density / v.density, v.misfit / max(noise, NOISE_FLOOR)) for v in scores)
     return likeness(one, other), first, second
 
 
@@ -202,12 +200,12 @@ def at_ordinary_contrast(windows: Sequence[FloatArray], noise: float) -> tuple[l
 
 def _sharp(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray]) -> Estimate:
     delta = delta_kernel(1)
-    judge, best = _judged(windows, noise, kernels, rounds=0)
+    scorer, best = _judged(windows, noise, kernels, rounds=0)
     return Estimate(
         kernel=delta,
         agreement=float(np.mean([core_mass(kernel) for kernel in kernels])),
         border=0.0,
-        gain=judge.hear(delta).density / best.density,
+        gain=scorer.score(delta).density / best.density,
         misfit=best.misfit / max(noise, NOISE_FLOOR),
         relief=relief(windows, noise),
         sharp=True,
@@ -237,45 +235,45 @@ def _scouted(window: FloatArray, noise: float, widths: Sequence[int]) -> list[Fl
 
 
 def _densities(window: FloatArray, noise: float, kernels: Sequence[FloatArray]) -> list[float]:
-    judge = Judge([Window(window, kernels[-1].shape[0])], noise)
-    return [judge.hear(kernel).density for kernel in kernels]
+    scorer = Scorer([Window(window, kernels[-1].shape[0])], noise)
+    return [scorer.score(kernel).density for kernel in kernels]
 
 
 def _judged(
     windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray], rounds: int = 8
-) -> tuple[Judge, Verdict]:
+) -> tuple[Scorer, Score]:
     widest = max(kernel.shape[0] for kernel in kernels)
-    judge = Judge([Window(window, widest) for window in windows], noise)
+    scorer = Scorer([Window(window, widest) for window in windows], noise)
     for kernel in kernels:
-        judge.hear(fit_to(kernel, widest))
-    best = judge.best()
+        scorer.score(fit_to(kernel, widest))
+    best = scorer.best()
     if best.misfit > (POLISH_QUIET_FROM if noise < QUIET else POLISH_FROM) * noise:
-        best = _polish(judge, best, noise, rounds)
-    return judge, best
+        best = _polish(scorer, best, noise, rounds)
+    return scorer, best
 
 
-def _polish(judge: Judge, best: Verdict, noise: float, rounds: int) -> Verdict:
+def _polish(scorer: Scorer, best: Score, noise: float, rounds: int) -> Score:
     """Improve a kernel by small steps, each accepted or refused by the judge; return the best in the end.
 
     Proposed are: a little sharper, a little softer (edges in the picture are not the ideal steps that sparse
     gradients assume, which biases the width of the kernel), half-way towards the kernel that the restored window
     asks for, half-way towards the one that its sharp edges ask for.
     """
-    level = Level(judge.windows, best.kernel.shape[0])
+    level = Level(scorer.windows, best.kernel.shape[0])
     threshold = level.threshold(SCOUT.edges * best.kernel.shape[0])
-    way = Way(nonnegative=True, margin=0.25, floor=0.03)
-    sparsity = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+    variant = Variant(nonnegative=True, margin=0.25, floor=0.03)
+    sparsity = max(variant.sparsest, SPARSITY_PER_NOISE * noise)
     for _ in range(rounds):
         kernel = best.kernel
-        restored = level.solve([judge.restore(window, kernel) for window in judge.windows], way, threshold / 1.5)
-        sharp = level.turn(kernel, way, sparsity, threshold)
-        judge.hear(_sharpened(kernel, 0.5))
-        judge.hear(normalised(scipy.ndimage.gaussian_filter(kernel, 0.4)))
-        judge.hear(normalised(kernel + restored))
-        judge.hear(normalised(kernel + sharp))
-        if judge.best() is best:
+        restored = level.solve([scorer.restore(window, kernel) for window in scorer.windows], variant, threshold / 1.5)
+        sharp = level.turn(kernel, variant, sparsity, threshold)
+        scorer.score(_sharpened(kernel, 0.5))
+        scorer.score(normalised(scipy.ndimage.gaussian_filter(kernel, 0.4)))
+        scorer.score(normalised(kernel + restored))
+        scorer.score(normalised(kernel + sharp))
+        if scorer.best() is best:
             break
-        best = judge.best()
+        best = scorer.best()
     return best
 
 

@@ -11,15 +11,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
+from tilepipe.dtypes import BoolArray, DoubleArray, FloatArray
 from tilepipe.psf.blind.spectrum import BLOCK, Power
 
 __all__ = ["Ripples"]
-
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 LOWEST, LEAST_HIGHEST, HIGHEST = 0.04, 0.12, 0.25
 """Frequencies that count, cycles/px.  What is left of ripples is measured up to where the picture rises above its noise
@@ -107,25 +104,25 @@ class Ripples:
         shared = float(counts @ covariance[:-1, -1] / counts.sum())
         return shared / math.sqrt(max(common, LEAST_COMMON) * max(float(covariance[-1, -1]), LEAST_COMMON))
 
-    def _of(self, kernel: FloatArray) -> Doubles:
+    def _of(self, kernel: FloatArray) -> DoubleArray:
         """Return the ripples that `kernel` (k, k) writes into the spectrum of this picture."""
         return _ripples(_log_power(kernel, self._signal))
 
 
-def _whole(half: Doubles) -> Doubles:
+def _whole(half: DoubleArray) -> DoubleArray:
     """Return the plane of which `half` is kept, as the picture is real: F(-y, -x) = conj F(y, x)."""
     mirrored = np.roll(half[::-1], 1, 0)[:, BLOCK // 2 - 1 : 0 : -1]
     return np.concatenate([half, mirrored], 1)
 
 
-def _signal(logs: Doubles) -> Doubles:
+def _signal(logs: DoubleArray) -> DoubleArray:
     """Return the power of the picture over that of its noise at each frequency, from the mean of rings."""
     noise = logs[(_RADIUS > FINEST) & (_COUNTS > 0)].mean()
-    signal: Doubles = np.maximum(np.exp(_ring_means(logs) - noise) - 1, LEAST_SIGNAL)
+    signal: DoubleArray = np.maximum(np.exp(_ring_means(logs) - noise) - 1, LEAST_SIGNAL)
     return signal
 
 
-def _log_power(kernel: FloatArray, signal: Doubles) -> Doubles:
+def _log_power(kernel: FloatArray, signal: DoubleArray) -> DoubleArray:
     """Return what a kernel adds to the logarithm of the power of blocks, (BLOCK, BLOCK).
 
     Noise fills the zeros of its transfer function: of |K|^2 S + N the ring's mean over N is `signal` + 1.
@@ -134,34 +131,34 @@ def _log_power(kernel: FloatArray, signal: Doubles) -> Doubles:
     step = size // BLOCK
     transfer = np.abs(np.fft.fft2(kernel.astype(np.float64), (size, size))) ** 2
     smeared = scipy.ndimage.gaussian_filter(transfer, SMEAR * step, mode="wrap")[::step, ::step]
-    logs: Doubles = np.log(smeared + np.maximum(_ring_means(smeared) / signal, LEAST_TRANSFER))
+    logs: DoubleArray = np.log(smeared + np.maximum(_ring_means(smeared) / signal, LEAST_TRANSFER))
     return logs
 
 
-def _ring_means(values: Doubles) -> Doubles:
+def _ring_means(values: DoubleArray) -> DoubleArray:
     """Return the mean of `values` (BLOCK, BLOCK) over each ring of frequency, at every frequency of it."""
     sums, counts = (np.bincount(_RINGS, (part * _COUNTS).ravel()) for part in (values, np.ones_like(values)))
-    means: Doubles = (sums / np.maximum(counts, 1))[_RINGS].reshape(values.shape)
+    means: DoubleArray = (sums / np.maximum(counts, 1))[_RINGS].reshape(values.shape)
     return means
 
 
-def _band(reach: float) -> npt.NDArray[np.bool_]:
+def _band(reach: float) -> BoolArray:
     """Return which frequencies count."""
     highest = min(max(reach, LEAST_HIGHEST), HIGHEST)
-    band: npt.NDArray[np.bool_] = (_RADIUS > LOWEST) & (_COUNTS > 0) & (highest > _RADIUS)
+    band: BoolArray = (_RADIUS > LOWEST) & (_COUNTS > 0) & (highest > _RADIUS)
     return band
 
 
-def _ripples(logs: Doubles) -> Doubles:
+def _ripples(logs: DoubleArray) -> DoubleArray:
     """Return the logarithms (BLOCK, BLOCK) smoothed finely, less coarsely."""
     fine, coarse = (_smooth(logs, sigma) for sigma in (FINE, COARSE))
     return fine - coarse
 
 
-def _smooth(values: Doubles, sigma: float) -> Doubles:
+def _smooth(values: DoubleArray, sigma: float) -> DoubleArray:
     """Return the mean of `values` around each frequency; the axes are left out."""
     total = scipy.ndimage.gaussian_filter(values * _COUNTS, sigma, mode="wrap")
-    smooth: Doubles = total / np.maximum(scipy.ndimage.gaussian_filter(_COUNTS, sigma, mode="wrap"), 1e-3)
+    smooth: DoubleArray = total / np.maximum(scipy.ndimage.gaussian_filter(_COUNTS, sigma, mode="wrap"), 1e-3)
     return smooth
 
 

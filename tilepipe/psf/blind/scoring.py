@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import gradients
 from tilepipe.psf.blind.splitting import Window
 
-__all__ = ["Judge", "Verdict"]
-
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["Score", "Scorer"]
 
 RIM = 20
 """Border of a window that is not judged, px, or half the widest kernel if that is more: there the restoration guesses
@@ -30,7 +28,7 @@ SMALLEST_LAM, LAM_PER_VARIANCE = 2e-4, 8.0
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class Score:
     """A kernel with what it makes of the windows.
 
     Parameters
@@ -46,7 +44,7 @@ class Verdict:
     density: float
 
 
-class Judge:
+class Scorer:
     """Judges kernels by the windows they restore, and remembers every verdict.
 
     Parameters
@@ -61,13 +59,13 @@ class Judge:
         self.rim = max(RIM, widest // 2)
         self.noise = noise
         self.lam = max(LAM_PER_VARIANCE * noise**2, SMALLEST_LAM)
-        self.verdicts: list[Verdict] = []
+        self.scores: list[Score] = []
 
     def restore(self, window: Window, kernel: FloatArray) -> FloatArray:
         """Return the window restored with `kernel`, as it is for judging."""
         return window.total_variation(kernel, self.lam)
 
-    def hear(self, kernel: FloatArray) -> Verdict:
+    def score(self, kernel: FloatArray) -> Score:
         """Restore every window with `kernel`; return and remember the verdict."""
         misfit = first = second = 0.0
         pixels = 0
@@ -82,14 +80,14 @@ class Judge:
             first += float(length.sum(dtype=np.float64))
             second += float(np.vdot(length, length))
             pixels += residual.size
-        verdict = Verdict(kernel, (misfit / pixels) ** 0.5, first / max(second * pixels, 1e-30) ** 0.5)
-        self.verdicts.append(verdict)
-        return verdict
+        score = Score(kernel, (misfit / pixels) ** 0.5, first / max(second * pixels, 1e-30) ** 0.5)
+        self.scores.append(score)
+        return score
 
-    def best(self) -> Verdict:
+    def best(self) -> Score:
         """Return the verdict of lowest density among those whose misfit is within TOLERANCE of the lowest.
 
         Misfit alone prefers kernels that explain noise; density alone is fooled by a carpet of faint taps.
         """
-        limit = TOLERANCE * max(NOISE_SHARE * self.noise, min(verdict.misfit for verdict in self.verdicts))
-        return min((verdict for verdict in self.verdicts if verdict.misfit <= limit), key=lambda v: v.density)
+        limit = TOLERANCE * max(NOISE_SHARE * self.noise, min(score.misfit for score in self.scores))
+        return min((score for score in self.scores if score.misfit <= limit), key=lambda v: v.density)

@@ -11,16 +11,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray
 from tilepipe.psf.blind.edge_width import EdgeWidth
 from tilepipe.psf.blind.spectrum import DISK, GAUSSIAN, SECTORS, Power, SpectrumFit, fit_spectrum, sector_misfit
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import disk, elliptical_gaussian
 
 __all__ = ["SlightBlur", "measure_slight_blur", "slight_psf"]
-
-Doubles = npt.NDArray[np.float64]
 
 EDGE_SHARE, MANY_EDGES = 0.3, 1000
 """Weight of the edges beside the spectrum, when there are so many."""
@@ -189,7 +187,7 @@ def _combined(fit: SpectrumFit, trusted: bool, edge: float, count: int) -> float
     return variance - SHADE
 
 
-def _direction(widths: Doubles) -> tuple[tuple[float, float], float]:
+def _direction(widths: DoubleArray) -> tuple[tuple[float, float], float]:
     """Return the stretch of sectors' variances (SECTORS,), and by what share of their mean they differ otherwise."""
     known = np.isfinite(widths)
     if known.sum() < 4:

@@ -24,6 +24,8 @@ import scipy.fft
 import scipy.optimize
 import scipy.special
 
+from tilepipe.dtypes import BoolArray, DoubleArray, FloatArray
+
 __all__ = [
     "BLOCK",
     "DISK",
@@ -31,14 +33,11 @@ __all__ = [
     "SECTORS",
     "Family",
     "Power",
-    "PowerSurvey",
+    "PowerAccumulator",
     "SpectrumFit",
     "fit_spectrum",
     "sector_misfit",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 BLOCK = 128
 """Edge of the blocks that are transformed, px; they overlap by half."""
@@ -135,15 +134,15 @@ class Power:
     parts : the same of each quarter of the picture with blocks enough, and how many those are.
     """
 
-    rings: Doubles
+    rings: DoubleArray
     weight: float
     blocks: int
-    logs: Doubles | None = None
+    logs: DoubleArray | None = None
     logged: int = 0
-    parts: tuple[tuple[Doubles, int], ...] = ()
+    parts: tuple[tuple[DoubleArray, int], ...] = ()
 
 
-class PowerSurvey:
+class PowerAccumulator:
     """Collects the power of the blocks of pieces of a picture.
 
     Parameters
@@ -155,17 +154,17 @@ class PowerSurvey:
     def __init__(self, height: int = 0, width: int = 0, apart: int = 1) -> None:
         self._shape = height, width
         self._step = apart * BLOCK // 2
-        self._binned: list[Doubles] = []
+        self._binned: list[DoubleArray] = []
         self._logs = np.zeros((4, BLOCK, BLOCK // 2 + 1))
         self._logged = np.zeros(4, int)
 
     @classmethod
-    def of_size(cls, height: int, width: int) -> PowerSurvey:
+    def of_size(cls, height: int, width: int) -> PowerAccumulator:
         """Return a survey for a picture of `height` x `width` px that takes up to about ``MOST_BLOCKS`` blocks."""
         blocks = 4 * height * width / BLOCK**2
         return cls(height, width, max(1, math.ceil(math.sqrt(blocks / MOST_BLOCKS))))
 
-    def add(self, plane: FloatArray, usable: npt.NDArray[np.bool_], at: tuple[int, int] = (0, 0)) -> None:
+    def add(self, plane: FloatArray, usable: BoolArray, at: tuple[int, int] = (0, 0)) -> None:
         """Add the blocks of a piece.
 
         Parameters
@@ -230,15 +229,15 @@ class Family:
     starts : widths from which a fit sets out.
     """
 
-    transfer: Callable[[float, Doubles], Doubles]
+    transfer: Callable[[float, DoubleArray], DoubleArray]
     starts: tuple[float, ...]
 
 
-def _gaussian_transfer(variance: float, w: Doubles) -> Doubles:
+def _gaussian_transfer(variance: float, w: DoubleArray) -> DoubleArray:
     return np.asarray(-variance * w * w)
 
 
-def _disk_transfer(radius: float, w: Doubles) -> Doubles:
+def _disk_transfer(radius: float, w: DoubleArray) -> DoubleArray:
     phase = max(abs(radius), 1e-3) * w
     return np.asarray(np.log((2 * scipy.special.j1(phase) / phase) ** 2 + LEAST_TRANSFER))
 
@@ -288,9 +287,9 @@ def fit_spectrum(
     sectors : which of them; all by default.
     alpha_spread : how far the picture's exponent may be from ALPHA.
     """
-    chosen = list(range(SECTORS)) if sectors is None else sectors
-    counts = _COUNTS[chosen].sum(0)
-    ring = (power.rings * _COUNTS)[chosen].sum(0) / np.maximum(counts, 1)
+    selected = list(range(SECTORS)) if sectors is None else sectors
+    counts = _COUNTS[selected].sum(0)
+    ring = (power.rings * _COUNTS)[selected].sum(0) / np.maximum(counts, 1)
     keep = (counts > 0) & (ring > 0)
     if keep.sum() < FEWEST_RINGS:
         return None
@@ -299,16 +298,16 @@ def fit_spectrum(
     weight = np.sqrt(counts / counts.mean())
     measured = float(np.log(max(noise**2 * power.weight, 1e-30)))
 
-    def picture(p: Doubles) -> Doubles:
+    def picture(p: DoubleArray) -> DoubleArray:
         return np.asarray(p[0] - p[1] * log_f + family.transfer(p[4], w))
 
-    def floor(p: Doubles, log_double: Doubles) -> Doubles:
+    def floor(p: DoubleArray, log_double: DoubleArray) -> DoubleArray:
         return np.asarray(p[2] - p[3] * log_double)
 
-    def misfit(p: Doubles) -> Doubles:
+    def misfit(p: DoubleArray) -> DoubleArray:
         return np.asarray((np.logaddexp(picture(p), floor(p, log_2f)) - level) * weight)
 
-    def residuals(p: Doubles) -> Doubles:
+    def residuals(p: DoubleArray) -> DoubleArray:
         priors = [(p[1] - ALPHA) / alpha_spread, (p[2] - measured) / FLOOR_SPREAD, (p[3] - BETA) / BETA_SPREAD]
         return np.concatenate([misfit(p), priors])
 
@@ -330,7 +329,7 @@ def fit_spectrum(
     return SpectrumFit(float(p[4]), spread, rms, contrast, level_of_floor, reach)
 
 
-def sector_misfit(power: Power, noise: float, family: Family) -> tuple[float, Doubles]:
+def sector_misfit(power: Power, noise: float, family: Family) -> tuple[float, DoubleArray]:
     """Return the misfit of a family when every sector is fitted by itself, and the widths found in them (SECTORS,)."""
     fits = [fit_spectrum(power, noise, family, [sector]) for sector in range(SECTORS)]
     misfits = [fit.misfit for fit in fits if fit is not None]

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.wrap import wrap_smoothly
 from tilepipe.system.jit import kernel
 
 __all__ = ["Window"]
 
-FloatArray = npt.NDArray[np.float32]
 ComplexArray = npt.NDArray[np.complex64]
 Array = Any
 

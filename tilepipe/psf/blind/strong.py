@@ -11,20 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
+from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.confidence import relief, strong_confidence
 from tilepipe.psf.blind.narrow import NOISE_FLOOR, Estimate, at_ordinary_contrast, estimate_kernel, likeness
 from tilepipe.psf.blind.ripples import Ripples
-from tilepipe.psf.blind.scoring import Judge
+from tilepipe.psf.blind.scoring import Scorer
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.blind.wide import WIDEST, Candidate, WideSearch
 from tilepipe.psf.kernel_ops import border_mass, centre_in, delta_kernel, extent, resize
 
 __all__ = ["estimate_strong_blur"]
-
-FloatArray = npt.NDArray[np.float32]
 
 NARROW = 35
 """Extent up to which a kernel is sought in windows at full scale, too, px: there its finest detail is known best."""
@@ -82,20 +80,20 @@ def estimate_strong_blur(
         width = size if size or wide else widest + SPARE
         narrow = estimate_kernel(windows, noise, width, threads=threads)
         kernels.append(narrow.kernel)
-    judge, best = _best(picture, kernels, ripples)
+    scorer, best = _best(picture, kernels, ripples)
     if doubted and extent(best) < SHAKE:
         return None
     agreement = _agreement(best, wide, halves)
     if narrow is not None and best is narrow.kernel:
         return replace(narrow, agreement=max(narrow.agreement, agreement))
-    verdict = next(one for one in judge.verdicts if one.kernel is best)
+    score = next(one for one in scorer.scores if one.kernel is best)
     return Estimate(
         kernel=centre_in(best, min(size or extent(best, 0.002) + SPARE, WIDEST)),
         agreement=agreement,
         border=border_mass(best),
-        gain=judge.hear(delta_kernel(1)).density / verdict.density,
-        misfit=verdict.misfit / max(judge.noise, NOISE_FLOOR),
-        relief=relief([picture], judge.noise),
+        gain=scorer.score(delta_kernel(1)).density / score.density,
+        misfit=score.misfit / max(scorer.noise, NOISE_FLOOR),
+        relief=relief([picture], scorer.noise),
         sharp=False,
     )
 
@@ -124,12 +122,12 @@ def _doubled(candidate: Candidate) -> FloatArray:
     return resize(candidate.kernel, 2 * candidate.kernel.shape[0] + 1, 2)
 
 
-def _best(picture: FloatArray, kernels: Sequence[FloatArray], ripples: Ripples) -> tuple[Judge, FloatArray]:
+def _best(picture: FloatArray, kernels: Sequence[FloatArray], ripples: Ripples) -> tuple[Scorer, FloatArray]:
     """Return the best kernel, and the judge that heard all that are like the picture's ripples."""
     alike = [ripples.likeness(kernel) or 0.0 for kernel in kernels]
     eligible = [kernel for kernel, one in zip(kernels, alike, strict=True) if one >= max(alike) - LESS_LIKE]
     widest = max(kernel.shape[0] for kernel in eligible)
-    judge = Judge([Window(picture, widest)], estimate_noise([picture[None]]), widest)
+    scorer = Scorer([Window(picture, widest)], estimate_noise([picture[None]]), widest)
     for kernel in eligible:
-        judge.hear(kernel)
-    return judge, judge.best().kernel
+        scorer.score(kernel)
+    return scorer, scorer.best().kernel

@@ -17,17 +17,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from tilepipe.deconv.noise import estimate_noise
-from tilepipe.psf.blind.alternation import COARSEST, SCALE, SPARSITY_PER_NOISE, Level, Way, shrunk, two_taps
-from tilepipe.psf.blind.scoring import Judge
+from tilepipe.dtypes import FloatArray
+from tilepipe.psf.blind.alternation import COARSEST, SCALE, SPARSITY_PER_NOISE, Level, Variant, shrunk, two_taps
+from tilepipe.psf.blind.scoring import Scorer
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.kernel_ops import centre, delta_kernel, extent, fit_to, prune, resize
 
 __all__ = ["LEAST_EDGE", "WIDEST", "Candidate", "Explained", "WideSearch"]
-
-FloatArray = npt.NDArray[np.float32]
 
 WIDEST = 101
 """Edge of the widest kernel that is looked for, px."""
@@ -41,10 +39,10 @@ than those of 2 and give the same kernels within the scatter (twelve photographs
 are lost, and in the last way they show (a made scene: error 0.077 against 0.073)."""
 
 WAYS = (
-    Way(nonnegative=True, margin=1.0, sparsity=2e-2, growth=GROWTH),
-    Way(nonnegative=False, margin=1.0, growth=GROWTH),
-    Way(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, growth=GROWTH),
-    Way(nonnegative=False, margin=0.25, mass=0.1, sparsity=5e-3, growth=GROWTH),
+    Variant(nonnegative=True, margin=1.0, sparsity=2e-2, growth=GROWTH),
+    Variant(nonnegative=False, margin=1.0, growth=GROWTH),
+    Variant(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, growth=GROWTH),
+    Variant(nonnegative=False, margin=0.25, mass=0.1, sparsity=5e-3, growth=GROWTH),
 )
 
 QUARTER, HALF, NEARLY_FULL, FULL = 4, 2, 1, 0
@@ -110,7 +108,7 @@ class Candidate:
     kernel : (k, k) at the step reached, sum 1; empty at the start.
     """
 
-    way: Way
+    variant: Variant
     frame: int
     sparsity: float
     kernel: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -129,28 +127,28 @@ class Candidate:
 
     def climbed(self, pyramid: Pyramid, steps: Sequence[int], noise: float) -> Candidate:
         """Return it after the rounds of these steps, where the picture has this noise; two taps are the start."""
-        sparsest = max(self.way.sparsest, SPARSITY_PER_NOISE * noise)
+        sparsest = max(self.variant.sparsest, SPARSITY_PER_NOISE * noise)
         kernel, sparsity = self.kernel, self.sparsity
         for step in steps:
             edge = _edge_at(self.frame, step)
             if step > _first_step(self.frame):
                 continue
-            way = self.way
+            variant = self.variant
             if step <= NEARLY_FULL:
-                way = replace(way, floor=THIN, rounds=FULL_ROUNDS if step == FULL else way.rounds)
+                variant = replace(variant, floor=THIN, rounds=FULL_ROUNDS if step == FULL else variant.rounds)
             level = Level([Window(pyramid.at(step), edge)], edge)
             kernel = resize(kernel, edge, 1 / SCALE) if kernel.size else two_taps(edge)
-            kernel, sparsity = level.rounds(kernel, way, sparsity, sparsest, level.threshold(way.edges * edge))
+            kernel, sparsity = level.rounds(kernel, variant, sparsity, sparsest, level.threshold(variant.edges * edge))
             kernel = centre(kernel, whole=step == FULL)
         return replace(self, kernel=prune(kernel, THIN) if steps[-1] == FULL else kernel, sparsity=sparsity)
 
     def finished(self, pyramid: Pyramid, noise: float) -> Candidate:
         """Return what the last way makes of it at full scale."""
         edge: int = self.kernel.shape[0]
-        way = LAST_WAY[self.way.nonnegative]
-        sparsest = max(way.sparsest, SPARSITY_PER_NOISE * noise)
+        variant = LAST_WAY[self.variant.nonnegative]
+        sparsest = max(variant.sparsest, SPARSITY_PER_NOISE * noise)
         level = Level([Window(pyramid.at(FULL), edge)], edge)
-        kernel, _ = level.rounds(self.kernel, way, sparsest, sparsest, level.threshold(way.edges * edge))
+        kernel, _ = level.rounds(self.kernel, variant, sparsest, sparsest, level.threshold(variant.edges * edge))
         return replace(self, kernel=prune(centre(kernel, whole=True), THIN))
 
 
@@ -178,7 +176,7 @@ class WideSearch:
         size : edge of the kernel at full scale, px, odd, when it is known.
         """
         frames = _frames(min(self.pyramid.at(FULL).shape), size)
-        candidates = [Candidate(way, frame, way.sparsity) for frame in frames for way in WAYS]
+        candidates = [Candidate(variant, frame, variant.sparsity) for frame in frames for variant in WAYS]
         first = _first_step(max(frames))
         return self._climb(self._climb(candidates, range(first, QUARTER - 1, -1)), range(QUARTER - 1, HALF - 1, -1))
 
@@ -209,13 +207,13 @@ class WideSearch:
         """Return what speaks for each kernel (k, k) of a step: the ripples it explains plus its gain in sparsity."""
         here = self.pyramid.at(step)
         widest = max(kernel.shape[0] for kernel in kernels)
-        judge = Judge([Window(here, widest)], self._noise(step), widest)
-        plain = judge.hear(delta_kernel(1)).density
+        scorer = Scorer([Window(here, widest)], self._noise(step), widest)
+        plain = scorer.score(delta_kernel(1)).density
         factor = SCALE**-step
 
         def score(kernel: FloatArray) -> float:
             at_full_scale = resize(kernel, round(factor * kernel.shape[0]) | 1, factor)
-            return self.explained(at_full_scale) + plain / judge.hear(kernel).density
+            return self.explained(at_full_scale) + plain / scorer.score(kernel).density
 
         return list(self.executor.map(score, kernels))
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.system.jit import kernel
 
-__all__ = ["BLOCK", "WindowScout"]
+__all__ = ["BLOCK", "WindowRanking"]
 
-FloatArray = npt.NDArray[np.float32]
 Array = Any
 
 BLOCK = 32
@@ -30,7 +29,7 @@ CLIPPED_POWER = 40
 """A window keeps this power of its usable share as weight: two hundredths clipped cost more than half of it."""
 
 
-class WindowScout:
+class WindowRanking:
     """Sums up a picture band by band, then names its best windows.
 
     Parameters
@@ -46,7 +45,7 @@ class WindowScout:
         self._unusable = np.zeros((rows, columns))
         self._pixels = np.zeros((rows, columns))
 
-    def see(self, top: int, luminance: FloatArray) -> None:
+    def add(self, top: int, luminance: FloatArray) -> None:
         """Take in the rows from `top` on, a multiple of BLOCK.
 
         Parameters
@@ -73,21 +72,21 @@ class WindowScout:
         usable = 1 - _box(self._unusable, spans) / np.maximum(_box(self._unusable + self._pixels, spans), 1)
         mean = edges.mean(0)
         worth = np.sqrt(edges.min(0) * mean) * np.sqrt(fine / np.maximum(mean, 1e-12)) * usable**CLIPPED_POWER
-        chosen: list[tuple[int, int, int, int]] = []
+        selected: list[tuple[int, int, int, int]] = []
         for at in np.argsort(-worth, axis=None, kind="stable"):
             row, column = np.unravel_index(int(at), worth.shape)
             y0, x0 = min(int(row) * BLOCK, self.shape[0] - height), min(int(column) * BLOCK, self.shape[1] - width)
             window = (y0, y0 + height, x0, x0 + width)
-            if chosen and worth[row, column] <= 0.1 * worth.max():
+            if selected and worth[row, column] <= 0.1 * worth.max():
                 break
-            if all(_overlap(window, other) < 0.25 * height * width for other in chosen):
-                chosen.append(window)
-            if len(chosen) == count:
+            if all(_overlap(window, other) < 0.25 * height * width for other in selected):
+                selected.append(window)
+            if len(selected) == count:
                 break
-        return chosen
+        return selected
 
 
-def _above_floor(sums: npt.NDArray[np.float64], pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _above_floor(sums: DoubleArray, pixels: DoubleArray) -> DoubleArray:
     """Return block sums less what noise alone gives, read from the emptiest blocks."""
     seen = pixels > 0
     if not seen.any():
@@ -96,11 +95,11 @@ def _above_floor(sums: npt.NDArray[np.float64], pixels: npt.NDArray[np.float64])
     return np.maximum(sums - floor * pixels, 0)
 
 
-def _box(blocks: npt.NDArray[np.float64], spans: tuple[int, int]) -> npt.NDArray[np.float64]:
+def _box(blocks: DoubleArray, spans: tuple[int, int]) -> DoubleArray:
     """Return the sums over all boxes of `spans` blocks."""
     total = np.pad(blocks.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = spans
-    boxes: npt.NDArray[np.float64] = (
+    boxes: DoubleArray = (
         total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
     )
     return boxes

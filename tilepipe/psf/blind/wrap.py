@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-__all__ = ["wrap_smoothly"]
+from tilepipe.dtypes import DoubleArray, FloatArray
 
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["wrap_smoothly"]
 
 
 def wrap_smoothly(image: FloatArray, shape: tuple[int, int]) -> FloatArray:
@@ -45,7 +45,7 @@ def wrap_smoothly(image: FloatArray, shape: tuple[int, int]) -> FloatArray:
     return whole.astype(np.float32)
 
 
-def _membrane(ends: npt.NDArray[np.generic], angles: npt.NDArray[np.float64], gap: int) -> npt.NDArray[np.generic]:
+def _membrane(ends: npt.NDArray[np.generic], angles: DoubleArray, gap: int) -> npt.NDArray[np.generic]:
     """Return the (gap, m) coefficients of the discrete harmonic strip between the two rows `ends` (2, m).
 
     Per frequency u[j-1] - (4 - 2 cos) u[j] + u[j+1] = 0 with u[0], u[gap + 1] given: two decaying powers.
