@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tilepipe.cache.layout import MEMO_FOLDER
 from tilepipe.events import Note, Receipt
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.psf.shapes import motion
@@ -55,8 +56,8 @@ class Bench:
 
     def decided(self, target: Path) -> Path:
         """A cache in which nothing but the decisions is known."""
-        (source,) = (path for path in (self.folder / "cache").iterdir() if (path / "decisions").is_dir())
-        shutil.copytree(source / "decisions", target / source.name / "decisions")
+        (source,) = (path for path in (self.folder / "cache").iterdir() if (path / MEMO_FOLDER).is_dir())
+        shutil.copytree(source / MEMO_FOLDER, target / source.name / MEMO_FOLDER)
         shutil.copytree(self.folder / "cache" / "hashes", target / "hashes")
         return target
 
@@ -131,7 +132,7 @@ def damaged(bench: Bench, generator: random.Random, kind: str) -> tuple[str, str
 
 def _kind_of(file: Path) -> str:
     folder = file.parent.name
-    return folder if folder.endswith((".zarr", ".ledger")) or folder in ("hashes", "decisions") else file.name
+    return folder if folder.endswith((".zarr", ".ledger")) or folder in ("hashes", MEMO_FOLDER) else file.name
 
 
 def together(bench: Bench, count: int) -> tuple[Counter[int], bool, str]:
