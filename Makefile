@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+DOCS = $(VENV)/.docs
+OLDEST = .venv-min
 
-.PHONY: all demo test test-all lint bench clean
+.PHONY: all demo check test test-quick test-all test-min lint docs bench clean
 all: test
 
 $(READY): pyproject.toml
@@ -13,23 +15,47 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $(READY)
 
-demo: $(READY)            ## shake a 24 Mpx scene, deblur it blind, say what it gained
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $(DOCS)
+
+$(OLDEST)/.ready: pyproject.toml tests/oldest_versions.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python tests/oldest_versions.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet -e '.[dev]' -c $(OLDEST)/constraints.txt
+	touch $(OLDEST)/.ready
+
+demo: $(READY)            ## blur a 24 Mpx scene by a camera shake, deblur it blind, print the gain
 	$(BIN)/tilepipe demo -o demo --cache demo/cache
+
+check: lint test docs     ## what CI runs
 
 test: $(READY)            ## all tests but the slow ones
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+test-quick: $(READY)      ## unit tests: no subprocess, no cluster, no whole run
+	$(BIN)/python -m pytest -q tests/cache tests/deconv tests/execution tests/image tests/planning tests/system tests/tiling \
+	    tests/test_architecture.py tests/test_settings.py
+
 test-all: $(READY)        ## all tests
 	$(BIN)/python -m pytest -q -m 'slow or not slow' --timeout 3000
 
-lint: $(READY)            ## style and types
+test-min: $(OLDEST)/.ready  ## all tests but the slow ones, with the oldest versions that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile
+
+lint: $(READY)            ## style, spelling and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+
+docs: $(DOCS)             ## documentation with the API reference, in site/; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)           ## measure speed beside others (20 minutes, 8 GB of disk); the table goes to benchmarks/results
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks.speed --out benchmarks/results
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(OLDEST) demo site

@@ -113,7 +113,7 @@ def test_an_unknown_key_names_the_nearest(key, nearest):
 
 
 def test_an_unknown_key_near_nothing_lists_all():
-    with pytest.raises(SettingsError, match=r"unknown setting 'zzz'; known are psf, blur,.*verify"):
+    with pytest.raises(SettingsError, match=r"unknown setting 'zzz'; known settings are psf, blur,.*verify"):
         resolve(flags={"zzz": 1})
 
 
@@ -245,4 +245,4 @@ def test_settings_made_by_hand_are_checked_as_well():
     with pytest.raises(SettingsError, match="tile is 32"):
         Settings(tile=32)
     with pytest.raises(AttributeError):
-        Settings().tile = 5  # type: ignore[misc]
+        Settings().tile = 5

@@ -1,7 +1,7 @@
-"""tilepipe takes blur out of pictures too large for memory.
+"""Deblurring of images that are larger than memory.
 
-The public names; everything else may change.  They are imported at first use, so that the command line
-answers at once.
+The names in ``__all__`` are public; everything else may change.  They are imported at first use, so that the command
+line starts quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = ["PSF", "Plan", "__version__", "deconvolve", "errors", "estimate_psf", "plan"]
 
-_HOMES = {
+_LOCATIONS = {
     "PSF": ("tilepipe.psf.model", "PSF"),
     "Plan": ("tilepipe.execution.runnable", "RunnablePlan"),
     "deconvolve": ("tilepipe.arrays.deconvolve", "deconvolve"),
@@ -32,8 +32,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        module, attribute = _HOMES[name]
+    if name in _LOCATIONS:
+        module, attribute = _LOCATIONS[name]
         loaded = import_module(module)
         return loaded if attribute is None else getattr(loaded, attribute)
     raise AttributeError(f"module 'tilepipe' has no attribute {name!r}")

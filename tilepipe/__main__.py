@@ -1,4 +1,4 @@
-"""``python -m tilepipe``."""
+"""Entry point of ``python -m tilepipe``."""
 
 from tilepipe.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Names for the arrays that travel between rooms."""
+"""Type aliases for arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FloatArray = npt.NDArray[np.float32]
 """Pixels and kernels."""
 
 DoubleArray = npt.NDArray[np.float64]
-"""Sums and fits that need the precision."""
+"""Sums and fits that need double precision."""
 
 BoolArray = npt.NDArray[np.bool_]
 """Masks."""

@@ -1,21 +1,21 @@
-"""Every error that tilepipe raises on purpose, with the exit code that scripts rely on.
+"""Exceptions raised by tilepipe, with their exit codes.
 
-The tree::
+The hierarchy::
 
     TilepipeError                 1
     ├── SettingsError             2   (ValueError)         usage, settings, configuration
-    │   └── PsfError              2                        a PSF that cannot be used
+    │   └── PsfError              2                        invalid PSF
     ├── InputError                3                        unreadable or unsupported input
     │   └── InputNotFoundError    3   (FileNotFoundError)
-    ├── OutputError               4                        output cannot be written
+    ├── OutputError               4                        the output cannot be written
     │   └── OutputExistsError     4   (FileExistsError)
-    ├── DoesNotFitError           5                        memory or disk
-    ├── TilesFailedError          6                        some tiles failed; the rest is kept
-    ├── CacheError                7                        cache in use, or not what was asked for
-    ├── UncertainPsfError         8                        the blur cannot be told from the picture
+    ├── DoesNotFitError           5                        not enough memory or disk
+    ├── TilesFailedError          6                        some tiles failed; all others are kept
+    ├── CacheError                7                        cache in use, damaged, or not a cache
+    ├── UncertainPsfError         8                        the blur cannot be estimated from the image
     └── InterruptedRunError     130                        stopped by the user, resumable (143 for SIGTERM)
 
-A message gives the value, the limit and the way out, in one line.
+A message states the value, the limit and the way out, in one line.
 """
 
 from __future__ import annotations
@@ -37,67 +37,67 @@ __all__ = [
 
 
 class TilepipeError(Exception):
-    """Root of the tree; ``exit_code`` is what the command line returns for it."""
+    """Base class; ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class SettingsError(TilepipeError, ValueError):
-    """A flag, keyword or configuration value that cannot be used."""
+    """A flag, keyword or configuration value is invalid."""
 
     exit_code = 2
 
 
 class PsfError(SettingsError):
-    """A PSF that is even, negative, too large, or does not sum to 1."""
+    """The PSF is invalid, for example of even size, negative, too large, or not of sum 1."""
 
 
 class InputError(TilepipeError):
-    """The input is damaged, not an image, or of a kind that is not supported."""
+    """The input is damaged, not an image, or of an unsupported kind."""
 
     exit_code = 3
 
 
 class InputNotFoundError(InputError, FileNotFoundError):
-    """The input does not exist or may not be read."""
+    """The input does not exist or cannot be read."""
 
 
 class OutputError(TilepipeError):
-    """The output cannot be written where it was asked for."""
+    """The output cannot be written to the requested path."""
 
     exit_code = 4
 
 
 class OutputExistsError(OutputError, FileExistsError):
-    """The output exists and overwriting was not asked for."""
+    """The output exists and overwriting was not requested."""
 
 
 class DoesNotFitError(TilepipeError):
-    """The work needs more memory or disk than is allowed or free."""
+    """The run needs more memory or disk than is allowed or free."""
 
     exit_code = 5
 
 
 class TilesFailedError(TilepipeError):
-    """Some tiles raised; all others are in the cache."""
+    """Some tiles failed; all others are in the cache."""
 
     exit_code = 6
 
 
 class CacheError(TilepipeError):
-    """The cache is used by another run, damaged, or not a cache."""
+    """The cache is in use by another run, damaged, or not a cache."""
 
     exit_code = 7
 
 
 class UncertainPsfError(TilepipeError):
-    """The blur was not found, or not surely enough: give a PSF, another window, or --force."""
+    """The blur was not found, or its estimate is too uncertain: give a PSF, another window, or --force."""
 
     exit_code = 8
 
 
 class InterruptedRunError(TilepipeError):
-    """The run was stopped on purpose; the same command goes on from the ledger."""
+    """The run was stopped by the user; the same command resumes it from the ledger."""
 
     exit_code = 130
 

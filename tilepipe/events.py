@@ -1,4 +1,4 @@
-"""What a run tells: progress bars, logs, JSON and tests all listen to the same events."""
+"""Events of a run, shared by progress bars, logs, JSON output and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,21 @@ Stage = Literal["ingest", "restore", "blend", "export"]
 
 @dataclass(frozen=True, slots=True)
 class StageStart:
-    """A stage begins: `total` pieces, of which `reused` are done already and `repaired` were found damaged."""
+    """A stage starts.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    total : int
+        Number of pieces.
+    reused : int
+        Pieces that are already done.
+    repaired : int
+        Damaged pieces that are recomputed.
+    megapixels : float
+        Size of the image, megapixels; 0 if not reported.
+    """
 
     stage: Stage
     total: int
@@ -24,10 +38,30 @@ class StageStart:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a task returns: never pixels, always under 1 KiB.
+    """Result of a task, without pixels.
 
-    `status` is "done", "failed" (then `error` says why) or "cancelled" (it never began).  `disk_full`: what failed
-    it will fail every other task.  `taken_over`: done by a run before, on the same pixels.
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    index : str
+        Name of the piece.
+    status : str
+        "done", "failed" or "cancelled" (never started).
+    seconds : float
+        Computing time.
+    host : str
+        Host that ran the task.
+    pid : int
+        Process that ran the task.
+    peak : int
+        Peak memory of the process, bytes.
+    error : str
+        Error message of a failed task.
+    disk_full : bool
+        The task failed because the disk is full, so all other tasks would fail too.
+    taken_over : bool
+        The piece was already done, here or by an earlier run on the same pixels.
     """
 
     stage: Stage
@@ -44,14 +78,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class StageEnd:
-    """A stage is over, complete or not."""
+    """A stage ends, complete or not."""
 
     stage: Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for the user."""
+    """A message for the user."""
 
     text: str
 
@@ -61,4 +95,4 @@ Listener = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """Listen and say nothing."""
+    """Ignore the event."""

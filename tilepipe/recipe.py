@@ -1,7 +1,7 @@
-"""The recipe: everything that the result follows from, frozen before the first tile.
+"""The recipe: everything that determines the result, fixed before the first tile.
 
-A tile is a pure function of (source, recipe, index).  The fingerprint is the SHA-256 of the recipe's
-canonical JSON; jobs, memory, scheduler and paths are not in it.
+A tile is a pure function of (source, recipe, index).  The fingerprint is the SHA-256 of the recipe's canonical JSON,
+which does not contain jobs, memory, scheduler or paths.
 """
 
 from __future__ import annotations
@@ -20,22 +20,50 @@ __all__ = ["Recipe", "differences"]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Frozen numbers; every field changes the result.
+    """Parameters of a restoration; every field affects the result.
 
     Parameters
     ----------
-    algorithm : version of the solver's arithmetic.
-    libraries : what the transforms come from, with version.
-    source : SHA-256 of the input file.
-    height, width, colours, extras, dtype : the source array.
-    curves : transfer curves, (name, parameters, samples) a colour channel.
-    unit, white, nodata, kinds : see :class:`tilepipe.image.light.Light`; `kinds` are its `extras`.
-    psf : SHA-256 of the kernel; the kernel itself lies beside the recipe.
-    noise : standard deviation, linear light 0..1, three digits.
-    priority : -1 (cleaner) .. 1 (sharper).
-    parameters : the solver and its numbers; "identity" for a PSF that changes nothing.
-    luminance_only : only the luminance goes through the solver.
-    core, halo : geometry, px.
+    algorithm : int
+        Version of the solver's arithmetic.
+    libraries : str
+        Libraries that the result depends on, with versions.
+    source : str
+        SHA-256 of the input file.
+    height : int
+        Height of the image, px.
+    width : int
+        Width of the image, px.
+    colours : int
+        Number of colour channels.
+    extras : int
+        Number of extra channels.
+    dtype : str
+        Data type of the source array.
+    curves : tuple of tuple
+        Transfer curve of each colour channel: (name, parameters, samples).
+    unit : float
+        See :class:`tilepipe.image.light.Light`.
+    white : tuple of float or None
+        See :class:`tilepipe.image.light.Light`.
+    nodata : str or None
+        See :class:`tilepipe.image.light.Light`; a string, because JSON has no NaN.
+    kinds : tuple of int
+        ``extras`` of :class:`tilepipe.image.light.Light`.
+    psf : str
+        SHA-256 of the PSF, which is stored beside the recipe.
+    noise : float
+        Standard deviation of the noise, linear light 0..1, three digits.
+    priority : float
+        -1 (cleaner) .. 1 (sharper).
+    parameters : Parameters
+        The solver and its parameters; solver "identity" for a PSF without effect.
+    luminance_only : bool
+        Restore the luminance only.
+    core : int
+        Largest core edge of a tile, px.
+    halo : int
+        Width of the halo, px.
     """
 
     algorithm: int
@@ -61,22 +89,22 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def solved(self) -> int:
-        """Channels that go through the solver."""
+        """Number of channels that are restored."""
         return 1 if self.luminance_only else self.colours
 
     @property
     def planes(self) -> int:
-        """Planes of a tile and of the result: the colours, and the mask of a selective restoration."""
+        """Number of planes of a tile and of the result: the colours, plus the mask of a selective restoration."""
         return self.colours + bool(self.parameters.misfit_limit)
 
     @property
     def solver(self) -> str:
-        """The solver's name."""
+        """Name of the solver."""
         return self.parameters.solver
 
     @property
     def grid(self) -> Grid:
-        """The tiles."""
+        """The tile grid."""
         return Grid(self.height, self.width, self.core, self.halo)
 
     @property
@@ -87,12 +115,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Light(curves, self.dtype, self.unit, self.white, nodata, self.kinds)
 
     def to_json(self) -> bytes:
-        """Return canonical JSON: keys sorted, the shortest digits that read back exactly."""
+        """Return canonical JSON: sorted keys, shortest digits that round-trip exactly."""
         return msgspec.json.encode(self, order="sorted")
 
     @classmethod
     def from_json(cls, data: bytes) -> Recipe:
-        """Read what :meth:`to_json` wrote; msgspec.ValidationError when it is something else."""
+        """Read the output of :meth:`to_json`; msgspec.MsgspecError if `data` is anything else."""
         return msgspec.json.decode(data, type=cls)
 
     @property
@@ -102,18 +130,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Return what changed from `old` to `new`, a phrase a field: ``noise 0.005 -> 0.02``."""
-    before, after = _flat(old), _flat(new)
+    """Return the fields that differ between `old` and `new`, one phrase per field: ``noise 0.005 -> 0.02``."""
+    before, after = _flat_fields(old), _flat_fields(new)
     phrases = []
     for name, value in after.items():
         if before[name] != value:
-            long = isinstance(value, (tuple, list)) or name in ("psf", "source")
-            phrases.append(f"{name} changed" if long else f"{name} {before[name]} -> {value}")
+            is_long = isinstance(value, (tuple, list)) or name in ("psf", "source")
+            phrases.append(f"{name} changed" if is_long else f"{name} {before[name]} -> {value}")
     return phrases
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields, the solver's numbers among them."""
+def _flat_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of the recipe and of its solver parameters, in one dict."""
     fields: dict[str, Any] = msgspec.structs.asdict(recipe)
-    numbers: Parameters = fields.pop("parameters")
-    return fields | {field.name: getattr(numbers, field.name) for field in dataclasses.fields(numbers)}
+    parameters: Parameters = fields.pop("parameters")
+    return fields | {field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)}

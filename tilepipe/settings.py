@@ -1,7 +1,7 @@
-"""Settings: one frozen value, parsed from defaults, files, environment, ``--set`` and flags.
+"""Settings: one frozen value, merged from defaults, files, environment, ``--set`` and flags.
 
-Later layers win: defaults < ``tilepipe.toml`` < ``--config`` < environment (``TILEPIPE_MEMORY`` ...) <
-``--set key=value`` < flags and keywords.  Unknown keys are errors and name the nearest known one.
+Later layers override earlier ones: defaults < ``tilepipe.toml`` < ``--config`` < environment (``TILEPIPE_MEMORY`` ...)
+< ``--set key=value`` < flags and keywords.  An unknown key is an error; the message suggests the nearest known key.
 """
 
 from __future__ import annotations
@@ -23,49 +23,80 @@ from tilepipe.units import parse_bytes
 __all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_priority", "resolve"]
 
 PROJECT_FILE = "tilepipe.toml"
+"""Settings file in the working directory."""
+
 ENVIRONMENT_PREFIX = "TILEPIPE_"
+"""Prefix of the environment variables."""
 
 PRIORITIES = {"denoise": -1.0, "balanced": 0.0, "deblur": 1.0}
-"""Names for the ends and the middle of the priority, -1 (cleaner) .. 1 (sharper)."""
+"""Named values of the priority, -1 (cleaner) .. 1 (sharper)."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may set.
+    """All settings of a run.
 
     Parameters
     ----------
-    psf : PSF file; None finds the blur.
-    blur : width of the blur that is looked for, px, odd, 3..101; None finds it.
-    window : where to look for it, "X,Y" or "X,Y,SIZE" (centre, px); None chooses.
-    psf_per_channel : refine the PSF found for each colour.
-    force : take an estimated PSF however uncertain it is, and begin though the disk may not suffice.
-    priority : -1..1, or "denoise", "balanced", "deblur".
-    quality : "fast", "normal" or "best": more steps, a better picture.
-    solver : "tv", "sparse", "log" or "richardson-lucy".
-    tolerance : how long the steps go on, 0.25..4: more is sharper and slower.
-    mask : picture of the same size: white is restored, black left alone.
-    refocus : restore only where the blur is the one that was found.
-    save_mask : TIFF to write the mask to.
-    luminance_only : restore the luminance and leave colour differences as they are.
-    tile : largest core edge, px, at least 64; None chooses.
-    halo : context round a tile, px; None takes what the PSF, the noise and the picture need.
-    target : standard deviation of the Gaussian that is left of a slight blur, px; None: 0.35.
-    input_curve : how samples follow from light: "linear", "srgb", "gamma:EXPONENT" or an ICC profile's file; None: as
-        the file says.
-    white : sample value from which samples are clipped, "16383", or one for each colour, "15000,16383,14800"; None
-        finds it.
-    nodata : sample value of pixels that are not part of the picture; None: as the file says.
-    dtype : samples of the output; None keeps the input's.
-    memory : budget of the whole process (of each worker on a cluster), "512MB"; "auto" or None: half of what is free.
-    jobs : tiles in flight; None: as many as cores and memory allow.
-    scheduler : "threads", "tcp://host:port" or "file:PATH".
-    cache : cache folder; None: the user's.
-    keep_cache : keep the cache after a complete run.
-    cache_limit : size that the cache is brought back to after a run, "20GB": complete runs go, least recently used
-        first; None: no limit.
-    verify : "full" hashes what is reused, "quick" trusts its size (of the input: size and times).
-    durable : flush every finished piece to the disk; without it only a power failure costs more.
-    max_failures : tiles that may fail before the run stops; None: it goes on and reports them in the end.
+    psf : str or None
+        PSF file; None estimates the PSF from the image.
+    blur : int or None
+        Width of the blur to search for, px, odd, 3..101; None estimates it.
+    window : str or None
+        Window in which the blur is estimated, "X,Y" or "X,Y,SIZE" (centre and edge, px); None chooses.
+    psf_per_channel : bool
+        Refine the estimated PSF for each colour channel.
+    force : bool
+        Accept any estimated PSF, however uncertain, and start even if the disk may be too small.
+    priority : float or str
+        -1 (cleaner) .. 1 (sharper), or "denoise", "balanced", "deblur".
+    quality : str
+        "fast", "normal" or "best": more iterations, better image.
+    solver : str
+        "tv", "sparse", "log" or "richardson-lucy".
+    tolerance : float
+        More tolerance gives more sharpness: it scales how long the iterations run, 0.25..4.  More is slower.
+    mask : str or None
+        Image file of the same size: white is restored, black is left unchanged.
+    refocus : bool
+        Restore only regions that are blurred by the PSF; sharp regions are unchanged.
+    save_mask : str or None
+        TIFF file to which the mask is written.
+    luminance_only : bool
+        Restore the luminance and leave colour differences unchanged.
+    tile : int or None
+        Largest core edge of a tile, px, at least 64; None chooses.
+    halo : int or None
+        Context around a tile, px; None derives it from the PSF, the noise and the image.
+    target : float or None
+        Standard deviation of the Gaussian that remains of a slight blur, px; None means 0.35.
+    input_curve : str or None
+        Transfer curve: "linear", "srgb", "gamma:EXPONENT" or the file of an ICC profile; None reads it from the image.
+    white : str, float or None
+        Sample value from which samples are clipped, "16383", or one per colour channel, "15000,16383,14800"; None
+        detects it.
+    nodata : float or None
+        Sample value of pixels that are not part of the image; None reads it from the file.
+    dtype : str or None
+        Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
+    memory : str, int or None
+        Memory limit of the process (of each worker on a cluster), "512MB"; "auto" or None: half of the free memory.
+    jobs : int or None
+        Tiles in flight; None: as many as cores and memory allow.
+    scheduler : str
+        "threads", or a dask scheduler: "tcp://host:port", "tls://host:port" or "file:PATH".
+    cache : str or None
+        Cache folder; None: the user's cache folder.
+    keep_cache : bool
+        Keep the run's cache after it is complete.
+    cache_limit : str, int or None
+        Size to which the cache is reduced after a run, "20GB", by removing complete runs, least recently used first;
+        None: no limit.
+    verify : str
+        "full" hashes reused data; "quick" compares only their size (for the input: device, inode, size and times).
+    durable : bool
+        Flush every finished piece to disk.  Otherwise a power failure loses more work; a killed process does not.
+    max_failures : int or None
+        Number of failed tiles above which the run stops; None runs to completion and then reports them.
     """
 
     psf: str | None = None
@@ -99,20 +130,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_failures: int | None = None
 
     def __post_init__(self) -> None:
-        """Check ranges; SettingsError gives the value, the limit and the way out."""
+        """Check the ranges; raise SettingsError with the value, the limit and the way out."""
         parse_priority(self.priority)
         if self.blur is not None and not (3 <= self.blur <= 101 and self.blur % 2 == 1):
-            raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..101: leave it out to have it found")
+            raise SettingsError(f"blur is {self.blur} px; it must be odd, in 3..101: omit it to estimate it")
         if not 0.25 <= self.tolerance <= 4:
             raise SettingsError(
-                f"tolerance is {self.tolerance:g}; it must lie in 0.25 (fewer steps) .. 4 (more, sharper)"
+                f"tolerance is {self.tolerance:g}; it must lie in 0.25 (fewer iterations) .. 4 (more, sharper)"
             )
         if self.target is not None and not 0 <= self.target <= 2:
-            raise SettingsError(f"target is {self.target:g} px; it must lie in 0 (a point) .. 2: the default is 0.35")
+            raise SettingsError(f"target is {self.target:g} px; it must lie in 0 (no blur) .. 2: the default is 0.35")
         if self.tile is not None and self.tile < 64:
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:
-            raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: leave it out to have it chosen")
+            raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: omit it to derive it from the image")
         if self.jobs is not None and self.jobs < 1:
             raise SettingsError(f"jobs is {self.jobs}; at least 1 tile must be in flight")
         if self.memory is not None and self.memory != "auto":
@@ -131,13 +162,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def memory_bytes(self) -> int | None:
-        """The budget in bytes."""
+        """The memory limit in bytes; None if automatic."""
         return None if self.memory in (None, "auto") else parse_bytes(str(self.memory))
 
 
 @dataclass(frozen=True)
 class EffectiveSettings:
-    """Settings and, for each key, where its value came from."""
+    """Settings and the origin of each value.
+
+    Parameters
+    ----------
+    settings : Settings
+        The merged settings.
+    origins : dict of str to str
+        The layer that set each key.
+    """
 
     settings: Settings
     origins: dict[str, str]
@@ -150,14 +189,24 @@ def resolve(
 
     Parameters
     ----------
-    flags : values given by flag or keyword; None means not given.
-    sets : "key=value" strings.
-    config : a TOML file.
+    flags : mapping or None
+        Values of flags or keywords; None means not given.
+    sets : iterable of str
+        "key=value" strings.
+    config : str, Path or None
+        A TOML file.
+
+    Returns
+    -------
+    EffectiveSettings
+        The merged settings.
 
     Raises
     ------
-    SettingsError : an unknown key, a value of the wrong kind or out of range.
-    InputNotFoundError : `config` does not exist.
+    SettingsError
+        If a key is unknown, or a value is of the wrong type or out of range, in any layer.
+    InputNotFoundError
+        If `config` does not exist.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
     if Path(PROJECT_FILE).is_file():
@@ -165,7 +214,7 @@ def resolve(
     if config is not None:
         layers.append((str(config), _read_toml(Path(config))))
     layers.append(("environment", _from_environment()))
-    layers.append(("--set", dict(_split(item) for item in sets)))
+    layers.append(("--set", dict(_split_assignment(item) for item in sets)))
     layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
     merged: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.__struct_fields__, "default")
@@ -179,6 +228,7 @@ def resolve(
 
 
 def _convert(values: dict[str, Any], origin: str) -> Settings:
+    """Return `values` as settings; SettingsError names the layer `origin`."""
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -189,14 +239,16 @@ def _convert(values: dict[str, Any], origin: str) -> Settings:
 
 
 def _check_known(key: str, origin: str) -> None:
+    """Raise SettingsError if `key` is not a setting."""
     known = Settings.__struct_fields__
     if key not in known:
         near = difflib.get_close_matches(key, known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known settings are {', '.join(known)}"
         raise SettingsError(f"{origin}: unknown setting {key!r}; {hint}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -206,19 +258,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment() -> dict[str, Any]:
+    """Return the settings given by non-empty environment variables."""
     names = ((name, f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in Settings.__struct_fields__)
     return {name: os.environ[variable] for name, variable in names if os.environ.get(variable)}
 
 
-def _split(item: str) -> tuple[str, str]:
-    key, sign, value = item.partition("=")
-    if not sign:
+def _split_assignment(item: str) -> tuple[str, str]:
+    """Split "key=value"; dashes in the key become underscores."""
+    key, separator, value = item.partition("=")
+    if not separator:
         raise SettingsError(f"--set {item!r} has no '='; write key=value, as in --set tile=512")
     return key.strip().replace("-", "_"), value.strip()
 
 
 def parse_priority(value: float | str) -> float:
-    """Return the priority as a number in -1..1; SettingsError for anything else."""
+    """Return the priority as a number in -1..1; raise SettingsError for anything else."""
     if isinstance(value, str) and value in PRIORITIES:
         return PRIORITIES[value]
     try:

@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write and read them."""
+"""Parsing and formatting of sizes in bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,25 @@ UNITS = {
 
 
 def parse_bytes(text: str | int, name: str = "memory") -> int:
-    """Return a size in bytes: "512MB" is 512e6, "512MiB" 512 * 2^20; SettingsError, about `name`, for anything else."""
+    """Return a size in bytes: "512MB" is 512e6, "512MiB" is 512 * 2^20.
+
+    Parameters
+    ----------
+    text : str or int
+        The size, at least 1 MB.
+    name : str
+        Name of the setting, for error messages.
+
+    Returns
+    -------
+    int
+        The size, bytes.
+
+    Raises
+    ------
+    SettingsError
+        If `text` is not a size or is below 1 MB.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if not match or match[2].upper() not in UNITS:
         raise SettingsError(f"{name} is {text!r}; write a size such as 512MB, 2GB or 512MiB")
@@ -34,7 +52,7 @@ def parse_bytes(text: str | int, name: str = "memory") -> int:
 
 
 def human_bytes(count: float) -> str:
-    """Return `count` bytes in decimal units, as disks and budgets are sold: ``512 MB``, ``1.9 GB``."""
+    """Return `count` bytes as text in decimal units: ``512 MB``, ``1.9 GB``."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             value = count / size

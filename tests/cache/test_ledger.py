@@ -140,7 +140,7 @@ def test_a_missing_chunk_raises_and_is_not_taken_for_zeros(tmp_path):
     array = filled(tmp_path)
     (file,) = array.files((0, 1))
     file.unlink()
-    with pytest.raises(CacheError, match="is gone"):
+    with pytest.raises(CacheError, match="is missing"):
         array.read(slice(None), slice(5, 9), 40)
     assert array.read(slice(None), slice(5, 9), slice(0, 32)).all()
 

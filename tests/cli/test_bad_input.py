@@ -113,7 +113,7 @@ def test_a_psf_file_that_is_no_tiff(refused, photo, tmp_path):
 def test_a_mask_of_another_size(refused_here, photo, psf, tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", np.zeros((10, 20), np.uint8))
     line = refused_here(2, "run", photo, "-o", "o.tif", "--psf", psf, "--mask", tmp_path / "mask.tif")
-    assert "is 20 x 10, the picture 200 x 160" in line
+    assert "is 20 x 10, the image 200 x 160" in line
 
 
 def test_a_mask_that_is_not_there(refused_here, photo, psf):
@@ -143,7 +143,7 @@ def test_a_missing_config(refused_here, photo, psf):
 WINDOWS = {
     "too small": ("100,80,15", 2, "at least 21 px"),
     "smaller than three kernels": ("100,80,60", 2, "three kernels"),
-    "outside": ("200,80", 2, "outside the picture of 200 x 160"),
+    "outside": ("200,80", 2, "outside the image of 200 x 160"),
     "larger than the picture": ("100,80,180", 2, "make it smaller"),
     "no window": ("here", 2, "X,Y"),
 }
@@ -292,7 +292,7 @@ def test_an_existing_picture_of_a_psf_is_left_alone(refused_here, psf, tmp_path)
     (tmp_path / "psf.png").write_bytes(b"precious")
     assert "--overwrite" in refused_here(4, "psf", "show", psf, "--png", "psf.png")
     assert (tmp_path / "psf.png").read_bytes() == b"precious"
-    assert "cannot write picture no/psf.png" in refused_here(4, "psf", "show", psf, "--png", "no/psf.png")
+    assert "cannot write image no/psf.png" in refused_here(4, "psf", "show", psf, "--png", "no/psf.png")
     shutil.copy(psf, tmp_path / "psf.tif")
     assert ".png" in refused_here(2, "psf", "show", "psf.tif", "--png", "psf.tif", "--overwrite")
     assert (tmp_path / "psf.tif").read_bytes() == psf.read_bytes()

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tilepipe.deconv.convolution import DARK
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
-from tilepipe.deconv.richardson_lucy import DARK, find_momentum
+from tilepipe.deconv.richardson_lucy import find_momentum
 from tilepipe.deconv.solvers import restore
 from tilepipe.psf.model import PSF as Blur
 from tilepipe.psf.shapes import gaussian, motion

@@ -259,7 +259,10 @@ def one_bit(path: Path) -> None:
 
 
 def twelve_bit(path: Path) -> None:
-    tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), np.uint16), photometric="minisblack", bitspersample=12)
+    try:
+        tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), np.uint16), photometric="minisblack", bitspersample=12)
+    except NotImplementedError:
+        pytest.skip("this imagecodecs cannot write samples of 12 bits")
 
 
 def two_pages(path: Path) -> None:

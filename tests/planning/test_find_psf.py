@@ -79,8 +79,8 @@ def test_a_kernel_that_nothing_speaks_for_gives_way_to_the_slight_blur(faint, se
 
 @pytest.mark.parametrize("confidence", [0.45, 0.55])
 def test_a_kernel_that_is_not_taken_is_refused(faint, searches, monkeypatch, confidence):
-    monkeypatch.setattr(blind._Trace, "judge", lambda trace, estimate: (False, confidence))
-    monkeypatch.setattr(blind._Trace, "is_surely_rippled", True)
+    monkeypatch.setattr(blind._RippleEvidence, "judge", lambda trace, estimate: (False, confidence))
+    monkeypatch.setattr(blind._RippleEvidence, "is_surely_rippled", True)
     monkeypatch.setattr(
         blind, "measure_slight_blur", lambda *seen: replace(measure_slight_blur(*seen), misfit=9.0, allowed=0.1)
     )
@@ -95,7 +95,7 @@ def test_a_kernel_that_is_the_slight_blur_but_for_ripple_gives_way_to_it(faint, 
     rippled[::2] *= np.float32(1.3)
     same = replace(WRONG, kernel=rippled / rippled.sum(), agreement=0.99)
     monkeypatch.setattr(blind, "estimate_strong_blur", lambda *arguments, **settings: same)
-    monkeypatch.setattr(blind._Trace, "judge", lambda trace, estimate: (True, 0.99))
+    monkeypatch.setattr(blind._RippleEvidence, "judge", lambda trace, estimate: (True, 0.99))
     blur = find_psf(faint)
     assert blur.estimate is None
     assert blur.psf.made_by["shape"] == "gaussian"

@@ -61,5 +61,5 @@ def test_a_gray_picture_has_one_kernel(seen):
 
 
 def test_a_psf_for_other_colours_is_refused(seen):
-    with pytest.raises(PsfError, match="3 colours, the picture has 1"):
+    with pytest.raises(PsfError, match="3 colours, the image has 1"):
         deconvolve(seen[0][..., 0], PSF(LENS))

@@ -149,7 +149,7 @@ def test_pages_that_are_no_kernels_for_colours_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as tiff:
         for size in (3, 5):
             tiff.write(flat(size).astype(np.float32), photometric="minisblack")
-    with pytest.raises(PsfError, match="alike"):
+    with pytest.raises(PsfError, match="all must be equal"):
         PSF.load(tmp_path / "mixed.tif")
 
 

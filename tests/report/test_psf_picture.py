@@ -112,7 +112,7 @@ def test_writing_does_not_clobber(tmp_path):
 def test_what_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "no" / "psf.png", tmp_path / "folder.png"):
-        with pytest.raises(OutputError, match="cannot write picture") as caught:
+        with pytest.raises(OutputError, match="cannot write image") as caught:
             write_psf_picture(random_psf(3), path, nearest=NAME, overwrite=True)
         assert caught.value.exit_code == 4
     assert list((tmp_path / "folder.png").iterdir()) == []

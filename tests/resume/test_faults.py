@@ -42,7 +42,7 @@ def test_a_full_disk_under_the_cache_stops_the_run_which_goes_on_later(place, te
         real(self, *arguments)
 
     monkeypatch.setattr(CheckedArray, "write", write)
-    with pytest.raises(DoesNotFitError, match=r"disk under the cache .* is full; what is done is kept"):
+    with pytest.raises(DoesNotFitError, match=r"disk of the cache .* is full; finished work is kept"):
         place.run()
     assert calls.count(stage) == 2, "nothing else is begun"
     assert not tasks.stop.is_set()
@@ -124,7 +124,7 @@ def test_a_cache_removed_during_the_run_ends_it_without_output(place, template, 
         ):
             shutil.rmtree(folder)
 
-    with pytest.raises(CacheError, match=r"was removed .* run the same command again|is gone"):
+    with pytest.raises(CacheError, match=r"was removed .* run the same command again|is missing"):
         place.run(on_event=at(stage, remove))
     assert not place.output.exists()
     assert list(place.folder.glob("*.partial")) == []
@@ -152,7 +152,7 @@ def test_quick_verification_repairs_what_it_could_not_see(finished, template):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(CacheError, match=r"is damaged .* made anew"):
+    with pytest.raises(CacheError, match=r"is damaged .* recompute"):
         finished.run(verify="quick")
     assert not finished.output.exists()
     assert finished.run(verify="quick").computed == set()
@@ -187,7 +187,7 @@ def test_a_source_replaced_while_it_is_read_is_refused_and_leaves_no_trace(place
         tifffile.memmap(other)[...] = 0
         other.replace(place.picture)
 
-    with pytest.raises(InputError, match="changed or went away"):
+    with pytest.raises(InputError, match="was changed or removed"):
         place.run(on_event=at("ingest", replace))
     assert not place.output.exists()
     place.run(picture=original)
@@ -197,7 +197,7 @@ def test_a_source_replaced_while_it_is_read_is_refused_and_leaves_no_trace(place
 def test_a_source_edited_in_place_while_it_is_read_is_refused_and_leaves_no_trace(place, template):
     original = place.folder / "original.tif"
     shutil.copy(place.picture, original)
-    with pytest.raises(InputError, match="changed or went away"):
+    with pytest.raises(InputError, match="was changed or removed"):
         place.run(on_event=at("ingest", lambda: place.edit(lambda pixels: pixels[-9:].fill(0))))
     place.run(picture=original)
     assert place.output.read_bytes() == reference(template)
@@ -261,7 +261,7 @@ def test_a_clock_that_goes_back_changes_nothing(place, template, monkeypatch):
 
 def test_an_output_that_comes_to_be_meanwhile_is_left_alone(place, template):
     theirs = partial(place.output.write_bytes, b"somebody else's")
-    with pytest.raises(OutputExistsError, match="came to be while the run worked"):
+    with pytest.raises(OutputExistsError, match="was created during the run"):
         place.run(on_event=at("export", theirs), overwrite=False)
     assert place.output.read_bytes() == b"somebody else's"
     assert list(place.folder.glob("*.partial")) == []

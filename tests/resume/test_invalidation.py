@@ -117,7 +117,7 @@ def test_bytes_that_changed_behind_an_untouched_stamp_are_noticed(finished, monk
     monkeypatch.setattr("tilepipe.planning.analysis.stamp_of", lambda path: same)
     monkeypatch.setattr("tilepipe.execution.ingest.stamp_of", lambda path: same)
     finished.edit(lambda pixels: pixels[:40, :40].fill(0))
-    with pytest.raises(InputError, match="other bytes than before"):
+    with pytest.raises(InputError, match="changed although its size"):
         finished.run()
     assert finished.run().computed, "the next run takes it as it is"
 
@@ -137,7 +137,7 @@ def test_only_tiles_that_an_edit_touches_are_computed_again(finished, template):
     assert happened.computed == touching
     assert len(touching) < TILES / 2
     assert happened.report.tiles["reused"] == TILES - len(touching)
-    assert "blur, numbers and halo are kept" in happened.notes
+    assert "blur, parameters and halo are kept" in happened.notes
     shutil.rmtree(finished.cache)
     taken_over = finished.output.read_bytes()
     with_the_numbers_of(finished, happened)
@@ -148,7 +148,7 @@ def test_only_tiles_that_an_edit_touches_are_computed_again(finished, template):
 def with_the_numbers_of(place, happened):
     """Let the next run of the picture find the numbers of the run that happened."""
     analysis = happened.report.plan.analysis
-    remember(place.cache, digest_of(place.cache, place.picture).sha256, analysis.asked, analysis.decision)
+    remember(place.cache, digest_of(place.cache, place.picture).sha256, analysis.asked, analysis.memo)
 
 
 def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):
@@ -173,5 +173,5 @@ def test_another_picture_in_the_same_file_is_no_edit(finished, what):
     finished.edit(change)
     happened = finished.run()
     assert len(happened.computed) == TILES
-    assert "found anew" in happened.notes
+    assert "determined again" in happened.notes
     assert "pixels changed" in happened.notes

@@ -161,7 +161,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(small, tmp_path, undisturbed):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "run the same command to go on" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err
     again = start(small, tmp_path)
     out, err = again.communicate(timeout=120)

@@ -107,7 +107,7 @@ def test_a_core_larger_than_the_picture_is_one_tile():
 
 @pytest.mark.parametrize(("height", "width", "core", "halo"), [(0, 5, 64, 8), (5, 5, 63, 8), (5, 5, 64, -1)])
 def test_impossible_grids_are_refused(height, width, core, halo):
-    with pytest.raises(ValueError, match="no grid"):
+    with pytest.raises(ValueError, match="invalid grid"):
         Grid(height, width, core, halo)
 
 

@@ -1,1 +1,1 @@
-"""`tilepipe.deconvolve`, for numpy and for dask arrays."""
+"""`tilepipe.deconvolve` for numpy and dask arrays."""

@@ -1,4 +1,4 @@
-"""Deconvolution of an array in memory: the tiles of the file path, without files."""
+"""Deconvolution of numpy and dask arrays, with the same tiles as for files but without a cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tilepipe.tiling.grid import SMALLEST_CORE, Grid, default_core, has_seams
 __all__ = ["deconvolve"]
 
 MOST_COLOURS = 4
-"""Channels of an array that are taken for colours."""
+"""Largest length of the last axis that is treated as colours."""
 
 
 def deconvolve(
@@ -47,40 +47,84 @@ def deconvolve(
     tile: int | None = None,
     jobs: int | None = None,
 ) -> Any:
-    """Take the blur `psf` out of `image`.
+    """Deconvolve `image` with the point-spread function `psf`.
 
-    A multiple of a picture comes out as that multiple of the result.
+    Noise is measured in the image and the parameters of the solver are derived from it.  The image is restored in
+    overlapping tiles, and the result scales with the image: a multiple of `image` gives that multiple of the result.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C) with C up to 4, any real dtype, linear light in any unit; numpy or dask.  NaN, Inf,
-        masked elements (``numpy.ma``) and `nodata` are unknown to the solver and come back as they are.
-    psf : a PSF, its file, or a kernel (k, k), or (C, k, k) with one for each channel.  None is enough at priority -1.
-    priority : -1 (noise taken off, nothing deblurred) .. 1 (sharper), or "denoise", "balanced", "deblur".
-    quality : "fast", "normal" or "best": more steps, a better picture.
-    solver : "tv", "sparse", "log", or "richardson-lucy" for counted light.
-    tolerance : how long the steps go on, 0.25..4: more is sharper and slower.
-    refocus : restore only where the picture is blurred; what is sharp comes back exactly.
-    mask : (H, W), 0..1: 1 is restored, 0 comes back exactly; together with `refocus` their product counts.
-    luminance_only : restore the luminance of three colours and change each by as much; a third of the time.
-    white : value from which samples are clipped: they come back as bright at least.  None: where many share it.
-    nodata : value of pixels that are not part of the picture.
-    stack : `image` is (Z, H, W): every plane is restored by itself.
-    tile : largest core edge, px, at least 64; by default what a frame of 1152 px leaves beside the halos.
-    jobs : threads; by default one a core.
+    image : array_like of any real dtype, shape (H, W) or (H, W, C)
+        Image in linear light, in any unit, with up to 4 colours in the last axis; a numpy or dask array.  NaN, Inf,
+        masked elements (``numpy.ma``) and `nodata` are unknown to the solver and returned unchanged.
+    psf : PSF, str, Path or array_like, shape (k, k) or (C, k, k)
+        The blur: a PSF, a PSF file, or a kernel, for all channels or one for each.  May be None if `priority` is -1.
+    priority : float or {"denoise", "balanced", "deblur"}, default 0.0
+        From -1 (denoising without deblurring) to 1 (sharper, noisier).
+    quality : {"fast", "normal", "best"}, default "normal"
+        Number of iterations: more take longer and restore better.
+    solver : {"tv", "sparse", "log", "richardson-lucy"}, default "tv"
+        Prior of the restoration; "richardson-lucy" is for photon counts.
+    tolerance : float, default 1.0
+        Scales how long the iterations run, 0.25 to 4: more tolerance is more sharpness, and slower.
+    refocus : bool, default False
+        Restore only blurred regions; sharp regions are returned unchanged.
+    mask : array_like, shape (H, W), optional
+        Weight of the restored image, 0 to 1; pixels with 0 are returned unchanged.  With `refocus`, both masks are
+        multiplied.
+    luminance_only : bool, default False
+        Restore the luminance of three colours and apply its change to each of them; takes a third of the time.
+    white : float, optional
+        Value from which samples are clipped; clipped samples are returned at least as bright.  By default it is
+        detected as a value that many samples share.
+    nodata : float, optional
+        Value of pixels that are not part of the image.
+    stack : bool, default False
+        Treat `image` as a stack (Z, H, W) and restore every plane independently.
+    tile : int, optional
+        Largest core edge of a tile (without its halo), px, at least 64.  By default, a frame of 1152 px minus halos.
+    jobs : int, optional
+        Number of threads, by default one per core.  Ignored for dask arrays.
 
     Returns
     -------
-    float32, the shape of `image`.  numpy: memory for the picture three times, and a workspace a thread.  dask: a dask
-    array with a chunk a tile, computed when it is asked for; only some windows are computed at once, to measure.
+    ndarray, MaskedArray or dask array of float32, shape of `image`
+        The restored image.  For numpy, memory for three copies of the image and one workspace per thread is needed.
+        For dask, the result has one chunk per tile and is computed lazily; only a few windows of `image` are computed
+        immediately, to derive the parameters.
 
     Raises
     ------
-    SettingsError : `image` is not a picture, or a setting is out of range.
-    PsfError : the PSF cannot be used, or is larger than the picture.
+    SettingsError
+        If the shape of `image` is not supported, or a parameter is out of range.
+    PsfError
+        If the PSF is not valid, or larger than the image.
+
+    See Also
+    --------
+    tilepipe.estimate_psf : Estimate the PSF from a blurred image.
+    tilepipe.plan : Plan the restoration of an image file.
+
+    Examples
+    --------
+    Blur a bright square with a 5 x 5 box, add noise, and restore it:
+
+    >>> import numpy as np
+    >>> import scipy.ndimage
+    >>> import tilepipe
+    >>> sharp = np.full((96, 96), 0.2, dtype=np.float32)
+    >>> sharp[32:64, 32:64] = 0.8
+    >>> kernel = np.full((5, 5), 1 / 25)
+    >>> noise = np.random.default_rng(0).normal(0, 0.005, sharp.shape)
+    >>> blurred = scipy.ndimage.convolve(sharp, kernel) + noise
+    >>> restored = tilepipe.deconvolve(blurred, kernel)
+    >>> restored.shape, restored.dtype
+    ((96, 96), dtype('float32'))
+    >>> bool(np.std(restored - sharp) < np.std(blurred - sharp) / 2)
+    True
     """
     lazy = type(image).__module__.startswith("dask.")
-    hidden = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
+    is_masked = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
     pixels: Any = image if lazy else np.array(np.ma.getdata(image), np.float32)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
@@ -98,20 +142,20 @@ def deconvolve(
     if stack:
         if pixels.ndim != 3:
             raise SettingsError(f"image has shape {pixels.shape}; a stack must be (Z, H, W)")
-        # "image" has three dimensions here, so it can be indexed; its type is any array-like
+        # `image` has three dimensions here and can be indexed, although its type is any array-like
         planes = [deconvolve(image[z], psf, priority, **keywords) for z in range(pixels.shape[0])]  # type: ignore[index]
         if lazy:
             import dask.array as da
 
             return da.stack(planes)
-        return np.ma.stack(planes) if hidden is not None else np.stack(planes)
+        return np.ma.stack(planes) if is_masked is not None else np.stack(planes)
     if pixels.ndim == 3 and pixels.shape[2] > MOST_COLOURS:
         raise SettingsError(
             f"image has shape {pixels.shape}: {pixels.shape[2]} colours in the last axis, at most {MOST_COLOURS} "
-            "are taken; give stack=True for (Z, H, W), every plane by itself, or move the colours to the end"
+            "are supported; pass stack=True for (Z, H, W), or move the colours to the last axis"
         )
     if tile is not None and tile < SMALLEST_CORE:
-        raise SettingsError(f"tile is {tile} px; the smallest is {SMALLEST_CORE}")
+        raise SettingsError(f"tile is {tile} px; it must be at least {SMALLEST_CORE}")
     if quality not in SCHEDULES:
         raise SettingsError(f"quality is {quality!r}; it must be one of {', '.join(SCHEDULES)}")
     if solver not in SOLVERS:
@@ -122,16 +166,16 @@ def deconvolve(
     blur = delta() if options.priority == -1 else _as_psf(psf)
     drawn = None if mask is None else _as_mask(mask, pixels.shape[:2])
     original = pixels
-    if hidden is not None:
-        pixels = np.where(hidden, np.float32(np.nan), pixels)
+    if is_masked is not None:
+        pixels = np.where(is_masked, np.float32(np.nan), pixels)
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
-    seen = [np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width)]
-    light = _light_of(planes, seen, white, nodata)
+    windows = [np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width)]
+    light = _light_of(planes, windows, white, nodata)
     luminance_only = luminance_only and len(planes) == 3
     blur = blur.joint if luminance_only else blur
-    sample = Sample(tuple(seen), light, luminance_only)
+    sample = Sample(tuple(windows), light, luminance_only)
     tuning = tune(sample, blur, options, None, seams=has_seams(height, width, tile))
     grid = Grid(height, width, tile or default_core(tuning.halo), tuning.halo)
     parameters = None if passes_through(blur, options.priority) else tuning.parameters
@@ -146,14 +190,14 @@ def deconvolve(
         np.ascontiguousarray(planes), light, blur, parameters, grid, drawn, jobs, luminance_only=luminance_only
     )
     out = np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
-    if hidden is None:
+    if is_masked is None:
         return out
-    # only a masked array comes here, which mypy cannot see: numpy.ma has no types for the test
-    return np.ma.masked_array(np.where(hidden, original, out), mask=hidden.copy(), fill_value=image.fill_value)  # type: ignore[union-attr]
+    # `image` is a masked array here; numpy.ma has no types by which mypy could infer it
+    return np.ma.masked_array(np.where(is_masked, original, out), mask=is_masked.copy(), fill_value=image.fill_value)  # type: ignore[union-attr]
 
 
 def _light_of(planes: Any, windows: list[FloatArray], white: float | None, nodata: float | None) -> Light:
-    """Return what the samples of an array (c, h, w) mean; of a dask array only `windows` are looked at."""
+    """Return the light of an array (c, h, w): white and unit; of a dask array, only `windows` are read."""
     light = Light((LINEAR,) * len(planes), "float32", nodata=nodata)
     if white is not None:
         if not white > 0:
@@ -168,20 +212,20 @@ def _light_of(planes: Any, windows: list[FloatArray], white: float | None, nodat
 def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     drawn = np.asarray(mask, np.float32)
     if drawn.shape != tuple(shape):
-        raise SettingsError(f"mask has shape {drawn.shape}, the image {tuple(shape)}: they must be of one size")
+        raise SettingsError(f"mask has shape {drawn.shape}, the image {tuple(shape)}: they must be equal")
     return np.clip(np.nan_to_num(drawn), 0, 1)
 
 
 def _as_psf(psf: Any) -> PSF:
     if psf is None:
-        raise SettingsError("psf is None: without a PSF only priority -1 (denoise) can be done")
+        raise SettingsError("psf is None: a PSF is required unless priority is -1 (denoise)")
     if isinstance(psf, PSF):
         return psf
     return PSF.load(psf) if isinstance(psf, (str, Path)) else PSF(np.asarray(psf))
 
 
 def _windows(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Return windows along the diagonal of the picture, up to ``WINDOW`` px an edge; equal ones once."""
+    """Return distinct windows along the diagonal of the image, with edges of up to ``WINDOW`` px."""
     places = {
         (round((height - min(WINDOW, height)) * share), round((width - min(WINDOW, width)) * share))
         for share in (0.2, 0.5, 0.8)

@@ -1,4 +1,4 @@
-"""Restoration of planes in memory: tile by tile on threads, blended, masks and units applied."""
+"""Restoration of planes in memory: restore tiles on threads, blend them, apply masks and units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,32 @@ def restore_array(
     *,
     luminance_only: bool = False,
 ) -> FloatArray:
-    """Restore planes (c, h, w) of linear light; what is unknown comes back as it is, float32 (c, h, w)."""
+    """Restore planes of linear light; unknown samples are returned unchanged.
+
+    Parameters
+    ----------
+    planes : ndarray of float32, shape (c, h, w)
+        Linear light in the unit of `light`.
+    light : Light
+        Meaning of the samples.
+    psf : PSF
+        The blur.
+    parameters : Parameters
+        Parameters of the solver.
+    grid : Grid
+        The tiles.
+    drawn : ndarray of float32, shape (h, w), optional
+        Drawn mask.
+    jobs : int, optional
+        Number of threads, by default one per core.
+    luminance_only : bool, default False
+        Restore the luminance only.
+
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w)
+        The restored planes, in the units of `planes`.
+    """
     start, known = (np.stack(parts) for parts in zip(*start_and_data(planes, light), strict=True))
     threads = jobs or os.cpu_count() or 1
     restored = restore_planes(
@@ -45,7 +70,7 @@ def restore_array(
 
 
 def in_units_of(samples: FloatArray, restored: FloatArray, light: Light, drawn: FloatArray | None = None) -> FloatArray:
-    """Return `restored` (c, h, w) in the units of `samples`, which stand where nothing is known or `drawn` is 0."""
+    """Return `restored` (c, h, w) in the units of `samples`; unknown samples and those with `drawn` 0 are kept."""
     out = restored * np.float32(light.unit)
     kept = ~np.isfinite(samples)
     outside = hidden_pixels(samples, light)
@@ -57,9 +82,9 @@ def in_units_of(samples: FloatArray, restored: FloatArray, light: Light, drawn: 
 
 
 def masked(restored: FloatArray, original: FloatArray, drawn: FloatArray | None) -> FloatArray:
-    """Return the restored colours where the masks are 1, the `original` (c, h, w) where one is 0.
+    """Return the restored colours where all masks are 1, and `original` (c, h, w) where one of them is 0.
 
-    `restored` may have the mask of a selective restoration as its last plane; `drawn` is (h, w).
+    The last plane of `restored` may be the mask of a selective restoration; `drawn` is (h, w).
     """
     colours, found = restored[: len(original)], restored[len(original) :]
     mask = np.prod([*found, *([] if drawn is None else [drawn])], axis=0, dtype=np.float32)
@@ -77,22 +102,42 @@ def restore_planes(
     *,
     luminance_only: bool = False,
 ) -> FloatArray:
-    """Restore planes (c, h, w) tile by tile on `jobs` threads and blend.
+    """Restore planes tile by tile and blend the tiles.
 
-    `known` is NaN where unknown, +inf where clipped; `white` is what a clipped sample of each channel is at least.
+    Parameters
+    ----------
+    start : ndarray of float32, shape (c, h, w)
+        Start of the solver.
+    known : ndarray of float32, shape (c, h, w)
+        Data: NaN where unknown, +inf where clipped.
+    white : sequence of float
+        Lower bound of a clipped sample, for each channel.
+    psf : PSF
+        The blur.
+    parameters : Parameters
+        Parameters of the solver.
+    grid : Grid
+        The tiles.
+    jobs : int, default 1
+        Number of threads.
+    luminance_only : bool, default False
+        Restore the luminance only.
 
-    A selective restoration's mask is one plane more.
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w) or (c + 1, h, w)
+        The restored planes, and the mask of a selective restoration.
     """
     spectrum = Spectrum.of(psf.planes, grid.frame_shape)
     restore = restore_luminance if luminance_only else restore_in_frame
     idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(min(jobs, grid.tiles)):
         idle.put(Workspace(1 if luminance_only else len(start), grid.frame_shape))
-    picture = Box(0, grid.height, 0, grid.width)
+    extent = Box(0, grid.height, 0, grid.width)
 
-    def one(tile: Tile) -> tuple[Tile, FloatArray]:
-        inside = tile.frame.intersection(picture)
-        place = (slice(None), *inside.within(picture))
+    def restore_one(tile: Tile) -> tuple[Tile, FloatArray]:
+        inside = tile.frame.intersection(extent)
+        place = (slice(None), *inside.within(extent))
         work = idle.get()
         try:
             planes = zip(start[place], known[place], strict=True)
@@ -101,5 +146,5 @@ def restore_planes(
             idle.put(work)
 
     with ThreadPoolExecutor(jobs) as pool:
-        pieces = pool.map(one, grid.touching(picture))
-        return blend(grid, picture, len(start) + bool(parameters.misfit_limit), pieces)
+        pieces = pool.map(restore_one, grid.touching(extent))
+        return blend(grid, extent, len(start) + bool(parameters.misfit_limit), pieces)

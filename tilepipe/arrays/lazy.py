@@ -1,4 +1,4 @@
-"""Deconvolution of a dask array: a task for each tile, a task for each chunk of the result, nothing computed before."""
+"""Deconvolution of a dask array: one lazy task per tile and per chunk of the result."""
 
 from __future__ import annotations
 
@@ -32,48 +32,63 @@ def restore_lazily(
     *,
     luminance_only: bool = False,
 ) -> Any:
-    """Return (c, h, w) as a dask array of one chunk a core of `grid`, restored when it is computed.
+    """Return the restored planes as a dask array.
 
-    Every tile reads its own frame from `planes`, whatever the chunks there; a chunk of the result is blended from the
+    Every tile reads its frame from `planes`, independently of their chunks; a chunk of the result is blended from the
     up to nine tiles that touch it.
 
     Parameters
     ----------
-    planes : dask array (c, h, w), linear light.
-    light : what its samples mean.
-    parameters : None passes pixels through.
-    drawn : mask (h, w).
+    planes : dask array, shape (c, h, w)
+        Linear light in the unit of `light`.
+    light : Light
+        Meaning of the samples.
+    psf : PSF
+        The blur.
+    parameters : Parameters or None
+        Parameters of the solver; None returns the pixels unchanged.
+    grid : Grid
+        The tiles.
+    drawn : ndarray of float32, shape (h, w), optional
+        Drawn mask.
+    luminance_only : bool, default False
+        Restore the luminance only.
+
+    Returns
+    -------
+    dask array of float32, shape (c, h, w)
+        One chunk per core of `grid`, restored when it is computed.
     """
     if parameters is None:
         return planes.astype(np.float32)
     channels = planes.shape[0]
-    picture = Box(0, grid.height, 0, grid.width)
+    extent = Box(0, grid.height, 0, grid.width)
     spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
     selective = int(bool(parameters.misfit_limit))
     restored = {}
     for row in range(grid.rows):
         for tile in grid.row_of_tiles(row):
-            inside = tile.frame.intersection(picture)
-            frame = planes[(slice(None), *inside.within(picture))]
-            restored[tile.row, tile.column] = dask.delayed(_restored)(
+            inside = tile.frame.intersection(extent)
+            frame = planes[(slice(None), *inside.within(extent))]
+            restored[tile.row, tile.column] = dask.delayed(_restore_tile)(
                 frame, tile, inside, grid, light, spectrum, parameters, luminance_only
             )
 
     def chunk(core: Box) -> Any:
         tiles = list(grid.touching(core))
         pieces = [restored[tile.row, tile.column] for tile in tiles]
-        blended = dask.delayed(_blended)(grid, core, channels + selective, tiles, pieces)
+        blended = dask.delayed(_blend_tiles)(grid, core, channels + selective, tiles, pieces)
         around = Box(core.y0 - FILL_WIDTH, core.y1 + FILL_WIDTH, core.x0 - FILL_WIDTH, core.x1 + FILL_WIDTH)
-        around = around.intersection(picture)
-        seen = planes[(slice(None), *around.within(picture))]
-        share = None if drawn is None else drawn[core.within(picture)]
-        blended = dask.delayed(_finished)(blended, seen, core.within(around), light, share)
+        around = around.intersection(extent)
+        samples = planes[(slice(None), *around.within(extent))]
+        mask = None if drawn is None else drawn[core.within(extent)]
+        blended = dask.delayed(_apply_masks)(blended, samples, core.within(around), light, mask)
         return da.from_delayed(blended, (channels, *core.shape), np.float32)
 
     return da.block([[chunk(tile.core) for tile in grid.row_of_tiles(row)] for row in range(grid.rows)])
 
 
-def _restored(
+def _restore_tile(
     frame: FloatArray,
     tile: Tile,
     inside: Box,
@@ -89,17 +104,17 @@ def _restored(
     return restore(work, tile, inside, start_and_data(frame, light), whites(light), spectrum, parameters)
 
 
-def _blended(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
+def _blend_tiles(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:
     common = ((slice(None), *core.intersection(tile.stored).within(tile.stored)) for tile in tiles)
     cut = (piece[place] for piece, place in zip(pieces, common, strict=True))
     return blend(grid, core, channels, zip(tiles, cut, strict=True))
 
 
-def _finished(
-    restored: FloatArray, seen: FloatArray, core: tuple[slice, slice], light: Light, drawn: FloatArray | None
+def _apply_masks(
+    restored: FloatArray, samples: FloatArray, core: tuple[slice, slice], light: Light, drawn: FloatArray | None
 ) -> FloatArray:
-    """Apply the masks to a chunk; `seen` is the picture there and a little around it, for what is unknown."""
-    seen = np.asarray(seen, np.float32)
-    start = np.stack([plane for plane, _ in start_and_data(seen, light)])
+    """Apply the masks to a chunk; `samples` is the image there with a margin from which unknown pixels are filled."""
+    samples = np.asarray(samples, np.float32)
+    start = np.stack([plane for plane, _ in start_and_data(samples, light)])
     inside = (slice(None), *core)
-    return in_units_of(seen[inside], masked(restored, start[inside], drawn), light, drawn)
+    return in_units_of(samples[inside], masked(restored, start[inside], drawn), light, drawn)

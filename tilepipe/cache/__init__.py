@@ -1,1 +1,1 @@
-"""What lies on disk between input and output: arrays, the ledger, the folders."""
+"""The cache on disk: arrays, ledgers, locks and folders."""

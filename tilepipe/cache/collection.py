@@ -1,4 +1,4 @@
-"""Runs in a cache: what is there, how large it is, and how it is removed."""
+"""List, measure and remove the runs in a cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tilepipe.recipe import Recipe
 __all__ = ["CachedRun", "Collected", "collect", "leftovers", "remove", "runs_in", "size_of", "sweep"]
 
 TRASH = ".trash-"
-"""How names of folders begin that are being removed."""
+"""Prefix of the names of folders that are being removed."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,16 @@ class CachedRun:
 
     Parameters
     ----------
-    image : path of the picture when it was last run.
-    used : when that was, seconds since 1970.
-    complete : whether its output was written; else there is something to go on with.
+    folder : Path
+        The recipe's folder.
+    recipe : Recipe
+        Its recipe.
+    image : str
+        Path of the image at the last run, "?" if not recorded.
+    used : float
+        Time of the last run, seconds since 1970.
+    complete : bool
+        Whether the output was written; otherwise the run can be resumed.
     """
 
     folder: Path
@@ -52,12 +59,12 @@ class CachedRun:
 
     @property
     def name(self) -> str:
-        """Source and recipe, as `tilepipe cache rm` takes them."""
+        """``SOURCE/RECIPE``, the argument of ``tilepipe cache rm``."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
 def runs_in(root: Path) -> Iterator[CachedRun]:
-    """Yield every run in the cache at `root`, or the one that `root` itself is; the damaged are passed over."""
+    """Yield every run in the cache at `root`, which may also be a source's or a run's folder; skip damaged runs."""
     for file in recipe_files(root):
         folder = file.absolute().parent
         try:
@@ -73,23 +80,24 @@ def runs_in(root: Path) -> Iterator[CachedRun]:
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of all files below `folder`."""
+    """Return the total size of all files below `folder`, bytes."""
     total = 0
     for base, _, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(base, name)).st_size
             except OSError:
-                continue  # removed meanwhile
+                continue  # removed in the meantime
     return total
 
 
 def remove(folder: Path, root: Path) -> int:
-    """Remove a run's folder in the cache at `root`, and its source when no other run uses it; return the bytes freed.
+    """Remove a run's folder from the cache at `root`, and its source if no other run uses it; return the bytes freed.
 
     Raises
     ------
-    CacheError : a run works in it, or it is not a cache folder: nothing else is ever deleted.
+    CacheError
+        If the folder is in use, or is not a run's folder: nothing else is ever deleted.
     """
     if not (folder / RECIPE_FILE).is_file():
         raise CacheError(f"{folder} is not a tilepipe cache folder (no {RECIPE_FILE}); nothing removed")
@@ -97,52 +105,56 @@ def remove(folder: Path, root: Path) -> int:
         holder = holder_of(folder)
         if holder is not None:
             raise CacheError(f"{folder} is in use by {holder}; nothing removed: wait for it or stop it")
-        alone = all(other == folder for other in _run_folders_beside(folder))
-        trash = _away(folder.parent if alone else folder, root)
+        is_only_run = all(other == folder for other in _runs_of_same_source(folder))
+        trash = _move_to_trash(folder.parent if is_only_run else folder, root)
     freed = size_of(trash)
     shutil.rmtree(trash, ignore_errors=True)
     return freed
 
 
-def _run_folders_beside(folder: Path) -> Iterator[Path]:
-    """Yield the runs' folders of a source, also those that have only just begun."""
-    for mark in (RECIPE_FILE, LOCK_FILE):
-        yield from (file.parent for file in folder.parent.glob(f"*/{mark}"))
+def _runs_of_same_source(folder: Path) -> Iterator[Path]:
+    """Yield all run folders of the source of the run in `folder`, including runs that have only taken their lock."""
+    for name in (RECIPE_FILE, LOCK_FILE):
+        yield from (file.parent for file in folder.parent.glob(f"*/{name}"))
 
 
-def _away(folder: Path, root: Path) -> Path:
+def _move_to_trash(folder: Path, root: Path) -> Path:
+    """Rename `folder` to a trash folder in `root`; return the new path."""
     trash = root / f"{TRASH}{uuid.uuid4().hex}"
     folder.rename(trash)
     return trash
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files that killed processes left below `folder`, whose lock is held."""
+    """Remove partial files of killed processes below `folder`; the caller holds its lock."""
     for file in folder.rglob(f"*{PARTIAL}"):
-        _drop(file)
+        _delete(file)
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Return what nobody will use again: folders half removed, pictures without a run, unfinished files of the dead."""
+    """Return unused paths: partly removed folders, sources without runs, partial files of dead processes."""
     found = list(root.glob(f"{TRASH}*"))
     for source in sorted(path for path in root.iterdir() if path.is_dir() and _is_source(path)):
-        inside = [path for path in source.glob("*/") if path.name.isalnum() and path.name != MEMO_FOLDER]
-        if not any((path / mark).exists() for path in inside for mark in (RECIPE_FILE, LOCK_FILE)):
+        runs = [path for path in source.glob("*/") if path.name.isalnum() and path.name != MEMO_FOLDER]
+        if not any((path / name).exists() for path in runs for name in (RECIPE_FILE, LOCK_FILE)):
             found.append(source)
-        elif not any(holder_of(path) for path in inside):
+        elif not any(holder_of(path) for path in runs):
             found.extend(source.rglob(f"*{PARTIAL}"))
     return found
 
 
 def _is_source(path: Path) -> bool:
+    """Return whether `path` is named like a source folder."""
     return len(path.name) == SOURCE_DIGITS and all(digit in "0123456789abcdef" for digit in path.name)
 
 
 def _size(path: Path) -> int:
+    """Return the size of a file or a folder, bytes."""
     return size_of(path) if path.is_dir() else path.lstat().st_size
 
 
-def _drop(path: Path) -> None:
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -151,7 +163,17 @@ def _drop(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Collected:
-    """One thing that a collection removed, or would remove: its name, why, and its bytes."""
+    """One item that :func:`collect` removed, or would remove in a dry run.
+
+    Parameters
+    ----------
+    name : str
+        Path in the cache, or name of the run.
+    reason : str
+        Why it is removed.
+    size : int
+        Its size, bytes.
+    """
 
     name: str
     reason: str
@@ -161,40 +183,51 @@ class Collected:
 def collect(
     root: Path, limit: int | None, *, resumable: bool = False, dry_run: bool = False, keep: Path | None = None
 ) -> list[Collected]:
-    """Remove leftovers; then complete runs, least recently used first, until the cache is within `limit` bytes.
+    """Remove leftovers, then complete runs, least recently used first, until the cache is at most `limit` bytes.
 
     Parameters
     ----------
-    limit : None removes no run.
-    resumable : take unfinished runs as well, after the complete ones; running ones are never touched.
-    dry_run : remove nothing, only tell.
-    keep : a run's folder that stays.
+    root : Path
+        The cache.
+    limit : int or None
+        Largest size of the cache, bytes; None removes no runs.
+    resumable : bool
+        Also remove unfinished runs, after the complete ones.  Runs in use are never removed.
+    dry_run : bool
+        Remove nothing, only report.
+    keep : Path or None
+        Folder of a run that is not removed.
+
+    Returns
+    -------
+    list of Collected
+        The items removed, in order.
     """
     if not root.is_dir():
         return []
     with guarded(root):
-        doomed = leftovers(root)
-        collected = [Collected(str(path.relative_to(root)), "left over", _size(path)) for path in doomed]
+        unused = leftovers(root)
+        collected = [Collected(str(path.relative_to(root)), "leftover", _size(path)) for path in unused]
         if not dry_run:
-            doomed = [_away(path, root) if _is_source(path) else path for path in doomed]
-    for path in doomed if not dry_run else ():
-        _drop(path)
+            unused = [_move_to_trash(path, root) if _is_source(path) else path for path in unused]
+    for path in unused if not dry_run else ():
+        _delete(path)
     if limit is None:
         return collected
-    left = size_of(root) - (sum(item.size for item in collected) if dry_run else 0)
+    total = size_of(root) - (sum(item.size for item in collected) if dry_run else 0)
     runs = [run for run in runs_in(root) if run.folder != keep and holder_of(run.folder) is None]
     candidates = [run for run in runs if run.complete or resumable]
     remaining = {run.folder for run in runs_in(root)}
     for run in sorted(candidates, key=lambda run: (not run.complete, run.used)):
-        if left <= limit:
+        if total <= limit:
             break
         remaining.discard(run.folder)
-        alone = not any(other.parent == run.folder.parent for other in remaining)
-        size = size_of(run.folder.parent if alone else run.folder)
+        is_only_run = not any(other.parent == run.folder.parent for other in remaining)
+        size = size_of(run.folder.parent if is_only_run else run.folder)
         age = max(0.0, time.time() - run.used) / 86400
         reason = f"{'complete' if run.complete else 'resumable'}, last used {age:.1f} days ago"
         collected.append(Collected(run.name, reason, size))
-        left -= size
+        total -= size
         if not dry_run:
             remove(run.folder, root)
     return collected

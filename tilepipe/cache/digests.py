@@ -1,4 +1,4 @@
-"""SHA-256 of input files, remembered with what their stat said."""
+"""SHA-256 digests of input files, cached together with their stat."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from tilepipe.system.files import read_sealed, write_sealed
 __all__ = ["FileDigest", "Stamp", "digest_of", "recall_digest", "stamp_of"]
 
 READ_BLOCK = 1 << 20
+"""Bytes read at a time."""
 
 Stamp = tuple[int, int, int, int, int]
-"""Device, inode, size, and times of the last change of content and of inode, ns: another one may be another file."""
+"""Device, inode, size, mtime and ctime, ns.  A file with a different stamp may have different content."""
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what tells without reading whether a file was touched; OSError when it is not there."""
+    """Return the stamp of a file, which shows without reading whether it was touched; OSError if it does not exist."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a file's bytes.
+    """Digest of a file at the time it was read.
 
     Parameters
     ----------
-    path : the file, for people.
-    stamp : it had when it was read.
-    sha256 : of its bytes then.
-    before : of the bytes it had before that, when they were others.
+    path : str
+        The file, for human readers.
+    stamp : tuple of int, length 5
+        Its stamp when it was read.
+    sha256 : str
+        SHA-256 of its content.
+    before : str or None
+        SHA-256 of its previous, different content, if recorded.
     """
 
     path: str
@@ -42,41 +47,42 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recall_digest(root: Path, path: Path) -> tuple[str | None, str | None]:
-    """Return (SHA-256 of `path`, SHA-256 of what it was before) without reading it.
+    """Return the SHA-256 of `path` and that of its previous content, without reading it.
 
-    The first is None when the file was touched since it was hashed; the second when nothing is known.
+    The first is None if the file was never hashed or was touched since; the second is None if none is recorded.
     """
-    known = _known(root, path)
-    if known is None:
+    stored = _load_digest(root, path)
+    if stored is None:
         return None, None
     try:
-        same = known.stamp == stamp_of(path)
+        is_untouched = stored.stamp == stamp_of(path)
     except OSError:
-        same = False
-    return (known.sha256, known.before) if same else (None, known.sha256)
+        is_untouched = False
+    return (stored.sha256, stored.before) if is_untouched else (None, stored.sha256)
 
 
 def digest_of(root: Path, path: Path, *, trust_stamp: bool = False) -> FileDigest:
-    """Read and hash the file at `path`, and remember that; with `trust_stamp` an untouched one is not read again."""
-    known, stamp = _known(root, path), stamp_of(path)
-    if trust_stamp and known is not None and known.stamp == stamp:
-        return known
+    """Hash the file at `path` and store the digest; with `trust_stamp` a file with the stored stamp is not read."""
+    stored, stamp = _load_digest(root, path), stamp_of(path)
+    if trust_stamp and stored is not None and stored.stamp == stamp:
+        return stored
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(READ_BLOCK):
             digest.update(block)
     content, before = digest.hexdigest(), None
-    if known is not None:
-        before = known.before if known.sha256 == content else known.sha256
-    found = FileDigest(path=str(path.resolve()), stamp=stamp, sha256=content, before=before)
-    if found != known:
-        write_sealed(digest_file(root, path), msgspec.json.encode(found))
-    return found
+    if stored is not None:
+        before = stored.before if stored.sha256 == content else stored.sha256
+    current = FileDigest(path=str(path.resolve()), stamp=stamp, sha256=content, before=before)
+    if current != stored:
+        write_sealed(digest_file(root, path), msgspec.json.encode(current))
+    return current
 
 
-def _known(root: Path, path: Path) -> FileDigest | None:
+def _load_digest(root: Path, path: Path) -> FileDigest | None:
+    """Return the stored digest of `path`; None if absent, damaged or in another format."""
     data = read_sealed(digest_file(root, path))
     try:
         return None if data is None else msgspec.json.decode(data, type=FileDigest)
-    except msgspec.MsgspecError:  # of another format
+    except msgspec.MsgspecError:  # another format
         return None

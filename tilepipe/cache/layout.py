@@ -1,20 +1,20 @@
-"""Which bytes of a cache lie where: folders, files, arrays and their chunks; no other module knows.
+"""Layout of a cache: folders, files, arrays and their chunks.  Only this module defines it.
 
 Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
 
     ROOT/
-      guard                      held for moments, while runs begin and folders are removed
-      hashes/<path>.json         SHA-256 of input files, remembered with their stat
+      guard                      locked briefly when a run starts or a folder is removed
+      hashes/<path>.json         SHA-256 of an input file, with its stat
       <source>/                  first 16 digits of the input's SHA-256
-        image.json               where it came from, for people
-        memos/<key>.json         PSF and numbers found for it
-        source.zarr/             (channels, height, width), the file's own dtype
+        image.json               path of the input, for human readers
+        memos/<key>.json         PSF and parameters estimated for it
+        source.zarr/             (channels, height, width), dtype of the file
         source.ledger/           one record per row of chunks
         <recipe>/                first 12 digits of the recipe's fingerprint
           recipe.json  run.json  psf.tif  lock  done.json
-          tiles.zarr/            (rows, columns, colours, h, w) float32, a few chunks a tile
+          tiles.zarr/            (rows, columns, planes, h, w) float32, one or more chunks per tile
           tiles.ledger/          one record per tile
-          result.zarr/           (colours, height, width) float32, linear light
+          result.zarr/           (planes, height, width) float32, linear light
           result.ledger/         one record per chunk
 """
 
@@ -55,22 +55,22 @@ __all__ = [
 ]
 
 SOURCE_CHUNK = (256, 512)
-"""Rows and columns of a chunk of the source, px: about 1 MB, and a band of rows stays small."""
+"""Rows and columns of a source chunk, px: about 1 MB, and a row of chunks takes little memory."""
 
 RESULT_CHUNK = (256, 1024)
-"""Rows and columns of a chunk of the result, px: 3 MB, as many rows as are exported at a time."""
+"""Rows and columns of a result chunk, px: 3 MB, as many rows as are exported at a time."""
 
 TILE_ROWS = 288
-"""Most rows of a tile in a chunk, px: what is blended into a chunk of the result decodes little beside it."""
+"""Largest number of tile rows in a chunk, px, so that blending a result chunk decodes few rows outside it."""
 
 RECIPE_FILE, RUN_FILE, PSF_FILE, LOCK_FILE, DONE_FILE = "recipe.json", "run.json", "psf.tif", "lock", "done.json"
-"""Files of a recipe's folder; the last is there when its output was written."""
+"""Files of a recipe's folder; the last exists once the output is written."""
 
 IMAGE_FILE, GUARD_FILE, MEMO_FOLDER = "image.json", "guard", "memos"
-"""Where a source came from, in its folder; the file in the root that is held for moments; the folder of memos."""
+"""Path of the input, in the source's folder; the file in the root that is locked briefly; the folder of memos."""
 
 SOURCE_DIGITS, RECIPE_DIGITS = 16, 12
-"""Hexadecimal digits of the digests that folders are named after."""
+"""Hexadecimal digits of the digest in the name of a source folder, and of a recipe folder."""
 
 
 def default_root() -> Path:
@@ -79,35 +79,35 @@ def default_root() -> Path:
 
 
 def source_folder(root: Path, content: str) -> Path:
-    """Return where everything about the picture whose bytes have the SHA-256 `content` lies in the cache at `root`."""
+    """Return the folder, in the cache at `root`, of the image file whose SHA-256 is `content`."""
     return root / content[:SOURCE_DIGITS]
 
 
 def run_folders(root: Path, recipe: Recipe) -> tuple[Path, Path]:
-    """Return (source folder, recipe folder) of `recipe` in the cache at `root`."""
+    """Return the source folder and the recipe folder of `recipe` in the cache at `root`."""
     source = source_folder(root, recipe.source)
     return source, source / recipe.fingerprint[:RECIPE_DIGITS]
 
 
 def memo_file(root: Path, content: str, question: str) -> Path:
-    """Return where the answer to `question` (a digest) about the picture with the SHA-256 `content` is kept."""
+    """Return the memo file with the key `question` (a digest) of the image file whose SHA-256 is `content`."""
     return source_folder(root, content) / MEMO_FOLDER / f"{question[:16]}.json"
 
 
 def digest_file(root: Path, path: Path) -> Path:
-    """Return where the digest of the input file `path` is kept."""
+    """Return the file that stores the digest of the input file `path`."""
     return root / "hashes" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
 
 
 def recipe_files(root: Path) -> list[Path]:
-    """Return the recipe files of all runs in the cache at `root`, or of the one folder that `root` is."""
+    """Return the recipe files of all runs in the cache at `root`, which may also be a source's or a run's folder."""
     return sorted(
         found for pattern in (f"*/*/{RECIPE_FILE}", f"*/{RECIPE_FILE}", RECIPE_FILE) for found in root.glob(pattern)
     )
 
 
 def source_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
-    """Return the samples of the picture, in a source's `folder`; a piece is a row of chunks."""
+    """Return the array of the image's samples in a source's `folder`; a piece is a row of chunks."""
     channels, columns = recipe.colours + recipe.extras, -(-recipe.width // SOURCE_CHUNK[1])
     return CheckedArray(
         folder / "source",
@@ -122,7 +122,7 @@ def source_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray
 
 
 def tiles_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
-    """Return the array of restored tiles in a recipe's `folder`; a piece is a tile, in a few chunks of equal height."""
+    """Return the array of restored tiles in a recipe's `folder`; a piece is a tile, in chunks of equal height."""
     grid = recipe.grid
     height, width = grid.stored_shape
     parts = -(-height // TILE_ROWS)
@@ -139,7 +139,7 @@ def tiles_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
 
 
 def result_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
-    """Return the array of the blended result, linear light, in a recipe's `folder`; a piece is a chunk."""
+    """Return the array of the blended result, linear light, in a recipe's `folder`; a piece is one chunk."""
     height, width = RESULT_CHUNK
     return CheckedArray(
         folder / "result",
@@ -154,7 +154,7 @@ def result_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray
 
 
 def chunk_boxes(height: int, width: int) -> list[list[Box]]:
-    """Return the boxes of all chunks of the result, row by row."""
+    """Return the boxes of all result chunks, by row and column."""
     rows, columns = RESULT_CHUNK
     return [
         [Box(y, min(y + rows, height), x, min(x + columns, width)) for x in range(0, width, columns)]

@@ -1,10 +1,10 @@
-"""The ledger: one small file per finished piece of work.
+"""The ledger: one small file (record) per finished piece of work.
 
-A record says which piece, made under which fingerprint and from which pixels, and the SHA-256 of the chunk files
-that hold it.  The chunks are flushed to the disk first, then the record is written: to a temporary file, flushed,
-renamed, the folder flushed.  So a record never speaks of a chunk that is not there; and a chunk that was lost,
-cut short or mixed up later does not agree with its record and is made again.  A record is sealed with its own
-SHA-256: damaged, it is none.  No shared file, no file locks: it works on network filesystems.
+A record holds the index of the piece, its fingerprint, a digest of its input samples, and the SHA-256 of its chunk
+files.  The chunks are flushed to disk first; then the record is written to a temporary file, flushed and renamed, and
+its folder is flushed.  So a record never refers to a chunk that was not written, and a chunk that is later lost,
+truncated or swapped does not match its record and is recomputed.  A record ends with its own SHA-256; a damaged record
+is ignored.  There are no shared files and no file locks, so the ledger works on network file systems.
 """
 
 from __future__ import annotations
@@ -23,21 +23,38 @@ from tilepipe.system.files import read_sealed, sync, write_sealed
 __all__ = ["Ledger", "Record", "checksum"]
 
 FORMAT = 2
-"""Of the records; others are ignored, so their work is done again."""
+"""Format of the records; records in other formats are ignored, so their pieces are recomputed."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished piece.
+    """Record of one finished piece.
 
     Parameters
     ----------
-    index : which piece, as "row-column".
-    fingerprint : of the recipe (or source) it belongs to.
-    inputs : SHA-256 of the samples it was made from; "" where the fingerprint says it all.
-    checksum, size : of its chunk files, in order; SHA-256 and bytes.
-    seconds, peak, finished, host, pid : how it was made, for people and benchmarks: time taken, memory of the
-        process in bytes, seconds since 1970, where.  Nothing is decided by them.
-    facts : what the stage counted (NaN, clipped samples).
+    format : int
+        Format of the record, :data:`FORMAT`.
+    index : str
+        Index of the piece, "row-column".
+    fingerprint : str
+        Fingerprint of its recipe, or SHA-256 of its source.
+    inputs : str
+        SHA-256 of the input samples, or "" if the fingerprint determines them.
+    checksum : str
+        SHA-256 of its chunk files, in order.
+    size : int
+        Size of its chunk files, bytes.
+    seconds : float
+        Computing time.  This and the fields up to `pid` are for human readers and benchmarks; no decision uses them.
+    peak : int
+        Peak memory of the process, bytes.
+    finished : float
+        Time when it was finished, seconds since 1970.
+    host : str
+        Host that made it.
+    pid : int
+        Process that made it.
+    facts : dict
+        Counts made by the stage, such as samples that are not finite.
     """
 
     format: int
@@ -55,7 +72,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checksum(files: Iterable[Path]) -> tuple[str, int]:
-    """Return the SHA-256 over the bytes of `files` and their size; FileNotFoundError when one is missing."""
+    """Return the SHA-256 and the total size of `files`; FileNotFoundError if one is missing."""
     digest, size = hashlib.sha256(), 0
     for file in files:
         data = file.read_bytes()
@@ -70,10 +87,13 @@ class Ledger:
 
     Parameters
     ----------
-    folder : where they lie; made when needed.
-    fingerprint : records under another one do not count.
-    durable : flush chunks and records to the disk; without it they survive a killed process, and after a power
-        failure what the system had not written yet is found damaged and made again.
+    folder : Path
+        Folder of the records, created when needed.
+    fingerprint : str
+        Records with another fingerprint are ignored.
+    durable : bool
+        Flush chunks and records to disk.  Otherwise they survive a killed process, but after a power failure pieces
+        that the system had not yet written are detected as damaged and recomputed.
     """
 
     def __init__(self, folder: Path, fingerprint: str, *, durable: bool = True) -> None:
@@ -84,8 +104,8 @@ class Ledger:
     def accepts(self, index: str, files: Iterable[Path], *, full: bool = True) -> bool:
         """Return whether piece `index`, stored in `files`, is done.
 
-        The one check, asked before work is skipped and after it was done.  `full` reads and hashes the
-        files; otherwise only their size counts.
+        The same check decides whether work is skipped and verifies finished work.  `full` reads and hashes the files;
+        otherwise only their size is compared.
         """
         record = self.get(index)
         if record is None:
@@ -99,11 +119,11 @@ class Ledger:
             return False
 
     def get(self, index: str) -> Record | None:
-        """Return the record of `index`; None when absent, damaged, of another format or fingerprint."""
+        """Return the record of `index`; None if absent, damaged, or of another format or fingerprint."""
         data = read_sealed(self._file(index))
         try:
             record = None if data is None else msgspec.json.decode(data, type=Record)
-        except msgspec.MsgspecError:  # of another format
+        except msgspec.MsgspecError:  # another format
             return None
         if record is None or (record.format, record.index, record.fingerprint) != (FORMAT, index, self.fingerprint):
             return None
@@ -119,7 +139,7 @@ class Ledger:
         inputs: str = "",
         facts: dict[str, Any] | None = None,
     ) -> Record:
-        """Flush `files`, which hold piece `index`, then record it; OSError when that cannot be done."""
+        """Flush `files`, which hold piece `index`, then write its record; OSError if that fails."""
         files = list(files)
         if self.durable:
             for path in [*files, *sorted({file.parent for file in files})]:
@@ -143,14 +163,14 @@ class Ledger:
         return record
 
     def forget(self, index: str) -> None:
-        """Drop the record of `index`: the piece will be made again."""
+        """Delete the record of `index`, so that the piece is recomputed."""
         self._file(index).unlink(missing_ok=True)
 
     def records(self) -> dict[str, Record]:
-        """Return every record that counts, by index."""
+        """Return all valid records, by index."""
         names = sorted(path.stem for path in self.folder.glob("*.json"))
-        found = ((name, self.get(name)) for name in names)
-        return {name: record for name, record in found if record is not None}
+        records = ((name, self.get(name)) for name in names)
+        return {name: record for name, record in records if record is not None}
 
     def _file(self, index: str) -> Path:
         return self.folder / f"{index}.json"

@@ -1,12 +1,12 @@
-"""One run at a time on one recipe's folder, and no lock that outlives its process.
+"""Lock of a recipe's folder: one run at a time, and no lock outlives its process.
 
-The lock is a file that names host, process and the process's start; a thread touches it every few seconds.
-It is taken over at once when its process is gone from this host.  A lock of another host is watched: when
-nobody touches it for a minute, by this host's own monotonic clock, it was left behind.  So clocks that differ
-or go backwards decide nothing.
+The lock is a file that holds the host, the process id and the start time of the process; a thread touches it every few
+seconds.  If its process no longer exists on this host, the lock is taken over at once.  A lock of another host is
+watched, and is stale if it is not touched for a minute by this host's monotonic clock.  So clocks that differ or go
+backwards have no effect.
 
-Looking at a lock and taking it happens under the cache's guard (``flock``, where the file system has it): two
-runs that find the same dead lock do not both take it, and no folder is removed under a run that begins.
+A lock is checked and taken under the cache's guard (``flock``, where the file system supports it), so two runs that
+find the same stale lock do not both take it, and no folder is removed while a run starts in it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ HEARTBEAT = 5.0
 """Seconds between touches."""
 
 STALE = 60.0
-"""Seconds without a touch after which a lock of another host counts as left behind."""
+"""Seconds without a touch after which a lock of another host is stale."""
 
 POLL_SECONDS = 0.5
-"""Seconds between looks at another host's lock."""
+"""Seconds between checks of another host's lock."""
 
 
 class Lock:
-    """A lock that is held; :meth:`check` tells whether it still is."""
+    """A lock that was taken; :meth:`check` verifies that it is still held."""
 
     def __init__(self, path: Path, content: str) -> None:
         self._path, self._content = path, content
 
     def check(self) -> None:
-        """Raise CacheError when the lock is gone: somebody removed the cache, or took it for left behind."""
+        """Raise CacheError if the lock is lost: the cache was removed, or another run took the lock for stale."""
         if not self.held():
             raise CacheError(
                 f"the cache folder {self._path.parent} was removed or taken over while the run used it; "
@@ -53,36 +53,42 @@ class Lock:
             )
 
     def held(self) -> bool:
-        """Return whether the file is there and still ours."""
+        """Return whether the lock file exists and is unchanged."""
         return _read(self._path) == self._content
 
 
 @contextmanager
 def guarded(root: Path) -> Iterator[None]:
-    """Hold the guard of the cache at `root`, for moments only; waits for it."""
+    """Wait for the guard of the cache at `root` and hold it; only for short sections."""
     make_folder(root)
     with (root / GUARD_FILE).open("ab") as file:
-        with contextlib.suppress(OSError):  # not on this file system: the exclusive creation of the lock is all
+        with contextlib.suppress(OSError):  # no flock on this file system: only exclusive creation protects the lock
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
 def locked(folder: Path, root: Path) -> Iterator[Lock]:
-    """Make `folder`, in the cache at `root`, and hold its lock.
+    """Create `folder` in the cache at `root` and hold its lock.
 
     Raises
     ------
-    CacheError : a living run holds it.
+    CacheError
+        If another live run holds it.
     """
     path = folder / LOCK_FILE
-    me = {"host": os.uname().nodename, "pid": os.getpid(), "started": _start_of(os.getpid()), "token": uuid.uuid4().hex}
-    lock = Lock(path, json.dumps(me))
-    silent: tuple[str, int] | None = None
-    while not _take(folder, root, lock, silent):
-        silent = _watch(path, folder)
+    owner = {
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "started": _start_time(os.getpid()),
+        "token": uuid.uuid4().hex,
+    }
+    lock = Lock(path, json.dumps(owner))
+    stale: tuple[str, int] | None = None
+    while not _acquire(folder, root, lock, stale):
+        stale = _wait_until_stale(path, folder)
     stop = threading.Event()
-    threading.Thread(target=_beat, args=(lock, path, stop), daemon=True, name="cache-lock").start()
+    threading.Thread(target=_touch_repeatedly, args=(lock, path, stop), daemon=True, name="cache-lock").start()
     try:
         yield lock
     finally:
@@ -92,20 +98,23 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
 
 
 def holder_of(folder: Path) -> str | None:
-    """Return who works in `folder`, "process 12 on host"; None when nobody does, as far as this host can tell."""
+    """Return the process that holds the lock of `folder`, as "process 12 on host".
+
+    None if there is no lock or its process no longer exists on this host; a lock of another host counts as held.
+    """
     content = _read(folder / LOCK_FILE)
-    return None if content is None or _is_dead(content) else _name(content)
+    return None if content is None or _is_dead(content) else _owner_name(content)
 
 
-def _take(folder: Path, root: Path, lock: Lock, silent: tuple[str, int] | None) -> bool:
-    """Make the lock; False when another host's lock stands there that is not the `silent` one."""
+def _acquire(folder: Path, root: Path, lock: Lock, stale: tuple[str, int] | None) -> bool:
+    """Create the lock file; return False if another host holds the lock and its state is not the `stale` one."""
     path = folder / LOCK_FILE
     with guarded(root):
         make_folder(folder)
         content = _read(path)
         if content is not None:
-            if not _is_dead(content) and _state(path) != silent:
-                if _is_here(content):
+            if not _is_dead(content) and _state(path) != stale:
+                if _is_local(content):
                     raise _in_use(folder, content)
                 return False
             path.unlink(missing_ok=True)
@@ -118,8 +127,8 @@ def _take(folder: Path, root: Path, lock: Lock, silent: tuple[str, int] | None) 
     return True
 
 
-def _watch(path: Path, folder: Path) -> tuple[str, int] | None:
-    """Watch another host's lock until it is gone or silent for ``STALE`` seconds; CacheError when it is touched."""
+def _wait_until_stale(path: Path, folder: Path) -> tuple[str, int] | None:
+    """Return the state of another host's lock after ``STALE`` seconds, None once it is gone; CacheError on a touch."""
     first, deadline = _state(path), time.monotonic() + STALE
     while time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -131,7 +140,8 @@ def _watch(path: Path, folder: Path) -> tuple[str, int] | None:
     return first
 
 
-def _beat(lock: Lock, path: Path, stop: threading.Event) -> None:
+def _touch_repeatedly(lock: Lock, path: Path, stop: threading.Event) -> None:
+    """Touch the lock file every ``HEARTBEAT`` seconds while it is held, until `stop` is set."""
     while not stop.wait(HEARTBEAT):
         try:
             if lock.held():
@@ -141,7 +151,7 @@ def _beat(lock: Lock, path: Path, stop: threading.Event) -> None:
 
 
 def _state(path: Path) -> tuple[str, int] | None:
-    """Return content and time of the last touch; None when there is no lock."""
+    """Return the content and the mtime of the lock file; None if there is no lock."""
     content = _read(path)
     try:
         return None if content is None else (content, path.stat().st_mtime_ns)
@@ -150,61 +160,67 @@ def _state(path: Path) -> tuple[str, int] | None:
 
 
 def _read(path: Path) -> str | None:
+    """Return the content of the lock file; None if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return None
 
 
-def _facts(content: str) -> dict[str, object]:
+def _parse(content: str) -> dict[str, object]:
+    """Return the fields of a lock; empty if it is not valid JSON."""
     try:
-        facts = json.loads(content)
+        fields = json.loads(content)
     except ValueError:
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def _is_here(content: str) -> bool:
-    return _facts(content).get("host") == os.uname().nodename
+def _is_local(content: str) -> bool:
+    """Return whether the lock was taken on this host."""
+    return _parse(content).get("host") == os.uname().nodename
 
 
 def _is_dead(content: str) -> bool:
-    """Return whether the lock is torn, or its process of this host is gone (a later one may have its number)."""
-    facts = _facts(content)
-    pid = facts.get("pid")
-    if not isinstance(pid, int) or "host" not in facts:
+    """Return whether the lock is incomplete or its process on this host is gone (its pid may have been reused)."""
+    fields = _parse(content)
+    pid = fields.get("pid")
+    if not isinstance(pid, int) or "host" not in fields:
         return True
-    return _is_here(content) and not (_lives(pid) and _start_of(pid) == facts.get("started"))
+    return _is_local(content) and not (_is_alive(pid) and _start_time(pid) == fields.get("started"))
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return pid > 0 and _stat(pid)[:1] not in (["Z"], ["X"])  # killed, and not yet fetched by its parent
+    return pid > 0 and _stat(pid)[:1] not in (["Z"], ["X"])  # killed, but not yet reaped by its parent
 
 
-def _start_of(pid: int) -> int | None:
-    """Return when the process began, in ticks since the machine did; None where that is not told (macOS)."""
+def _start_time(pid: int) -> int | None:
+    """Return the start time of the process, in ticks since boot; None where it is not available (macOS)."""
     fields = _stat(pid)
     return int(fields[19]) if len(fields) > 19 else None
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of proc(5)'s stat from the third on: state first."""
+    """Return the fields of ``/proc/PID/stat`` (proc(5)) from the third, the state, on; empty if unavailable."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def _name(content: str) -> str:
-    facts = _facts(content)
-    return f"process {facts.get('pid')} on {facts.get('host')}"
+def _owner_name(content: str) -> str:
+    """Return the owner of a lock, as "process 12 on host"."""
+    fields = _parse(content)
+    return f"process {fields.get('pid')} on {fields.get('host')}"
 
 
 def _in_use(folder: Path, content: str) -> CacheError:
-    return CacheError(f"{folder} is in use by {_name(content)}; wait for it, stop it, or give another --cache")
+    """Return the error for a folder whose lock is held."""
+    return CacheError(f"{folder} is in use by {_owner_name(content)}; wait for it, stop it, or give another --cache")

@@ -1,7 +1,7 @@
-"""The arrays on disk: zarr v3, lz4 with byte shuffle, a CRC-32C over every chunk; each with its ledger.
+"""Arrays on disk, each with its ledger: zarr v3, lz4 with byte shuffle, a CRC-32C for every chunk.
 
 Every chunk has one writer.  zarr writes a chunk to a temporary file and renames it; the ledger flushes it before
-it is recorded.  All chunks of an array lie in one folder (``c.0.1.2``), so that there is one folder to flush.
+recording it.  All chunks of an array are in one folder (``c.0.1.2``), so only one folder needs flushing.
 """
 
 from __future__ import annotations
@@ -29,25 +29,35 @@ from tilepipe.system.files import make_folder, write_durably
 __all__ = ["PARTIAL", "CheckedArray", "Index", "piece_name", "reader_threads"]
 
 PARTIAL = ".partial"
-"""How names of files end that are not finished; those of killed processes are swept away by the next run."""
+"""Suffix of unfinished files; the next run removes those of killed processes."""
 
 Index = tuple[int, ...]
-"""Which piece of an array."""
+"""Index of a piece of an array."""
 
 
 class CheckedArray:
-    """A zarr array on disk whose pieces count only when their ledger says so.
+    """A zarr array on disk whose pieces are valid only if they match their record in the ledger.
 
-    A piece is what is made at once: some chunks with one record.
+    A piece is the unit of work: one or more chunks with one record.
 
     Parameters
     ----------
-    folder : the array lies in ``FOLDER.zarr``, its records in ``FOLDER.ledger``.
-    shape, chunks, dtype : of the array.
-    pieces : how many pieces there are along each axis of their index.
-    chunks_of : piece -> the chunks that hold it, as indices of the chunk grid.
-    fingerprint : what the pieces belong to; others do not count.
-    durable : see :class:`tilepipe.cache.ledger.Ledger`.
+    folder : Path
+        The array is stored in ``FOLDER.zarr``, its records in ``FOLDER.ledger``.
+    shape : tuple of int
+        Shape of the array.
+    chunks : tuple of int
+        Shape of a chunk.
+    dtype : str
+        Data type of the array.
+    pieces : tuple of int
+        Number of pieces along each axis of their index.
+    chunks_of : callable
+        Maps the index of a piece to the indices of its chunks in the chunk grid.
+    fingerprint : str
+        Fingerprint of the pieces; pieces with another one are ignored.
+    durable : bool
+        See :class:`tilepipe.cache.ledger.Ledger`.
     """
 
     def __init__(
@@ -70,13 +80,13 @@ class CheckedArray:
 
     @cached_property
     def array(self) -> zarr.Array[Any]:
-        """The array, made when it is not there; a damaged header is written anew, chunks are left to the ledger.
+        """The zarr array, created if absent.  A damaged header is rewritten; chunks are not touched.
 
-        Chunks that hold nothing but zeros are written too: an absent chunk always means "not done".
+        Chunks of zeros are written too, so an absent chunk always means "not done".
         """
-        made: dict[str, Any] = {}
+        expected: dict[str, Any] = {}
         zarr.create_array(
-            store=MemoryStore(made),
+            store=MemoryStore(expected),
             shape=self._shape,
             chunks=self._chunks,
             dtype=self._dtype,
@@ -85,25 +95,25 @@ class CheckedArray:
             zarr_format=3,
             chunk_key_encoding={"name": "default", "separator": "."},
         )
-        wanted, file = made["zarr.json"].to_bytes(), self.folder / "zarr.json"
-        if not file.is_file() or file.read_bytes() != wanted:
-            write_durably(file, wanted, durable=self.ledger.durable)
+        header, file = expected["zarr.json"].to_bytes(), self.folder / "zarr.json"
+        if not file.is_file() or file.read_bytes() != header:
+            write_durably(file, header, durable=self.ledger.durable)
         array = zarr.open_array(store=str(self.folder), mode="r+", zarr_format=3)
-        return array.with_config({"write_empty_chunks": True})  # what open_array is given, it forgets (zarr 3.1)
+        return array.with_config({"write_empty_chunks": True})  # open_array ignores its config (zarr 3.1)
 
     def read(self, *selection: slice | int) -> npt.NDArray[Any]:
-        """Return the pixels of `selection`; CacheError when a chunk is damaged, or not there: zarr would give zeros."""
+        """Return the pixels of `selection`; CacheError if a chunk is damaged or missing (zarr would return zeros)."""
         try:
             pixels = np.asarray(self.array[selection])
-        except Exception as error:  # codecs, checksums and files each raise their own
-            raise CacheError(f"{self.folder} is damaged ({error}); run again: damaged chunks are made anew") from error
+        except Exception as error:  # codecs, checksums and files raise different types
+            raise CacheError(f"{self.folder} is damaged ({error}); run again to recompute damaged chunks") from error
         missing = [file for file in self._files_of(selection) if not file.exists()]
         if missing:
-            raise CacheError(f"{missing[0]} is gone; run again: missing chunks are made anew")
+            raise CacheError(f"{missing[0]} is missing; run again to recompute missing chunks")
         return pixels
 
     def write(self, pixels: npt.NDArray[Any], *selection: slice | int) -> None:
-        """Write whole chunks; they count once :meth:`record` was called."""
+        """Write whole chunks, which become valid when :meth:`record` is called."""
         self.array[selection] = pixels
 
     def indices(self) -> Iterator[Index]:
@@ -115,7 +125,7 @@ class CheckedArray:
         return [self._file(chunk) for chunk in self._chunks_of(index)]
 
     def state(self, index: Index, *, full: bool = True) -> Literal["done", "damaged", "absent"]:
-        """Return whether piece `index` is done; "damaged" when a record speaks of chunks that are not as it says."""
+        """Return the state of piece `index`: "damaged" if it has a record that its chunks do not match."""
         name = piece_name(index)
         if self.ledger.accepts(name, self.files(index), full=full):
             return "done"
@@ -124,51 +134,67 @@ class CheckedArray:
     def record(
         self, index: Index, began: float, peak: int, *, inputs: str = "", facts: dict[str, Any] | None = None
     ) -> Record:
-        """Enter piece `index`, begun at ``time.perf_counter()`` `began`; then ask what a later run will ask.
+        """Write the record of piece `index`, then verify the piece as a later run will.
 
-        `peak` is the largest memory of the process so far, bytes.
+        Parameters
+        ----------
+        index : tuple of int
+            Index of the piece.
+        began : float
+            Start of its computation, ``time.perf_counter()``.
+        peak : int
+            Peak memory of the process so far, bytes.
+        inputs, facts
+            See :class:`tilepipe.cache.ledger.Record`.
+
+        Returns
+        -------
+        Record
+            The record.
 
         Raises
         ------
-        CacheError : the chunks do not read back as they were written.
+        CacheError
+            If the chunks read back differ from those written.
         """
         name, files = piece_name(index), self.files(index)
         record = self.ledger.put(
             name, files, seconds=time.perf_counter() - began, peak=peak, inputs=inputs, facts=facts
         )
         if not self.ledger.accepts(name, files):
-            raise CacheError(f"{files[0]} does not read back as it was written; is the disk sound?")
+            raise CacheError(f"{files[0]} does not read back as written; check the disk")
         return record
 
     def take_over(self, index: Index, other: CheckedArray, inputs: str, peak: int) -> bool:
-        """Take piece `index` from `other`, an array of the same shape, if it is sound there and made from `inputs`.
+        """Reuse piece `index` of `other`, an array of the same shape, if it is intact and computed from `inputs`.
 
-        The files are linked where the file system can do that (chunks are never written in place), else copied.
+        The files are hard-linked, which is safe because chunks are never written in place, or copied where the file
+        system has no hard links.  Return whether the piece was reused.
         """
         began = time.perf_counter()
-        found = other.ledger.get(piece_name(index))
-        if found is None or found.inputs != inputs or other.state(index) != "done":
+        reusable = other.ledger.get(piece_name(index))
+        if reusable is None or reusable.inputs != inputs or other.state(index) != "done":
             return False
         make_folder(self.folder, durable=self.ledger.durable)
-        for mine, theirs in zip(self.files(index), other.files(index), strict=True):
-            temporary = mine.with_name(f"{mine.name}.{uuid.uuid4().hex}{PARTIAL}")
+        for target, source in zip(self.files(index), other.files(index), strict=True):
+            temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
             try:
-                os.link(theirs, temporary)
+                os.link(source, temporary)
             except OSError:
-                shutil.copyfile(theirs, temporary)
-            temporary.replace(mine)
-        self.record(index, began, peak, inputs=inputs, facts=found.facts)
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        self.record(index, began, peak, inputs=inputs, facts=reusable.facts)
         return True
 
     def forget_damaged(self) -> list[Index]:
-        """Drop the records of damaged pieces, so that they count as not done; return which."""
+        """Delete the records of damaged pieces, so that they are recomputed; return the indices."""
         damaged = [index for index in self.indices() if self.state(index) == "damaged"]
         for index in damaged:
             self.ledger.forget(piece_name(index))
         return damaged
 
     def _files_of(self, selection: tuple[slice | int, ...]) -> Iterator[Path]:
-        """Yield the files of the chunks that `selection` touches."""
+        """Yield the files of the chunks that overlap `selection`."""
         ranges = []
         for axis, (length, size) in enumerate(zip(self._shape, self._chunks, strict=True)):
             selected = selection[axis] if axis < len(selection) else slice(None)
@@ -177,21 +203,22 @@ class CheckedArray:
         return map(self._file, itertools.product(*ranges))
 
     def _file(self, chunk: Index) -> Path:
+        """Return the file of a chunk."""
         return self.folder / ".".join(("c", *map(str, chunk)))
 
     def forget_all(self) -> None:
-        """Drop all records: every piece will be made again."""
+        """Delete all records, so that every piece is recomputed."""
         for record in self.ledger.folder.glob("*.json"):
             record.unlink()
 
 
 def piece_name(index: Index) -> str:
-    """Return the name of a piece in ledger and receipts: "row-column"."""
+    """Return the name of a piece in ledgers and receipts, "row-column"."""
     return "-".join(map(str, index))
 
 
 def reader_threads(jobs: int) -> None:
-    """Bound zarr's own threads to the jobs, and blosc to the thread that calls it."""
+    """Limit zarr's thread pool to `jobs` threads, and blosc to the calling thread."""
     import numcodecs.blosc
 
     zarr.config.set({"threading.max_workers": max(1, jobs), "async.concurrency": max(1, jobs)})

@@ -1,1 +1,1 @@
-"""The command line: one small file per verb, imported when the verb is used."""
+"""The command line: one module per verb, imported on demand."""

@@ -9,12 +9,12 @@ import click
 
 __all__ = ["cache_verb"]
 
-cache_option = click.option("--cache", metavar="DIR", help="Cache folder (default: the user's cache folder).")
+cache_option = click.option("--cache", metavar="DIR", help="Cache folder (default: in the user's cache folder).")
 
 
 @click.group("cache")
 def cache_verb() -> None:
-    """List, verify, remove and collect caches."""
+    """List, verify and remove cached runs."""
 
 
 def _root(cache: str | None) -> Path:
@@ -29,7 +29,7 @@ def _root(cache: str | None) -> Path:
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ls(cache: str | None, as_json: bool) -> None:
-    """List the runs in the cache: progress, size, age, settings, image."""
+    """List the runs: progress, size, age, settings, image."""
     import json
     import time
 
@@ -42,13 +42,13 @@ def ls(cache: str | None, as_json: bool) -> None:
     root = _root(cache)
     rows: list[dict[str, Any]] = []
     for run in runs_in(root):
-        found = read_status(run.folder, full=False)
+        status = read_status(run.folder, full=False)
         rows.append(
             {
                 "run": run.name,
                 "bytes": size_of(run.folder) + size_of(run.folder.parent / "source.zarr"),
-                "tiles": {"done": found.tiles[0], "total": found.tiles[1]},
-                "complete": found.complete,
+                "tiles": {"done": status.tiles[0], "total": status.tiles[1]},
+                "complete": status.complete,
                 "in_use_by": holder_of(run.folder),
                 "age": max(0.0, time.time() - run.used),
                 "solver": run.recipe.solver,
@@ -76,9 +76,12 @@ def ls(cache: str | None, as_json: bool) -> None:
 
 @cache_verb.command("verify")
 @cache_option
-@click.option("--fix", is_flag=True, help="Drop what is damaged, so that it counts as not done.")
+@click.option("--fix", is_flag=True, help="Drop damaged pieces, so that the next run recomputes them.")
 def verify(cache: str | None, fix: bool) -> None:
-    """Check every finished piece against its checksum; exit 7 when one is damaged (and was not dropped)."""
+    """Check every finished piece against its checksum.
+
+    Exits with 7 if a piece is damaged and not dropped.
+    """
     from tilepipe.cache.collection import runs_in
     from tilepipe.cache.lock import locked
     from tilepipe.errors import CacheError
@@ -99,9 +102,9 @@ def verify(cache: str | None, fix: bool) -> None:
                 job.forget_damaged()
     if damaged and not fix:
         raise CacheError(
-            f"{damaged} of {checked} pieces are damaged; the next run makes them anew, `cache verify --fix` drops them"
+            f"{damaged} of {checked} pieces are damaged; the next run recomputes them, `cache verify --fix` drops them"
         )
-    click.echo(f"{checked} pieces checked, {f'{damaged} damaged ones dropped' if damaged else 'all sound'}")
+    click.echo(f"{checked} pieces checked, {f'{damaged} damaged ones dropped' if damaged else 'none damaged'}")
 
 
 @cache_verb.command("rm")
@@ -109,13 +112,13 @@ def verify(cache: str | None, fix: bool) -> None:
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--all", "everything", is_flag=True, help="Remove every run.")
 def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
-    """Remove RUN (as `cache ls` names it), or --all."""
+    """Remove the given runs (names as printed by `cache ls`), or all."""
     from tilepipe.cache.collection import remove, runs_in
     from tilepipe.errors import CacheError, SettingsError
     from tilepipe.units import human_bytes
 
     if bool(runs) == everything:
-        raise SettingsError("cache rm needs the RUNs to remove, as `tilepipe cache ls` names them, or --all")
+        raise SettingsError("cache rm needs the names of runs, as printed by `tilepipe cache ls`, or --all")
     root = _root(cache)
     known = {run.name: run for run in runs_in(root)}
     for name in known if everything else runs:
@@ -126,21 +129,24 @@ def rm(cache: str | None, runs: tuple[str, ...], everything: bool) -> None:
 
 @cache_verb.command("gc")
 @cache_option
-@click.option("--limit", metavar="SIZE", help="Bring the cache down to SIZE, least recently used runs first.")
-@click.option("--resumable", is_flag=True, help="Take unfinished runs as well, after the complete ones.")
-@click.option("--dry-run", is_flag=True, help="Remove nothing, only tell.")
+@click.option("--limit", metavar="SIZE", help="Reduce the cache to SIZE, removing least recently used runs first.")
+@click.option("--resumable", is_flag=True, help="Remove unfinished runs as well, after the complete ones.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 def gc(cache: str | None, limit: str | None, resumable: bool, dry_run: bool) -> None:
-    """Remove what nobody needs: leftovers of killed runs, and complete runs beyond --limit (or cache_limit)."""
+    """Remove leftovers of killed runs, and old runs.
+
+    Complete runs are removed only beyond --limit (or cache_limit).
+    """
     from tilepipe.cache.collection import collect
     from tilepipe.settings import resolve
     from tilepipe.units import human_bytes, parse_bytes
 
     size = limit or resolve().settings.cache_limit
     most = None if size is None else 0 if str(size).strip() == "0" else parse_bytes(size, "limit")
-    gone = collect(_root(cache), most, resumable=resumable, dry_run=dry_run)
-    for item in gone:
+    removed = collect(_root(cache), most, resumable=resumable, dry_run=dry_run)
+    for item in removed:
         click.echo(
             f"{'would remove' if dry_run else 'removed'}  {item.name}  {human_bytes(item.size)}  ({item.reason})"
         )
-    total = human_bytes(sum(item.size for item in gone))
+    total = human_bytes(sum(item.size for item in removed))
     click.echo(f"{total} {'would be freed' if dry_run else 'freed'}", err=True)

@@ -6,12 +6,12 @@ import click
 
 __all__ = ["config_verb"]
 
-sets_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
+sets_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one value; may be repeated.")
 
 
 @click.group("config")
 def config_verb() -> None:
-    """Show settings and where each comes from, or check a settings file."""
+    """Show settings and their origins, or check a settings file."""
 
 
 @config_verb.command("show")
@@ -38,7 +38,10 @@ def show(config: str | None, sets: tuple[str, ...], as_json: bool) -> None:
 @config_verb.command("check")
 @click.argument("file", metavar="FILE")
 def check(file: str) -> None:
-    """Check a settings file; exit 2 and the nearest known name when a key is unknown."""
+    """Check a settings file.
+
+    Exits with 2 and suggests the nearest name if a key is unknown.
+    """
     from tilepipe.settings import resolve
 
     resolve(config=file)

@@ -16,30 +16,30 @@ __all__ = ["demo_verb"]
 
 NOISE = 0.005
 LENGTH, SEED = 13, 7
-"""The shake that blurs the scene: a free-form path of 13 px."""
+"""Length, px, and seed of the camera shake that blurs the scene, a free-form path."""
 
 SIGMA, SOFT_NOISE, QUALITY = 0.9, 0.004, 92
-"""The lens that makes the second scene soft, px; its noise and the quality of its JPEG."""
+"""The second scene: standard deviation of its Gaussian blur, px, noise, and JPEG quality."""
 
 REACH = 16
-"""Rim that is not compared, px: the picture may be displaced by some of it."""
+"""Margin excluded from the PSNR, px; the displacement between the images must fit into it."""
 
 CROP = 360
-"""Edge of the crop in the before/after picture, px."""
+"""Edge of the crops in the before/after image, px."""
 
 
 @click.command("demo")
-@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Where scene, PSF and result go.")
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Folder for scenes, PSFs and results.")
 @click.option("--size", default="6000x4000", show_default=True, metavar="WxH", help="Size of the scene, px.")
 @pipeline_flags
-@click.option("--json", "as_json", is_flag=True, help="Print run's JSON object with psnr{before,after}.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON object of run, with PSNR before and after.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
-    """Make a scene, blur it by a camera shake, deblur it blind, say what it gained.
+    """Blur a scene by a camera shake, deblur it blindly and print the gain in PSNR.
 
-    The program is not told the blur; beside the result lie the PSF that it found and the true one.  The same then with
-    a slightly soft JPEG of a quarter of the size, with lamps.
+    The PSF is estimated from the blurred image; it is saved next to the result, with the true one.  The demo
+    then repeats this with a slightly soft JPEG of a quarter of the size, with lamps.
 
     Files in DIR from an earlier demo are replaced.
     """
@@ -51,12 +51,12 @@ def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
     from tilepipe.testing.shakes import shake
 
     width, height = _parse_size(size)
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    directory = Path(folder)
+    directory.mkdir(parents=True, exist_ok=True)
     psf = shake(LENGTH, SEED)
-    psf.save(place / "true-psf.tif", overwrite=True)
+    psf.save(directory / "true-psf.tif", overwrite=True)
     scene = Scene(width, height)
-    sharp, blurred, restored = (place / name for name in ("scene.tif", "blurred.tif", "restored.tif"))
+    sharp, blurred, restored = (directory / name for name in ("scene.tif", "blurred.tif", "restored.tif"))
     if not values["quiet"]:
         click.echo(
             f"scene    {width} x {height}, RGB, 16 bit; camera shake over {LENGTH} px, noise {100 * NOISE:g} %",
@@ -66,40 +66,40 @@ def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
     write_scene(blurred, BlurredScene(scene, psf, NOISE))
     flags = values | {"overwrite": True, "keep_cache": None, "fresh": False}
     report = execute(str(blurred), str(restored), flags)
-    report.plan.psf.save(place / "psf.tif", overwrite=True)
+    report.plan.psf.save(directory / "psf.tif", overwrite=True)
     for name, shown in (("psf.png", report.plan.psf), ("true-psf.png", psf)):
-        write_psf_picture(shown, place / name, overwrite=True)
+        write_psf_picture(shown, directory / name, overwrite=True)
     before, after = _psnr(sharp, blurred), _psnr(sharp, restored, _displacement(psf, report.plan.psf))
-    _before_after(place / "before-after.png", blurred, restored, sharp)
+    _before_after(directory / "before-after.png", blurred, restored, sharp)
     found = {"psnr": {"before": round(before, 2), "after": round(after, 2)}}
     if not as_json:
         click.echo(str(restored))
     if not values["quiet"]:
-        _say_gain(before, after)
+        _print_gain(before, after)
         click.echo(
-            f"look at  {place / 'before-after.png'} (blurred, restored, truth) and psf.png, true-psf.png beside it",
+            f"see      {directory / 'before-after.png'} (blurred, restored, truth), psf.png and true-psf.png",
             err=True,
         )
-    before, after = _soft_photograph(place, width // 2, height // 2, flags)
+    before, after = _soft_photograph(directory, width // 2, height // 2, flags)
     found |= {"soft": {"before": round(before, 2), "after": round(after, 2)}}
     if as_json:
         click.echo(json.dumps(report.to_dict() | found))
     elif not values["quiet"]:
-        _say_gain(before, after)
-        click.echo(f"look at  {place / 'soft-before-after.png'} (soft, restored, truth)", err=True)
+        _print_gain(before, after)
+        click.echo(f"see      {directory / 'soft-before-after.png'} (soft, restored, truth)", err=True)
     return 0
 
 
-def _say_gain(before: float, after: float) -> None:
+def _print_gain(before: float, after: float) -> None:
     click.echo(f"gained   {after - before:.2f} dB: PSNR {before:.2f} -> {after:.2f} dB (as written, 0..1)", err=True)
 
 
-def _soft_photograph(place: Path, width: int, height: int, flags: dict[str, Any]) -> tuple[float, float]:
-    """Make a slightly soft JPEG with lamps, restore it blind; return its PSNR before and after, dB."""
+def _soft_photograph(directory: Path, width: int, height: int, flags: dict[str, Any]) -> tuple[float, float]:
+    """Make a slightly soft JPEG with lamps, restore it blindly, return its PSNR before and after, dB."""
     from tilepipe.cli.run import execute
     from tilepipe.testing.scenes import Photograph, write_jpeg, write_scene
 
-    sharp, soft, restored = (place / name for name in ("soft-truth.tif", "soft.jpg", "soft-restored.tif"))
+    sharp, soft, restored = (directory / name for name in ("soft-truth.tif", "soft.jpg", "soft-restored.tif"))
     if not flags["quiet"]:
         click.echo(
             f"scene    {width} x {height}, JPEG of quality {QUALITY}; Gaussian of {SIGMA:g} px, noise "
@@ -109,7 +109,7 @@ def _soft_photograph(place: Path, width: int, height: int, flags: dict[str, Any]
     write_scene(sharp, Photograph(width, height), "uint8")
     write_jpeg(soft, Photograph(width, height, SIGMA, SOFT_NOISE), QUALITY)
     execute(str(soft), str(restored), flags)
-    _before_after(place / "soft-before-after.png", soft, restored, sharp)
+    _before_after(directory / "soft-before-after.png", soft, restored, sharp)
     return _psnr(sharp, soft), _psnr(sharp, restored)
 
 
@@ -118,23 +118,23 @@ def _parse_size(size: str) -> tuple[int, int]:
 
     width, sign, height = size.lower().partition("x")
     if not (sign and width.isdigit() and height.isdigit()) or min(int(width), int(height)) < 64:
-        raise SettingsError(f"size is {size!r}; write WIDTHxHEIGHT, each at least 64, as in 1500x1000")
+        raise SettingsError(f"size is {size!r}; it must be WIDTHxHEIGHT, each at least 64, as in 1500x1000")
     return int(width), int(height)
 
 
 def _displacement(true: PSF, found: PSF) -> tuple[float, float]:
-    """Return by how much (y, x), px, the restored picture lies off the scene.
+    """Return the displacement (y, x) of the restored image from the scene, px.
 
-    A blind estimate knows the blur but for where its middle is: another middle, another place of the picture.
+    A blind estimate determines the blur only up to a shift, and a shifted PSF shifts the restored image.
     """
     (x0, y0), (x1, y1) = true.facts()["centroid"], found.facts()["centroid"]
     return y0 - y1, x0 - x1
 
 
 def _psnr(first: Path, second: Path, displacement: tuple[float, float] = (0.0, 0.0)) -> float:
-    """Return the PSNR of two pictures of one size and type, dB, encoded values, band by band.
+    """Return the PSNR of two images of equal size and type, dB, from encoded values, computed band by band.
 
-    `displacement` of the second is undone first (cubic spline); a rim of REACH px does not count.
+    The second image is first shifted back by `displacement` (cubic spline); a margin of REACH px is excluded.
     """
     import numpy as np
     import scipy.ndimage
@@ -160,7 +160,7 @@ def _psnr(first: Path, second: Path, displacement: tuple[float, float] = (0.0, 0
 
 
 def _before_after(path: Path, *pictures: Path) -> None:
-    """Write the middle of each picture at full size, side by side, as an 8-bit PNG."""
+    """Write crops of the middles of all images, at full resolution and side by side, as an 8-bit PNG."""
     import numpy as np
     from PIL import Image
 

@@ -10,9 +10,9 @@ __all__ = ["inspect_verb"]
 @click.command("inspect")
 @click.argument("file", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
-    """Show what FILE is: size, type, layout, colours, metadata, noise; for a PSF file the PSF's facts."""
+    """Show size, type, layout, colours, metadata and noise of FILE; for a PSF file, also the PSF."""
     import json
 
     facts = _facts(file)
@@ -68,4 +68,4 @@ def _psf_facts(file: str) -> dict[str, object] | None:
     try:
         return PSF.load(file).facts()
     except TilepipeError:
-        return None  # a small float picture that is no PSF
+        return None  # a small float image that is not a PSF

@@ -1,4 +1,4 @@
-"""The entry point: finds the verb, turns errors into one line and an exit code."""
+"""The entry point: run the verb; convert errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["main"]
 
 VERBS = {
     "run": ("tilepipe.cli.run", "Deblur IMAGE and write the result."),
-    "plan": ("tilepipe.cli.plan", "Show what run would do; write nothing."),
-    "psf": ("tilepipe.cli.psf", "Find the blur of a picture, make, show or check a PSF."),
-    "inspect": ("tilepipe.cli.inspect", "Show size, type, layout, colours, metadata, noise."),
-    "status": ("tilepipe.cli.status", "Show what a cache holds: done, left, and why."),
-    "cache": ("tilepipe.cli.cache", "List, verify and remove caches."),
-    "config": ("tilepipe.cli.config", "Show settings and where each comes from."),
-    "demo": ("tilepipe.cli.demo", "Make a blurred scene, deblur it, say what it gained."),
+    "plan": ("tilepipe.cli.plan", "Show what run would do, without writing anything."),
+    "psf": ("tilepipe.cli.psf", "Estimate, make, show or check a PSF."),
+    "inspect": ("tilepipe.cli.inspect", "Show size, type, layout, colours, metadata and noise of a file."),
+    "status": ("tilepipe.cli.status", "Show the finished and damaged pieces in a cache."),
+    "cache": ("tilepipe.cli.cache", "List, verify and remove cached runs."),
+    "config": ("tilepipe.cli.config", "Show settings and their origins, or check a settings file."),
+    "demo": ("tilepipe.cli.demo", "Blur a scene, deblur it and print the gain in PSNR."),
 }
-"""Verb -> its module (its function has the verb's name) and its one-line help; so `--help` imports none."""
+"""Module of each verb (its function is named after the verb) and one-line help, so that `--help` imports none."""
 
 
 class Verbs(click.Group):
-    """A group whose verbs are imported when they are used."""
+    """A group that imports its verbs on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs, in the order of work."""
+        """Return the verbs in the order of `VERBS`."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -43,29 +43,29 @@ class Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing them."""
-        with formatter.section("Verbs"):
+        with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="tilepipe %(version)s")
 def tilepipe() -> None:
-    r"""Take blur out of pictures too large for memory.
+    """Remove blur from images that are larger than memory.
 
     \b
       tilepipe psf make motion --length 13 --angle 30 -o psf.tif
       tilepipe run photo.tif -o sharp.tif --psf psf.tif
 
-    Exit codes: 0 done, 1 unexpected, 2 usage or settings, 3 input, 4 output, 5 does not fit, 6 tiles failed,
-    7 cache in use, 130 interrupted (run again to go on).
-    """
+    Exit codes: 0 success, 1 unexpected error, 2 usage or settings, 3 input, 4 output, 5 memory or disk, 6 tiles
+    failed, 7 cache, 8 uncertain blur, 130 or 143 interrupted (rerun to resume).
+    """  # noqa: D301, click needs the backspace character
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
     if not verbose:
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds comes as one sentence from here
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors of the file are reported in one line instead
     try:
         result: Any = tilepipe.main(args=arguments, prog_name="tilepipe", standalone_mode=False)
     except click.exceptions.Abort:
@@ -83,10 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
         _end(str(error), error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
-    except Exception as error:  # the last resort: one line for people, the trace with -v
+    except Exception as error:  # last resort: one line, with -v the traceback
         if verbose:
             raise
-        _end(f"unexpected {type(error).__name__}: {error} (-v shows where; please report it)", 1)
+        _end(f"unexpected {type(error).__name__}: {error} (-v shows the traceback; please report it)", 1)
     sys.exit(result if isinstance(result, int) else 0)
 
 

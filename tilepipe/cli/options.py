@@ -1,4 +1,4 @@
-"""Flags that several verbs share, in one table."""
+"""Table of the flags that several verbs share."""
 
 from __future__ import annotations
 
@@ -12,90 +12,107 @@ __all__ = ["FLAGS", "pipeline_flags", "settings_from"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..101 (default: found)."},
-    "--window": {"metavar": "X,Y[,SIZE]", "help": "Where to look for the blur: centre and edge, px (default: chosen)."},
+    "--blur": {"type": int, "metavar": "N", "help": "Width of the blur, px, odd, 3..101 (default: estimated)."},
+    "--window": {
+        "metavar": "X,Y[,SIZE]",
+        "help": "Window to estimate the blur in: centre and edge, px (default: automatic).",
+    },
     "--priority": {
         "metavar": "P",
         "help": "denoise (no deblurring) | balanced | deblur, or -1 (cleaner) .. 1 (sharper).",
     },
     "--quality": {
         "type": click.Choice(["fast", "normal", "best"]),
-        "help": "Steps of the solver: half the time, or twice it for a little more (default: normal).",
+        "help": "Iterations: fast halves the time, best doubles it for a little more quality (default: normal).",
     },
-    "--psf": {"metavar": "FILE", "help": "The blur, as a PSF file (default: found in the picture)."},
-    "--psf-per-channel": {"is_flag": True, "help": "Refine the PSF found for each colour (chromatic aberration)."},
-    "--force": {"is_flag": True, "help": "Take an uncertain PSF, begin though the disk may not suffice."},
+    "--psf": {"metavar": "FILE", "help": "PSF file of the blur (default: estimated from the image)."},
+    "--psf-per-channel": {"is_flag": True, "help": "Refine the estimated PSF for each colour (chromatic aberration)."},
+    "--force": {"is_flag": True, "help": "Accept an uncertain PSF, and start even if the disk may be too small."},
     "--memory": {
         "metavar": "SIZE",
-        "help": "Budget of the whole process, 512MB or 2GiB (auto: half of what is free, the default).",
+        "help": "Memory limit of the whole process, as 512MB or 2GiB (default: auto, half of the free memory).",
     },
     "--jobs": {
         "short": "-j",
         "type": int,
         "metavar": "N",
-        "help": "Tiles in flight (default: what cores and memory allow).",
+        "help": "Tiles in flight (default: as many as cores and memory allow).",
     },
-    "--cache": {"metavar": "DIR", "help": "Cache folder (default: the user's cache folder)."},
-    "--scheduler": {"metavar": "WHERE", "help": "threads, tcp://HOST:PORT or file:PATH of a dask scheduler."},
+    "--cache": {"metavar": "DIR", "help": "Cache folder (default: in the user's cache folder)."},
+    "--scheduler": {
+        "metavar": "WHERE",
+        "help": "threads (default), or tcp://HOST:PORT or file:PATH of a dask scheduler.",
+    },
     "--dtype": {
         "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
-        "help": "Samples of the output (default: the input's).",
+        "help": "Data type of the output (default: that of the input).",
     },
-    "--tolerance": {"type": float, "metavar": "PCT", "help": "How long steps go on: more is sharper (default: 1)."},
-    "--refocus": {"is_flag": True, "help": "Restore only where the picture is blurred; what is sharp stays as it is."},
-    "--mask": {"metavar": "FILE", "help": "Picture of the same size: white is restored, black stays as it is."},
-    "--save-mask": {"metavar": "FILE", "help": "Write the mask that was used (TIFF)."},
-    "--luminance-only": {"is_flag": True, "help": "Restore the luminance only: a third of the time, colour as it is."},
-    "--target": {"type": float, "metavar": "PX", "help": "What is left of a slight blur, px (default: 0.35)."},
+    "--tolerance": {
+        "type": float,
+        "metavar": "FACTOR",
+        "help": "More tolerance = more sharpness: scales how long the iterations run, 0.25..4 (default: 1).",
+    },
+    "--refocus": {"is_flag": True, "help": "Restore only blurred regions; sharp regions are unchanged."},
+    "--mask": {"metavar": "FILE", "help": "Image of the same size: white is restored, black is unchanged."},
+    "--save-mask": {"metavar": "FILE", "help": "Write the mask that was applied (TIFF)."},
+    "--luminance-only": {
+        "is_flag": True,
+        "help": "Restore the luminance only, leave colour unchanged; takes a third of the time.",
+    },
+    "--target": {
+        "type": float,
+        "metavar": "PX",
+        "help": "Sigma of the Gaussian left of a slight blur, px (default: 0.35).",
+    },
     "--input-curve": {
         "metavar": "CURVE",
-        "help": "linear | srgb | gamma:2.2 | FILE.icc: how samples follow from light (default: as the file says).",
+        "help": "Tone curve of the samples: linear | srgb | gamma:2.2 | FILE.icc (default: from the file).",
     },
     "--white": {
         "metavar": "LEVEL",
-        "help": "Sample value from which samples are clipped, or one for each colour, R,G,B (default: found).",
+        "help": "Value from which samples are clipped, or one for each colour, R,G,B (default: detected).",
     },
     "--nodata": {
         "type": float,
         "metavar": "VALUE",
-        "help": "Sample value of pixels that are not part of the picture (default: as the file says).",
+        "help": "Value of pixels that are not part of the image (default: from the file).",
     },
     "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
     "--halo": {
         "type": int,
         "metavar": "N",
-        "help": "Context round a tile, px (default: what PSF, noise and picture need).",
+        "help": "Context around a tile, px (default: derived from PSF, noise and image).",
     },
     "--solver": {
         "type": click.Choice(["tv", "sparse", "log", "richardson-lucy"]),
-        "help": "Restoration method (default: tv; richardson-lucy for counted light).",
+        "help": "Restoration method (default: tv; richardson-lucy is for photon counts).",
     },
     "--verify": {
         "type": click.Choice(["full", "quick"]),
-        "help": "How reused pieces are checked: contents or size only.",
+        "help": "How reused pieces are checked: contents (full, default) or only sizes.",
     },
     "--max-failures": {
         "type": int,
         "metavar": "N",
-        "help": "Stop when more than N tiles have failed (default: go on, report them in the end).",
+        "help": "Stop when more than N tiles have failed (default: no limit, failures are reported at the end).",
     },
 }
-"""Flag -> click's arguments; the flag's name is the setting's name."""
+"""Arguments of click for each flag; a flag has the name of its setting."""
 
 
 def pipeline_flags(function: F) -> F:
-    """Add all flags that decide how a picture is worked on."""
+    """Add all flags that control the restoration."""
     for flag, arguments in reversed(FLAGS.items()):
         details = dict(arguments)
         names = [flag, details.pop("short")] if "short" in details else [flag]
         function = click.option(*names, default=None, **details)(function)
     function = click.option("--config", metavar="FILE", help="Settings file (TOML).")(function)
-    return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")(
+    return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one value; may be repeated.")(
         function
     )
 
 
 def settings_from(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings among a verb's `values`, by setting name."""
+    """Return those of a verb's `values` that are settings, by setting name."""
     names = {flag.lstrip("-").replace("-", "_") for flag in FLAGS}
     return {name: value for name, value in values.items() if name in names}

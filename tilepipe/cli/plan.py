@@ -13,14 +13,15 @@ __all__ = ["plan_verb"]
 
 @click.command("plan")
 @click.argument("image", metavar="IMAGE")
-@click.option("-o", "--output", metavar="OUT", help="The TIFF that run would write.")
+@click.option("-o", "--output", metavar="OUT", help="TIFF that run would write.")
 @pipeline_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> int:
-    """Show what run would do with IMAGE; write nothing.
+    """Show what run would do with IMAGE, without writing anything.
 
-    A plan that does not fit is shown all the same, then exit 5 and the ways out.
+    A plan that does not fit in memory or on disk is also shown; the exit code is then 5, and the error says what to
+    change.
     """
     import json
 

@@ -13,31 +13,35 @@ if TYPE_CHECKING:
 __all__ = ["psf_verb"]
 
 SHADES = " .:-=+*#%@"
-"""From nothing to the peak."""
+"""Characters from 0 to the peak."""
 
 SHOWN = 41
-"""Widest kernel that is drawn tap by tap, px; of wider ones the middle."""
+"""Largest edge of the drawing, px; larger kernels are cropped to their middle."""
 
 
 @click.group("psf")
 def psf_verb() -> None:
-    """Find the blur of a picture, make a PSF file, show one, or check one against another picture.
+    """Estimate the PSF of an image, make a PSF file, show one, or check one against an image.
 
-    A PSF file is a 32-bit float TIFF with a description as JSON; it opens in ImageJ, napari and deconwolf.
+    A PSF file is a 32-bit float TIFF with a JSON description; ImageJ, napari and deconwolf can open it.
     """
 
 
-blur_option = click.option("--blur", type=int, metavar="N", help="Width of the blur, px, odd, 3..101 (default: found).")
-window_option = click.option("--window", metavar="X,Y[,SIZE]", help="Where to look: centre and edge, px.")
+blur_option = click.option(
+    "--blur", type=int, metavar="N", help="Width of the blur, px, odd, 3..101 (default: estimated)."
+)
+window_option = click.option(
+    "--window", metavar="X,Y[,SIZE]", help="Window to analyse: centre and edge, px (default: automatic)."
+)
 
 
 @psf_verb.command("estimate")
 @click.argument("image", metavar="IMAGE")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The TIFF to write.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
 @blur_option
 @window_option
-@click.option("--psf-per-channel", is_flag=True, help="Refine it for each colour: a page each in the file.")
-@click.option("--png", metavar="OUT", help="Write an enlarged picture of it, too.")
+@click.option("--psf-per-channel", is_flag=True, help="Refine the PSF for each colour; the file has one page for each.")
+@click.option("--png", metavar="OUT", help="Also write an enlarged image of the PSF.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
 def estimate(
@@ -50,7 +54,10 @@ def estimate(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Find the blur of IMAGE and write it to OUT; how sure it is, is said and kept in the file."""
+    """Estimate the PSF of IMAGE and write it to OUT.
+
+    The confidence of the estimate is printed and stored in the file.
+    """
     import json
 
     from tilepipe.errors import OutputExistsError
@@ -59,7 +66,7 @@ def estimate(
     from tilepipe.system.memory import cores
 
     for path in (output, png):
-        if path is not None and Path(path).exists() and not overwrite:  # not only after seconds of work
+        if path is not None and Path(path).exists() and not overwrite:  # before seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
     psf = estimate_psf(image, blur, window, per_channel=psf_per_channel, threads=cores())
     psf.save(output, overwrite=overwrite)
@@ -78,7 +85,10 @@ def estimate(
 @window_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(file: str, image: str, window: str | None, as_json: bool) -> None:
-    """Say how well the blur in PSF explains IMAGE, so that a PSF found once may be used again."""
+    """Check how well PSF explains the blur of IMAGE.
+
+    A PSF that explains several images can be reused.
+    """
     import json
 
     from tilepipe.planning.find_psf import check_psf
@@ -91,9 +101,9 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
         return
     click.echo(f"{file} {'explains' if facts['explains'] else 'does not explain'} {image}")
     click.echo(
-        f"likeness to the blur found there {facts['likeness']:.2f} (found with confidence {facts['confidence']:.2f})   "
-        f"sparser by {facts['gain']:.2f} (the one found: {facts['gain_found']:.2f})   misfit {facts['misfit']:.2f} "
-        f"(the one found: {facts['misfit_found']:.2f}) of the noise"
+        f"similarity to the estimated PSF {facts['likeness']:.2f} (confidence {facts['confidence']:.2f})   "
+        f"sparser by {facts['gain']:.2f} (estimate: {facts['gain_found']:.2f})   misfit {facts['misfit']:.2f} "
+        f"(estimate: {facts['misfit_found']:.2f}) of the noise"
     )
 
 
@@ -103,8 +113,8 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
 @click.option("--radius", type=float, help="disk: radius, px.")
 @click.option("--length", type=float, help="motion: length of the path, px.")
 @click.option("--angle", type=float, help="motion: degrees, counter-clockwise from the right.")
-@click.option("--size", type=int, help="Edge of the kernel, px, odd (default: what the shape needs).")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The TIFF to write.")
+@click.option("--size", type=int, help="Edge of the kernel, px, odd (default: just large enough).")
+@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def make(
     shape: str,
@@ -116,7 +126,10 @@ def make(
     output: str,
     overwrite: bool,
 ) -> None:
-    """Make a PSF of known form: gaussian --sigma S, disk --radius R, motion --length L --angle DEG."""
+    """Make a PSF file of a simple shape.
+
+    Shapes: gaussian --sigma S, disk --radius R, motion --length L --angle DEG.
+    """
     from tilepipe.errors import SettingsError
     from tilepipe.psf import shapes
 
@@ -136,12 +149,13 @@ def make(
 @psf_verb.command("show")
 @click.argument("file", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--png", metavar="OUT", help="Write an enlarged picture of it, too.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing picture.")
+@click.option("--png", metavar="OUT", help="Also write an enlarged image of the PSF.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file of --png.")
 def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
-    """Check the PSF in FILE, name the nearest simple shape, draw it; exit 2 when it breaks a rule.
+    """Check and draw the PSF in FILE.
 
-    The fit is 1 for the very shape, 0 for nothing in common with it.
+    Prints the nearest simple shape and its fit: 1 for a kernel of exactly this shape, 0 for one that has nothing in
+    common with it.  Exits with 2 if the PSF is not valid.
     """
     import json
 
@@ -151,7 +165,7 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     psf = PSF.load(file)
     facts = psf.facts()
     nearest = fit_shape(psf.kernel)
-    if png is not None:  # before anything is printed: a refusal leaves stdout empty
+    if png is not None:  # before anything is printed, so that stdout stays empty on an error
         from tilepipe.report.psf_picture import write_psf_picture
 
         write_psf_picture(psf, png, nearest=nearest, overwrite=overwrite)
@@ -173,7 +187,7 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
 
 
 def _drawing(psf: PSF) -> str:
-    """Return the taps as two characters each, of wide kernels those in the middle."""
+    """Draw each tap as two characters; crop wide kernels to their middle."""
     import numpy as np
 
     margin = max(0, (psf.size - SHOWN) // 2)

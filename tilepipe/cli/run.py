@@ -19,20 +19,20 @@ __all__ = ["execute", "run_verb"]
 
 @click.command("run", context_settings={"show_default": False})
 @click.argument("image", metavar="IMAGE")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The TIFF to write.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
 @pipeline_flags
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
-    "--keep-cache/--drop-cache", default=None, help="Keep the cache after a complete run (default) or remove it."
+    "--keep-cache/--drop-cache", default=None, help="Keep (default) or remove the cache after a complete run."
 )
-@click.option("--fresh", is_flag=True, help="Compute every tile again.")
+@click.option("--fresh", is_flag=True, help="Recompute every tile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def run_verb(image: str, output: str, **values: Any) -> int:
     """Deblur IMAGE and write the result to OUT (TIFF).
 
-    Interrupted, the same command goes on where it stopped.
+    After an interruption, the same command resumes.
     """
     import json
 
@@ -42,7 +42,7 @@ def run_verb(image: str, output: str, **values: Any) -> int:
 
 
 def execute(image: str, output: str, values: dict[str, Any]) -> Any:
-    """Plan and run with a verb's flags; progress goes to stderr.  Return the report."""
+    """Plan and run with the flags of a verb; write progress to stderr and return the report."""
     from tilepipe.errors import InterruptedRunError
     from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.planning.plan import check_output
@@ -79,9 +79,12 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
 
 
 def _stop_on_signals() -> Callable[[], int]:
-    """Let the first SIGINT or SIGTERM finish the tiles in flight, the second one end at once.
+    """Stop after the tiles in flight at the first SIGINT or SIGTERM, immediately at the second.
 
-    Returns a function that tells which signal came.
+    Returns
+    -------
+    callable
+        Returns the number of the signal received, SIGINT if none.
     """
     from tilepipe.execution import tasks
 
@@ -93,7 +96,7 @@ def _stop_on_signals() -> Callable[[], int]:
             os._exit(128 + number)
         caught.append(number)
         tasks.stop.set()
-        print("stopping: tiles in flight are finished first (once more: at once)", file=sys.stderr, flush=True)
+        print("stopping after the tiles in flight (repeat to exit immediately)", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)

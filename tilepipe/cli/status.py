@@ -12,9 +12,11 @@ __all__ = ["status_verb"]
 @click.command("status")
 @click.argument("cache", metavar="CACHE")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--verify", type=click.Choice(["full", "quick"]), default="full", help="Check contents, or sizes only.")
+@click.option(
+    "--verify", type=click.Choice(["full", "quick"]), default="full", help="Check contents (default) or only sizes."
+)
 def status_verb(cache: str, as_json: bool, verify: str) -> None:
-    """Show what a cache (or one run in it) holds: done, left, damaged."""
+    """Show the finished and damaged pieces in a cache, or in one of its runs."""
     import json
 
     from tilepipe.cache.collection import runs_in
@@ -23,14 +25,14 @@ def status_verb(cache: str, as_json: bool, verify: str) -> None:
 
     runs = [(run, read_status(run.folder, full=verify == "full")) for run in runs_in(Path(cache))]
     if not runs:
-        raise CacheError(f"{cache} holds no run; give a cache folder, or one run's folder in it")
+        raise CacheError(f"{cache} holds no run; give a cache folder, or the folder of a run in it")
     if as_json:
-        rows = [{"run": run.name, "image": run.image} | found.to_dict() for run, found in runs]
+        rows = [{"run": run.name, "image": run.image} | status.to_dict() for run, status in runs]
         click.echo(json.dumps({"cache": cache, "runs": rows}))
         return
-    for run, found in runs:
+    for run, status in runs:
         click.echo(f"{run.name}  {run.image}")
-        stages = (("source", found.source), ("tiles", found.tiles), ("result", found.result))
+        stages = (("source", status.source), ("tiles", status.tiles), ("result", status.result))
         counts = "  ".join(f"{name} {done}/{total}" for name, (done, total) in stages)
-        click.echo(f"  {counts}  damaged {found.damaged}")
-        click.echo(f"  {found.verdict}")
+        click.echo(f"  {counts}  damaged {status.damaged}")
+        click.echo(f"  {status.verdict}")

@@ -1,1 +1,1 @@
-"""Restoration of one array: no files, no tiles, no graph."""
+"""Restoration of one array, independent of files, tiles and the task graph."""

@@ -1,32 +1,31 @@
-r"""Masked ADMM with a prior of the gradients, in residual form: the solver that tiles can trust.
+r"""Masked ADMM with a gradient prior, in residual form, which keeps the effect of a frame's edges local.
 
 The model is ``y = k * x + n`` where ``y`` is known; the solver minimises
 
 .. math:: \tfrac12 \| M (k * x - y) \|^2 + \lambda \sum |\nabla x|
 
-with the gradient's norm taken jointly over rows, columns and colours; other priors than total variation
-differ in the shrinkage (:mod:`tilepipe.deconv.priors`).  Two splits make every update
-either pointwise or diagonal in Fourier space: ``v = Kx`` with the known-pixel mask ``M`` (unknown rims are then
-exact: Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo 2013; so are clipped samples, which say that Kx
-is at least white: v is then the projection ``max(Kx + d, white)``) and ``w = Dx`` (Goldstein & Osher 2009).  One
-step with penalties r1, r2 and scaled duals d, e::
+with the gradient's norm taken jointly over rows, columns and colours; priors other than total variation differ only in
+the shrinkage (:mod:`tilepipe.deconv.priors`).  Two splits make every update either pointwise or diagonal in Fourier
+space: ``v = Kx`` with the mask ``M`` of known pixels, and ``w = Dx`` (Goldstein & Osher 2009).  Unknown borders are
+handled exactly (Matakos, Ramani & Fessler 2013, eq. 9-15; Almeida & Figueiredo 2013), and so are clipped samples, where
+Kx is at least white: v is then the projection ``max(Kx + d, white)``.  One step with penalties r1, r2 and scaled duals
+d, e::
 
     v = (M y + r1 (Kx + d)) / (M + r1)        d <- d + Kx - v
     w = shrink(Dx + e, lambda / r2)           e <- e + Dx - w
     x = argmin of r1 |Kx - v + d|^2 + r2 |Dx - w + e|^2
 
 **Residual form.**  The last line is solved for the *change* of x, from the sources
-``a = v - d - Kx`` and ``b = w - e - Dx``.  On an endless picture that is the same step.  On a frame cut
-out of a picture it is what makes the frame local: the sources are tapered to zero at the frame's edge,
-so the wrap of the Fourier transform has nothing to carry round, and what lies outside is missing rather
-than wrong.  The error that a cut leaves behind decays with the distance from it; how fast is measured
-by :mod:`tilepipe.planning.seam_error`.
+``a = v - d - Kx`` and ``b = w - e - Dx``.  On an unbounded image the step is the same.  On a frame cut out of an image
+the sources are tapered to zero at the frame's edge, so the periodic Fourier transform wraps nothing around, and data
+outside the frame are missing rather than wrong.  The error caused by the cut decays with the distance from it;
+:mod:`tilepipe.planning.seam_error` measures how fast.
 
-**Noise that grows with the light** (shot noise) makes M = 1 / (base + slope Kx), the inverse of each pixel's variance.
+**Noise that grows with the light** (shot noise): M = 1 / (base + slope Kx), the inverse of each pixel's variance.
 
-**Closing steps** exchange the gradients for patches of cosines (:mod:`tilepipe.deconv.dct`).
+**Closing steps** replace the gradient prior by one on 4 x 4 cosine patches (:mod:`tilepipe.deconv.dct`).
 
-No number in here depends on the pixels: penalties, steps and the shrinkage come from the recipe.
+No parameter here depends on the pixels: penalties, number of steps and shrinkage come from the recipe.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ __all__ = ["restore", "steps_until"]
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
-    """As :func:`tilepipe.deconv.solvers.restore`; the outermost ``TAPER`` pixels are the start's."""
+    """Restore as :func:`tilepipe.deconv.solvers.restore`; the outermost ``TAPER`` pixels keep the start."""
     _begin(work)
     r2 = parameters.r2
     for _ in range(parameters.steps):
@@ -57,9 +56,9 @@ def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> Floa
 
 
 def steps_until(work: Workspace, spectrum: Spectrum, parameters: Parameters, least: float, most: int) -> int:
-    """Return how many steps are worth it, 1..most: the first that changes less than the share `least` of all ends them.
+    """Return the number of steps until x stagnates, 1..most: the first that changes x by less than `least` is the last.
 
-    Changes are root mean squares over the workspace: of a step, and from the start to there.
+    `least` is relative to the total change since the start; changes are L2 norms over the workspace.
     """
     _begin(work)
     start, last = work.x.copy(), work.x.copy()
@@ -81,7 +80,7 @@ def _begin(work: Workspace) -> None:
 
 
 def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float) -> None:
-    """One ADMM step; r2 grows afterwards, and the scaled dual e shrinks with it."""
+    """Run one ADMM step; the caller multiplies r2 by the growth afterwards, so the scaled dual e is divided by it."""
     f32, tau = np.float32, parameters.lam / r2
     table, per_unit = shrinkage(parameters.solver, tau, parameters.scale)
     rescale, tapers = f32(1 / parameters.growth), (spectrum.taper_y, spectrum.taper_x)
@@ -93,16 +92,16 @@ def _step(work: Workspace, spectrum: Spectrum, parameters: Parameters, r2: float
 
 
 def _close(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> None:
-    """Closing steps towards what the sliding cosine transform leaves of x; its result is the picture."""
-    near = work.e[0]
+    """Run the closing steps, which draw x towards its denoised version, and end with one more denoising of x."""
+    denoised = work.e[0]
     flat = (np.zeros_like(spectrum.dy), np.ones_like(spectrum.dx))
     for _ in range(parameters.closing):
-        denoise(work.x, parameters, near)
+        denoise(work.x, parameters, denoised)
         for channel in range(work.channels):
-            pull(work.x[channel], near[channel], spectrum.taper_y, spectrum.taper_x)
-            _solve(work, spectrum, parameters, channel, near[channel], flat, parameters.rz)
-    denoise(work.x, parameters, near)
-    work.x[...] = near
+            pull(work.x[channel], denoised[channel], spectrum.taper_y, spectrum.taper_x)
+            _solve(work, spectrum, parameters, channel, denoised[channel], flat, parameters.rz)
+    denoise(work.x, parameters, denoised)
+    work.x[...] = denoised
 
 
 def _solve(
@@ -110,18 +109,18 @@ def _solve(
     spectrum: Spectrum,
     parameters: Parameters,
     channel: int,
-    pull_of_prior: FloatArray,
+    prior_source: FloatArray,
     eigenvalues: tuple[FloatArray, FloatArray],
     weight: float,
 ) -> None:
-    """Data step of a channel, then its x-step: the prior's source `pull_of_prior` weighs `weight`.
+    """Run the data step and the x-step of one channel; `weight` is the penalty of the prior's source.
 
-    `eigenvalues` are those of the prior's normal operator along rows and columns, which add up.
+    The eigenvalues of the prior's normal operator are the sums of `eigenvalues` along y and along x.
     """
     state, otf, r1 = work.spectra[channel], spectrum.otf(channel), np.float32(parameters.r1)
-    forward(pull_of_prior, work.spare_spectrum)
+    forward(prior_source, work.spare_spectrum)
     multiply(otf, state, work.product)
-    source = inverse(work.product, work.x[channel])  # x is known by its spectrum, and its memory free until the end
+    source = inverse(work.product, work.x[channel])  # x is held as its spectrum: its memory is free until the end
     noise = (np.float32(parameters.base), np.float32(parameters.slope))
     data_pass(
         work.y[channel], work.d[channel], source, work.white[channel], r1, *noise, spectrum.taper_y, spectrum.taper_x

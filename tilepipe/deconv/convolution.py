@@ -1,11 +1,11 @@
-"""Convolving with a PSF where it stands: by rows and columns, or tap by tap; Fourier transforms only where they win.
+"""Direct convolution with a PSF, separable or tap by tap; Fourier transforms only where they are faster.
 
-Which one is decided by the PSF alone, by what each took in a measurement (:func:`choose`).  A Gaussian is one row times
-one column, a disk a sum of few such products; of the square round a shake or a line few taps matter.  What is left out
-is at most a thousandth of the PSF's light, and the rest is scaled to make up for it.
+The choice depends on the PSF alone, by measured run times (:func:`select_convolution`).  A Gaussian is one column times
+one row, a disk a sum of few such products; in the kernel of a camera shake or a line few taps matter.  At most a
+thousandth of the PSF's sum is left out, and the rest is scaled to compensate.
 
-The two compiled passes below do half a step of Richardson-Lucy at once, ``K^T (M y / K x)``, row by row: what lies
-between the two convolutions stays in a ring of rows that fits the nearest caches.
+The two compiled passes below compute half a step of Richardson-Lucy, ``K^T (M y / K x)``, row by row: intermediate rows
+between the two convolutions stay in a ring buffer that fits the innermost CPU caches.
 """
 
 from __future__ import annotations
@@ -25,38 +25,48 @@ __all__ = ["DARK", "FOURIER", "Convolution", "convolutions", "convolve_known", "
 Array = Any
 
 DARK = 1e-5
-"""Light below which Kx is not divided by; y and x are at least this."""
+"""Lower bound of Kx as a divisor, and of y and x, linear light."""
 
 ROUNDING = 1e-6
-"""Light that counts as none."""
+"""Loss up to which a convolution counts as exact, as a share of the PSF's sum."""
 
 LEFT_OUT = 1e-3
-"""Share of the PSF's light that may be left out."""
+"""Largest share of the PSF's sum that may be left out."""
 
 GROUP = 8
-"""Taps that are added in one loop."""
+"""Number of taps added in one loop."""
 
 COSTS = {"separable": (1.0, 0.29), "taps": (0.4, 0.33)}
-"""Nanoseconds of ``K^T (M y / K x)`` per pixel and channel on one core: at rest, and for each group of taps."""
+"""Time of ``K^T (M y / K x)``, ns per pixel and channel on one core: constant part, and part per group of taps."""
 
 FOURIER_COST = 14.0
-"""The same by four transforms, at frames of 1,000 px an edge (ducc0 takes 10.5: the choice does not ask)."""
+"""The same with four transforms, ns, for frames of 1,000 x 1,000 px (10.5 with ducc0, which the choice ignores)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """How a PSF is applied.
+    """Method of applying a PSF.
 
     Parameters
     ----------
-    kind : "separable", "taps" or "fourier".
-    reach : half the width of what is left of the PSF, px.
-    rank : products of a row and a column that are added up; 0 unless separable.
-    taps : how many count.
-    loss : share of the PSF's light that is left out.
-    nanoseconds : expected, of half a step of Richardson-Lucy per pixel and channel on one core.
-    down, along : of a separable one, float32 (rank, k); columns and rows.
-    rows, columns, weights : of taps, (n,), whole pixels from the centre.
+    kind : {"separable", "taps", "fourier"}
+        Method.
+    reach : int
+        Half the width of the cropped PSF, px.
+    rank : int
+        Number of products of a column and a row; 0 unless separable.
+    taps : int
+        Number of taps; 0 unless by taps.
+    loss : float
+        Share of the PSF's sum that is left out.
+    nanoseconds : float
+        Expected time of half a step of Richardson-Lucy, per pixel and channel on one core.
+    down, along : ndarray of float32, shape (rank, k)
+        Columns and rows of a separable PSF.
+    rows, columns : ndarray of int64, shape (n,)
+        Positions of the taps, px from the centre.
+    weights : ndarray of float32, shape (n,)
+        Weights of the taps.
     """
 
     kind: str
@@ -72,8 +82,8 @@ class Convolution:
     weights: FloatArray
 
     def __str__(self) -> str:
-        what = {"separable": f"separable, rank {self.rank}", "taps": f"{self.taps} taps", "fourier": "Fourier"}
-        return what[self.kind] + (f", {100 * self.loss:.2g} % of the light left out" if self.loss else "")
+        names = {"separable": f"separable, rank {self.rank}", "taps": f"{self.taps} taps", "fourier": "Fourier"}
+        return names[self.kind] + (f", {100 * self.loss:.2g} % of the light left out" if self.loss else "")
 
 
 NONE: FloatArray = np.zeros((1, 0), np.float32)
@@ -81,28 +91,28 @@ NONE: FloatArray = np.zeros((1, 0), np.float32)
 FOURIER = Convolution(
     "fourier", 0, 0, 0, 0.0, FOURIER_COST, NONE, NONE, np.zeros(0, np.int64), np.zeros(0, np.int64), NONE[0]
 )
-"""By transforms."""
+"""Convolution by Fourier transforms."""
 
 
 def select_convolution(kernel: FloatArray) -> Convolution:
-    """Return the cheapest way to apply the PSF `kernel`, float32 (k, k), k odd: a function of the kernel alone."""
-    return _chosen(np.ascontiguousarray(kernel, np.float32).tobytes(), kernel.shape[0])
+    """Return the fastest way to apply the PSF `kernel`, float32 (k, k), k odd: a function of the kernel alone."""
+    return _fastest(np.ascontiguousarray(kernel, np.float32).tobytes(), kernel.shape[0])
 
 
 @lru_cache(maxsize=64)
-def _chosen(taps: bytes, size: int) -> Convolution:
+def _fastest(taps: bytes, size: int) -> Convolution:
     kernel = np.frombuffer(taps, np.float32).reshape(size, size)
     return min((*convolutions(kernel), FOURIER), key=lambda convolution: convolution.nanoseconds)
 
 
 def convolutions(kernel: FloatArray) -> tuple[Convolution, Convolution]:
-    """Return the two direct ways to apply the PSF `kernel`, float32 (k, k): separable, and by taps."""
-    cropped = _cropped(kernel.astype(np.float64) / kernel.sum(dtype=np.float64))
+    """Return the two direct ways to apply the PSF `kernel`, float32 (k, k): separable and by taps."""
+    cropped = _crop(kernel.astype(np.float64) / kernel.sum(dtype=np.float64))
     return _separable(cropped), _taps(cropped)
 
 
-def _cropped(kernel: DoubleArray) -> DoubleArray:
-    """Return the smallest square round the centre that holds all but half of what may be left out."""
+def _crop(kernel: DoubleArray) -> DoubleArray:
+    """Return the smallest centred square outside which at most half of the allowed loss lies."""
     for rim in range(len(kernel) // 2, 0, -1):
         inside = kernel[rim:-rim, rim:-rim]
         if 1 - inside.sum() <= LEFT_OUT / 2:
@@ -111,30 +121,30 @@ def _cropped(kernel: DoubleArray) -> DoubleArray:
 
 
 def _separable(kernel: DoubleArray) -> Convolution:
-    """Return the sum of the fewest products of a column and a row (its singular vectors) that is near enough."""
+    """Return the sum of the fewest products of a column and a row (singular vectors) within the allowed loss."""
     size, outside = len(kernel), max(0.0, 1 - float(kernel.sum()))
     left, values, right = np.linalg.svd(kernel)
     for rank in range(1, size + 1):
-        near = (left[:, :rank] * values[:rank]) @ right[:rank]
-        loss = outside + float(np.abs(near - kernel).sum())
+        approximation = (left[:, :rank] * values[:rank]) @ right[:rank]
+        loss = outside + float(np.abs(approximation - kernel).sum())
         if loss <= LEFT_OUT:
             break
-    down = (left[:, :rank] * (values[:rank] / near.sum())).T.astype(np.float32)
+    down = (left[:, :rank] * (values[:rank] / approximation.sum())).T.astype(np.float32)
     along = right[:rank].astype(np.float32)
     rest, group = COSTS["separable"]
-    nanoseconds = rest + group * rank * 4 * -(-size // GROUP)  # rows and columns, there and back
-    nothing = np.zeros(0, np.int64)
+    nanoseconds = rest + group * rank * 4 * -(-size // GROUP)  # rows and columns, forward and transposed
+    no_taps = np.zeros(0, np.int64)
     loss = loss if loss > ROUNDING else 0.0
-    return Convolution("separable", size // 2, rank, 0, loss, nanoseconds, down, along, nothing, nothing, NONE[0])
+    return Convolution("separable", size // 2, rank, 0, loss, nanoseconds, down, along, no_taps, no_taps, NONE[0])
 
 
 def _taps(kernel: DoubleArray) -> Convolution:
-    """Return the heaviest taps, row by row."""
-    heaviest_last = np.argsort(kernel, axis=None, kind="stable")
-    dropped = max(0.0, 1 - float(kernel.sum())) + np.cumsum(kernel.flat[heaviest_last])
-    few = int(np.searchsorted(dropped, LEFT_OUT, side="right"))
-    kept = np.sort(heaviest_last[few:])
-    loss = float(dropped[few - 1]) if few and dropped[few - 1] > ROUNDING else 0.0
+    """Return the heaviest taps, row by row; the lightest are left out within the allowed loss."""
+    ascending = np.argsort(kernel, axis=None, kind="stable")
+    dropped = max(0.0, 1 - float(kernel.sum())) + np.cumsum(kernel.flat[ascending])
+    dropped_taps = int(np.searchsorted(dropped, LEFT_OUT, side="right"))
+    kept = np.sort(ascending[dropped_taps:])
+    loss = float(dropped[dropped_taps - 1]) if dropped_taps and dropped[dropped_taps - 1] > ROUNDING else 0.0
     rows, columns = np.divmod(kept, len(kernel))
     weights = (kernel.flat[kept] / kernel.flat[kept].sum()).astype(np.float32)
     reach = len(kernel) // 2
@@ -146,39 +156,47 @@ def _taps(kernel: DoubleArray) -> Convolution:
 
 
 def convolve_known(convolution: Convolution, x: FloatArray, y: FloatArray, white: np.float32, out: FloatArray) -> None:
-    """Write ``K^T (M y / K x)`` of a channel to `out`; all float32 (h, w).
+    """Write ``K^T (M y / K x)`` of a channel to `out`.
 
     Parameters
     ----------
-    way : not by Fourier.
-    y : M is 0 where it is NaN, and within ``way.reach`` of the edge; +inf is clipped, see :func:`divide`.
+    convolution : Convolution
+        Separable or by taps.
+    x : ndarray of float32, shape (h, w)
+        Estimate.
+    y : ndarray of float32, shape (h, w)
+        Data.  M is 0 where y is NaN and within ``convolution.reach`` of the edge; +inf is clipped, see :func:`divide`.
+    white : float32
+        Lower bound of clipped samples.
+    out : ndarray of float32, shape (h, w)
+        Result.
     """
     reach = convolution.reach
     if convolution.kind == "separable":
-        offsets = _in_groups(np.arange(-reach, reach + 1))
-        _through_separable(
-            x, y, white, _in_groups(convolution.down), _in_groups(convolution.along), offsets, reach, out
+        offsets = _pad_to_groups(np.arange(-reach, reach + 1))
+        _ratio_separable(
+            x, y, white, _pad_to_groups(convolution.down), _pad_to_groups(convolution.along), offsets, reach, out
         )
     else:
-        _through_taps(
+        _ratio_taps(
             x,
             y,
             white,
-            _in_groups(convolution.rows),
-            _in_groups(convolution.columns),
-            _in_groups(convolution.weights),
+            _pad_to_groups(convolution.rows),
+            _pad_to_groups(convolution.columns),
+            _pad_to_groups(convolution.weights),
             reach,
             out,
         )
 
 
-def _in_groups(taps: Array) -> Array:
-    """Return taps (..., n), filled up to whole groups by ones in the middle that weigh nothing."""
+def _pad_to_groups(taps: Array) -> Array:
+    """Return taps (..., n) padded with zeros to whole groups: taps at the centre with weight 0."""
     return np.pad(taps, [(0, 0)] * (taps.ndim - 1) + [(0, -taps.shape[-1] % GROUP)])
 
 
 @kernel
-def _through_separable(
+def _ratio_separable(
     x: Array, y: Array, white: Array, down: Array, along: Array, offsets: Array, reach: int, out: Array
 ) -> None:
     height, width = x.shape
@@ -186,11 +204,11 @@ def _through_separable(
     inside = width - 2 * reach
     kept = 2 * reach + 1
     none = np.zeros(taps, np.int64)
-    across = np.zeros((rank, kept * inside), np.float32)  # rows of x, convolved along x
-    ratio = np.zeros(width + 2 * reach, np.float32)  # a row of M y / Kx, zeros on both sides
-    back = np.zeros((rank, kept * width), np.float32)  # rows of that, correlated along x
+    across = np.zeros((rank, kept * inside), np.float32)  # ring buffer: rows of x, convolved along x
+    ratio = np.zeros(width + 2 * reach, np.float32)  # one row of M y / Kx, zeros on both sides
+    back = np.zeros((rank, kept * width), np.float32)  # ring buffer: rows of the ratio, correlated along x
     kx = np.zeros(inside, np.float32)
-    pixels, seen = x.reshape(-1), out.reshape(-1)
+    pixels, result = x.reshape(-1), out.reshape(-1)
     for i in range(height + 2 * reach):
         if i < height:
             for q in range(rank):
@@ -210,19 +228,19 @@ def _through_separable(
         at = middle - reach
         if at >= 0:
             for q in range(rank):
-                _sum_taps(back[q], width, at, 1, 0, kept, offsets, none, down[q], seen, at * width, width, q == 0)
+                _sum_taps(back[q], width, at, 1, 0, kept, offsets, none, down[q], result, at * width, width, q == 0)
 
 
 @kernel
-def _through_taps(
+def _ratio_taps(
     x: Array, y: Array, white: Array, rows: Array, columns: Array, weights: Array, reach: int, out: Array
 ) -> None:
     height, width = x.shape
     inside, padded = width - 2 * reach, width + 2 * reach
     kept = 2 * reach + 1
-    ratio = np.zeros((kept, padded), np.float32)  # rows of M y / Kx, zeros on both sides
+    ratio = np.zeros((kept, padded), np.float32)  # ring buffer: rows of M y / Kx, zeros on both sides
     kx = np.zeros(inside, np.float32)
-    pixels, ratios, seen = x.reshape(-1), ratio.reshape(-1), out.reshape(-1)
+    pixels, ratios, result = x.reshape(-1), ratio.reshape(-1), out.reshape(-1)
     for i in range(height + reach):
         if reach <= i < height - reach:
             _sum_taps(pixels, width, i, -1, reach, height, rows, columns, weights, kx, 0, inside, True)
@@ -231,7 +249,7 @@ def _through_taps(
             ratio[i % kept] = np.float32(0)
         at = i - reach
         if at >= 0:
-            _sum_taps(ratios, padded, at, 1, reach, kept, rows, columns, weights, seen, at * width, width, True)
+            _sum_taps(ratios, padded, at, 1, reach, kept, rows, columns, weights, result, at * width, width, True)
 
 
 @contracting_kernel
@@ -248,12 +266,12 @@ def _sum_taps(
     out: Array,
     start: int,
     count: int,
-    afresh: bool,
+    overwrite: bool,
 ) -> None:
     """``out[start ...] <- sum of weights[k] source[i + sign rows[k], origin + sign columns[k] ...]``, `count` px.
 
-    `source` is flat, with rows of `stride` px that come round after `ring` of them.  What is in `out` counts too unless
-    it is begun `afresh`.  Eight taps at a time: with more pointers in a loop the compiler gives up on SIMD.
+    `source` is a flat ring buffer of `ring` rows of `stride` px.  The sum is added to `out`, or replaces it if
+    `overwrite`.  Eight taps per loop: with more pointers in a loop the compiler does not vectorise it.
     """
     for g in range(0, weights.size, 8):
         a = source[((i + sign * rows[g]) % ring) * stride + origin + sign * columns[g] :]
@@ -267,21 +285,21 @@ def _sum_taps(
         wa, wb, wc, wd = weights[g], weights[g + 1], weights[g + 2], weights[g + 3]
         we, wf, wp, wq = weights[g + 4], weights[g + 5], weights[g + 6], weights[g + 7]
         line = out[start : start + count]
-        if afresh and g == 0:
+        if overwrite and g == 0:
             for j in range(line.shape[0]):
-                near = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
-                far = we * e[j] + wf * f[j] + wp * p[j] + wq * q[j]
-                line[j] = near + far
+                head = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+                tail = we * e[j] + wf * f[j] + wp * p[j] + wq * q[j]
+                line[j] = head + tail
             continue
         for j in range(line.shape[0]):
-            near = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
-            far = we * e[j] + wf * f[j] + wp * p[j] + wq * q[j]
-            line[j] += near + far
+            head = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+            tail = we * e[j] + wf * f[j] + wp * p[j] + wq * q[j]
+            line[j] += head + tail
 
 
 @kernel
 def divide(y: Array, kx: Array, white: Array) -> None:
-    """``kx <- M y / kx``, float32 (h, w); M is 0 where y is NaN, and y = max(white, kx) where it is +inf: clipped."""
+    """``kx <- M y / kx``, float32 (h, w); M is 0 where y is NaN; y counts as max(white, kx) where +inf (clipped)."""
     for i in range(y.shape[0]):
         _divide(y[i], kx[i], white, kx[i])
 

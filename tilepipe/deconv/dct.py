@@ -1,13 +1,13 @@
-"""Closing steps above total variation: a sliding 4 x 4 cosine transform as the prior.
+"""Closing steps after total variation: a sliding 4 x 4 cosine transform as the prior.
 
-Every patch of 4 x 4 px, at all shifts, is a sum of 16 cosines of which a sharp picture needs few (Yaroslavsky 1996;
-Yu & Sapiro, IPOL 2011/068).  Taking the weak ones off and averaging the patches that cover a pixel gives z, what the
-picture would be without noise; a closing step then looks for the x that explains the data and lies near z:
+Every patch of 4 x 4 px, at all shifts, is a sum of 16 cosines, of which a sharp image needs few (Yaroslavsky 1996;
+Yu & Sapiro, IPOL 2011/068).  Removing the weak ones and averaging the patches that cover a pixel gives z, an estimate
+of the image without noise; a closing step then computes the x that fits the data and is close to z::
 
     x = argmin r1 |Kx - v + d|^2 + rz |x - z|^2
 
-Coefficients fade in between two thresholds instead of jumping at one, so that a rounding error moves a pixel by as
-little; colours share one decision, as their gradients do before.
+Coefficients are attenuated gradually between two thresholds instead of cut at one, so that a rounding error changes a
+pixel by as little.  All colours share one threshold decision, as their gradients share one shrinkage.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["EDGE", "denoise", "pull"]
 Array = Any
 
 EDGE = 4
-"""Of a patch, px."""
+"""Edge of a patch, px."""
 
 
 BLOCK = 256
-"""Patches of a row that are worked on at a time."""
+"""Patches of a row that are processed at a time."""
 
 
 def _cosines() -> Any:
-    """Return the orthonormal DCT-II of length 4, a basis vector a row."""
+    """Return the orthonormal DCT-II of length 4, one basis vector per row."""
     position = np.arange(EDGE)
     basis = np.cos(np.pi * (position[None, :] + 0.5) * position[:, None] / EDGE) * np.sqrt(2 / EDGE)
     basis[0] /= np.sqrt(2)
@@ -43,10 +43,11 @@ COSINES = _cosines()
 
 
 def denoise(x: Array, parameters: Parameters, out: Array) -> None:
-    """Write to `out` the picture x (c, h, w) without its weak cosines; h and w at least 4.
+    """Write the image x (c, h, w) without its weak cosines to `out`; h and w at least 4.
 
-    Coefficients whose root mean square over the colours is below ``parameters.low`` go, those above ``high`` stay;
-    both grow with the root of the noise at the patch's mean, as the weak signal among the noise grows too.
+    Coefficients whose root mean square over the colours is below ``parameters.low`` are removed, those above ``high``
+    kept; both thresholds grow with the square root of the noise's standard deviation at the patch's mean, because the
+    weak signal in the noise grows too.
     """
     low, high = (np.float32(limit**2 * len(x)) for limit in (parameters.low, parameters.high))
     _slide(x, COSINES, low, high, np.float32(parameters.base), np.float32(parameters.slope), out)
@@ -54,19 +55,19 @@ def denoise(x: Array, parameters: Parameters, out: Array) -> None:
 
 @kernel
 def _slide(x: Array, basis: Array, low: Array, high: Array, base: Array, slope: Array, out: Array) -> None:
-    """Patch by patch, a row of patches at a time; `low` and `high` are squared, summed over the colours.
+    """Denoise all patches, one row of patches at a time; `low` and `high` are squared and summed over the colours.
 
-    A row is worked through in blocks that stay in the nearest cache.  Every inner loop writes one array and reads few:
-    with more the compiler gives up comparing their places, and does not make SIMD of them.
+    A row is processed in blocks that fit the innermost CPU cache.  Every inner loop writes one array and reads few:
+    with more, the compiler gives up its aliasing checks and does not vectorise the loop.
     """
     channels, height, width = x.shape
     patches = width - 3
     across = np.zeros((channels, 4, 4, patches), np.float32)  # [row % 4, frequency along x]
-    back = np.zeros((channels, 4, 4, patches), np.float32)  # what the patches above give to rows to come
+    back = np.zeros((channels, 4, 4, patches), np.float32)  # sums from the patches above for later rows
     coefficient = np.zeros((channels, 4, BLOCK), np.float32)  # [frequency along y]
-    share = np.zeros(BLOCK, np.float32)  # of a coefficient that stays
-    quiet = np.zeros(BLOCK, np.float32)  # 1 / noise at the patch's mean, over that of `low`
-    across_patch = np.ascontiguousarray(basis.T)  # [place in the patch, frequency]
+    share = np.zeros(BLOCK, np.float32)  # of a coefficient that is kept
+    inverse_noise = np.zeros(BLOCK, np.float32)  # 1 / standard deviation at the patch's mean, relative to that of `low`
+    across_patch = np.ascontiguousarray(basis.T)  # [position in the patch, frequency]
     for i in range(height):
         for c in range(channels):
             for b in range(4):
@@ -84,21 +85,21 @@ def _slide(x: Array, basis: Array, low: Array, high: Array, base: Array, slope: 
                         for a in range(4):
                             _mix(p, q, r, s, basis[a], coefficient[c, a, : stop - start])
                     if b == 0:
-                        _quiet_at(coefficient, base, slope, quiet)
-                    for a in range(1 if b == 0 else 0, 4):  # the mean stays
-                        _fade(coefficient, a, quiet, low, high, share)
+                        _inverse_noise(coefficient, base, slope, inverse_noise)
+                    for a in range(1 if b == 0 else 0, 4):  # the mean is kept
+                        _attenuate(coefficient, a, inverse_noise, low, high, share)
                     for c in range(channels):
                         p, q, r, s = coefficient[c, 0], coefficient[c, 1], coefficient[c, 2], coefficient[c, 3]
                         for k in range(4):
                             _add_mix(p, q, r, s, across_patch[k], back[c, (top + k) % 4, b, start:stop])
-            _collect(back, across_patch, top, height, out)
+            _average(back, across_patch, top, height, out)
     for row in range(height - 3, height):
-        _collect(back, across_patch, row, height, out)
+        _average(back, across_patch, row, height, out)
 
 
 @kernel
 def _mix(p: Array, q: Array, r: Array, s: Array, weights: Array, out: Array) -> None:
-    """``out <- weights . (p, q, r, s)``, as far as `out` goes."""
+    """``out <- weights . (p, q, r, s)``, over the length of `out`."""
     w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     for j in range(out.shape[0]):
         out[j] = w0 * p[j] + w1 * q[j] + w2 * r[j] + w3 * s[j]
@@ -106,15 +107,15 @@ def _mix(p: Array, q: Array, r: Array, s: Array, weights: Array, out: Array) -> 
 
 @kernel
 def _add_mix(p: Array, q: Array, r: Array, s: Array, weights: Array, out: Array) -> None:
-    """``out <- out + weights . (p, q, r, s)``, as far as `out` goes."""
+    """``out <- out + weights . (p, q, r, s)``, over the length of `out`."""
     w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     for j in range(out.shape[0]):
         out[j] += w0 * p[j] + w1 * q[j] + w2 * r[j] + w3 * s[j]
 
 
 @kernel
-def _fade(coefficient: Array, a: Array, quiet: Array, low: Array, high: Array, share: Array) -> None:
-    """Take off of frequency `a` of coefficient (c, 4, patches) what is weak in all colours together."""
+def _attenuate(coefficient: Array, a: Array, inverse_noise: Array, low: Array, high: Array, share: Array) -> None:
+    """Attenuate frequency `a` of `coefficient` (c, 4, patches) by its power summed over the colours."""
     gain = np.float32(1) / (high - low)
     share[:] = np.float32(0)
     for c in range(coefficient.shape[0]):
@@ -122,7 +123,7 @@ def _fade(coefficient: Array, a: Array, quiet: Array, low: Array, high: Array, s
         for j in range(line.shape[0]):
             share[j] += line[j] * line[j]
     for j in range(share.shape[0]):
-        share[j] = min(max((share[j] * quiet[j] - low) * gain, np.float32(0)), np.float32(1))
+        share[j] = min(max((share[j] * inverse_noise[j] - low) * gain, np.float32(0)), np.float32(1))
     for c in range(coefficient.shape[0]):
         line = coefficient[c, a]
         for j in range(line.shape[0]):
@@ -130,22 +131,22 @@ def _fade(coefficient: Array, a: Array, quiet: Array, low: Array, high: Array, s
 
 
 @kernel
-def _quiet_at(sums: Array, base: Array, slope: Array, quiet: Array) -> None:
-    """Quiet <- 1 / the noise at the light of a patch: its first coefficient is four times its mean."""
+def _inverse_noise(sums: Array, base: Array, slope: Array, inverse_noise: Array) -> None:
+    """``inverse_noise <- 1 / standard deviation`` at a patch's mean, which is a quarter of its first coefficient."""
     channels = sums.shape[0]
-    quiet[:] = np.float32(0)
+    inverse_noise[:] = np.float32(0)
     for c in range(channels):
         line = sums[c, 0]
         for j in range(line.shape[0]):
-            quiet[j] += line[j]
-    for j in range(quiet.shape[0]):
-        light = min(max(quiet[j] / np.float32(4 * channels), np.float32(0)), np.float32(1))
-        quiet[j] = np.float32(1) / np.sqrt(max(base + slope * light, np.float32(1e-6)))
+            inverse_noise[j] += line[j]
+    for j in range(inverse_noise.shape[0]):
+        light = min(max(inverse_noise[j] / np.float32(4 * channels), np.float32(0)), np.float32(1))
+        inverse_noise[j] = np.float32(1) / np.sqrt(max(base + slope * light, np.float32(1e-6)))
 
 
 @kernel
-def _collect(back: Array, across_patch: Array, row: Array, height: Array, out: Array) -> None:
-    """Row `row` of the result: the average over the patches that cover each pixel."""
+def _average(back: Array, across_patch: Array, row: Array, height: Array, out: Array) -> None:
+    """Write row `row` of the result: the average over the patches that cover each pixel."""
     channels, _, _, patches = back.shape
     width = patches + 3
     rows = min(row + 1, 4, height - row, height - 3)
@@ -156,15 +157,15 @@ def _collect(back: Array, across_patch: Array, row: Array, height: Array, out: A
         for k in range(4):
             _add_mix(p, q, r, s, across_patch[k] / np.float32(4 * rows), line[k : k + patches])
         for j in range(min(3, width)):
-            few = np.float32(4) / np.float32(min(j + 1, patches))
-            line[j] *= few
+            correction = np.float32(4) / np.float32(min(j + 1, patches))
+            line[j] *= correction
             if width - 1 - j > 2:
-                line[width - 1 - j] *= few
+                line[width - 1 - j] *= correction
 
 
 @kernel
 def pull(x: Array, z: Array, taper_y: Array, taper_x: Array) -> None:
-    """Z <- t (z - x), the tapered source that draws a channel towards z; all float32 (h, w)."""
+    """``z <- t (z - x)``, the tapered source that draws a channel towards z; all float32 (h, w)."""
     height, width = x.shape
     for i in range(height):
         for j in range(width):

@@ -1,4 +1,4 @@
-"""What a restoration needs besides pixels and numbers: the PSF prepared for a frame's shape, and reused memory."""
+"""Inputs of a restoration besides pixels and parameters: the PSF prepared for a frame shape, and reusable buffers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,37 @@ from tilepipe.dtypes import FloatArray
 __all__ = ["TAPER", "Spectrum", "Workspace", "amplification", "workspace_planes"]
 
 TAPER_ZEROS = 2
-"""Pixels at a frame's edge whose sources are exactly zero: differences across the wrap never count."""
+"""Pixels at a frame's edge whose sources are exactly zero, so that differences across the wrap have no effect."""
 
 TAPER_COSINE = 16
 """Pixels over which the sources rise from zero to full weight (raised cosine)."""
 
 TAPER = TAPER_ZEROS + TAPER_COSINE
-"""Width of the outermost band of a frame in which nothing is restored, px."""
+"""Width of the band along a frame's edge in which nothing is restored, px."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
     """A PSF prepared for one frame shape; shared by all tiles and threads.
 
-    ``reach`` is half the PSF's width, px; ``kernels`` the PSF itself, float32 (p, k, k);
-    ``otfs`` are the transfer functions, complex64 (p, h, w // 2 + 1), one for all channels or one each;
-    ``dy`` (h,) and ``dx`` (w // 2 + 1,) are the eigenvalues of the second differences, float32; ``taper_y`` (h,),
-    ``taper_x`` (w,).
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the frame, px.
+    reach : int
+        Half the PSF's width, px.
+    kernels : ndarray of float32, shape (p, k, k)
+        The PSF, one for all channels or one each.
+    otfs : ndarray of complex64, shape (p, h, w // 2 + 1)
+        Transfer functions of `kernels`.
+    dy : ndarray of float32, shape (h,)
+        Eigenvalues of the second difference along y.
+    dx : ndarray of float32, shape (w // 2 + 1,)
+        Eigenvalues of the second difference along x.
+    taper_y : ndarray of float32, shape (h,)
+        Weights of the sources along y.
+    taper_x : ndarray of float32, shape (w,)
+        Weights of the sources along x.
     """
 
     shape: tuple[int, int]
@@ -62,17 +76,17 @@ class Spectrum:
 
     def otf(self, channel: int) -> npt.NDArray[np.complex64]:
         """Return the transfer function (h, w // 2 + 1) that blurred `channel`."""
-        own: npt.NDArray[np.complex64] = self.otfs[channel if len(self.otfs) > 1 else 0]
-        return own
+        selected: npt.NDArray[np.complex64] = self.otfs[channel if len(self.otfs) > 1 else 0]
+        return selected
 
     def kernel(self, channel: int) -> FloatArray:
         """Return the kernel (k, k) that blurred `channel`."""
-        own: FloatArray = self.kernels[channel if len(self.kernels) > 1 else 0]
-        return own
+        selected: FloatArray = self.kernels[channel if len(self.kernels) > 1 else 0]
+        return selected
 
 
 def _transfer_functions(kernels: FloatArray) -> npt.NDArray[np.complex64]:
-    """Return what each of the centred kernels (p, h, w) does to the waves of an orthonormal transform."""
+    """Return the factors by which the kernels (p, h, w), centred at (0, 0), scale orthonormal spectra."""
     planes, height, width = kernels.shape
     otfs = np.empty((planes, height, width // 2 + 1), np.complex64)
     for plane, otf in zip(kernels, otfs, strict=True):
@@ -82,7 +96,7 @@ def _transfer_functions(kernels: FloatArray) -> npt.NDArray[np.complex64]:
 
 
 def _second_difference(length: int, kept: int) -> FloatArray:
-    """Eigenvalues 2 - 2 cos(2 pi i / length) of D^T D on a ring, the first `kept` of them."""
+    """Return the first `kept` eigenvalues 2 - 2 cos(2 pi i / length) of the periodic D^T D."""
     return (2 - 2 * np.cos(2 * np.pi * np.arange(kept) / length)).astype(np.float32)
 
 
@@ -96,31 +110,44 @@ def _taper(length: int) -> FloatArray:
 
 
 HIGHEST, WEAKEST = 0.35, 0.05
-"""Frequencies that count in :func:`amplification`, cycles/px, and the power below which a filter does not invert."""
+"""Highest frequency in :func:`amplification`, cycles/px, and the lower bound of the power that is inverted."""
 
 
 def amplification(kernel: FloatArray) -> float:
-    """Return by how much the inverse of a PSF (k, k) amplifies white noise below ``HIGHEST`` cycles/px."""
+    """Return the factor by which the inverse of a PSF (k, k) amplifies white noise up to ``HIGHEST`` cycles/px."""
     size = max(64, kernel.shape[0])
     power = np.abs(np.fft.rfft2(kernel.astype(np.float64), (size, size))) ** 2
-    seen = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]) <= HIGHEST
-    return float(np.sqrt(np.mean(1 / np.maximum(power[seen], WEAKEST))))
+    counted = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]) <= HIGHEST
+    return float(np.sqrt(np.mean(1 / np.maximum(power[counted], WEAKEST))))
 
 
 class Workspace:
-    """The arrays of one restoration in flight, allocated once and reused from tile to tile.
+    """Arrays of one restoration, allocated once and reused from tile to tile.
 
     Attributes
     ----------
-    y : float32 (c, h, w), the known picture in linear light; NaN where nothing is known, +inf where it is clipped.
-    white : float32 (c,), what a clipped sample of each channel is at least; +inf where none is clipped.
-    x : float32 (c, h, w), the start on entry, the restored picture on return.
-    d, e : float32 (c, h, w) and (2, c, h, w), the solver's own state; spectra : complex64 (c, h, w // 2 + 1), of x.
-    product, spare_spectrum : room for transforms on their way.
+    shape : tuple of int
+        Height and width of the frame, px.
+    channels : int
+        Number of channels.
+    y : ndarray of float32, shape (c, h, w)
+        Data in linear light; NaN where unknown, +inf where clipped.
+    white : ndarray of float32, shape (c,)
+        Lower bound of the clipped samples of each channel; +inf where none is clipped.
+    x : ndarray of float32, shape (c, h, w)
+        Start on entry, restored image on return.
+    d : ndarray of float32, shape (c, h, w)
+        State of the solver.
+    e : ndarray of float32, shape (2, c, h, w)
+        State of the solver.
+    spectra : ndarray of complex64, shape (c, h, w // 2 + 1)
+        Spectrum of x; no channels if the solver keeps none.
+    product, spare_spectrum : ndarray of complex64, shape (h, w // 2 + 1)
+        Buffers for transforms.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int], *, spectra: bool = True) -> None:
-        """Allocate; a solver that keeps no spectrum of x (Richardson-Lucy) does without `spectra`."""
+        """Allocate the arrays; a solver that keeps no spectrum of x (Richardson-Lucy) needs no `spectra`."""
         height, width = shape
         self.shape = shape
         self.channels = channels
@@ -135,7 +162,7 @@ class Workspace:
 
 
 def workspace_planes(channels: int, *, spectra: bool = True) -> int:
-    """Planes of h * w float32 that a workspace holds: y, x, d, e (two) and the spectrum of x for each channel,
-    and two on their way.
+    """Return the number of float32 planes (h, w) in a workspace: y, x, d, e (two) and the spectrum of x per channel,
+    and two transform buffers.
     """
     return (6 if spectra else 5) * channels + 2

@@ -1,9 +1,8 @@
 """The pointwise updates of masked ADMM-TV as fused passes, compiled by numba.
 
-Each pass goes through memory once, releases the GIL, is serial (tiles are what runs in parallel), and uses
-no ``fastmath`` (a reordered sum could flip a shrinkage).  Inner loops run over contiguous rows, which stay in the
-nearest cache, and write one array each: that the compiler turns into SIMD.  ``tests/deconv/test_kernels.py`` holds
-each pass against plain numpy.
+Each pass reads memory once, releases the GIL, is serial (tiles run in parallel), and uses no ``fastmath`` (a reordered
+sum could flip a shrinkage).  Inner loops run over contiguous rows, which fit the innermost CPU cache, and write one
+array each, so that the compiler vectorises them.  ``tests/deconv/test_kernels.py`` compares each pass with plain numpy.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from tilepipe.system.jit import kernel
 __all__ = ["add_step", "data_pass", "multiply", "prior_pass"]
 
 Array = Any
-"""Inside compiled code a numpy array; numba takes the types from the call."""
+"""A numpy array or scalar inside compiled code; numba infers the types from the call."""
 
 
 @kernel
 def data_pass(
     y: Array, d: Array, kx: Array, white: Array, r1: Array, base: Array, slope: Array, taper_y: Array, taper_x: Array
 ) -> None:
-    """v- and d-update, and the tapered data source, in one pass over a channel.
+    """Update v and d and compute the tapered data source in one pass over a channel.
 
     ``v = (M y + r1 (Kx + d)) / (M + r1)``, ``d <- d + Kx - v``, ``kx <- t (v - d - Kx)``; M is 0 where y is NaN, else
-    1 / (base + slope Kx): the blurred estimate is the light whose noise this is.  Where y is +inf it is clipped, known
-    to be `white` at least: ``v = max(Kx + d, white)``, the projection on that.  All arrays float32 (h, w) but the
+    1 / (base + slope Kx), because the noise is that of the blurred light.  Where y is +inf it is clipped, at least
+    `white`: ``v = max(Kx + d, white)``, the projection onto this bound.  All arrays are float32 (h, w), except the
     tapers (h,), (w,); `d` and `kx` are overwritten.
     """
     height, width = y.shape
@@ -59,20 +58,20 @@ def prior_pass(
     taper_y: Array,
     taper_x: Array,
 ) -> None:
-    """w- and e-update and the divergence of the tapered gradient source, joint over colours.
+    """Update w and e and compute the divergence of the tapered gradient source, jointly over the colours.
 
     ``w = shrink(Dx + e)``, ``e <- e + Dx - w`` (then times `rescale`), ``x <- D^T(t (w - e - Dx))`` with forward
-    differences D.  The source uses e before `rescale`, as this step's penalty wants it.  shrink is that of total
-    variation by `threshold`, or `table`, if it is not empty (:mod:`tilepipe.deconv.priors`), of lengths times the
-    root of base + slope light: where noise grows with the light, so does the contrast of what is seen in it.
+    differences D.  The source uses e before `rescale`, consistent with this step's penalty.  The shrinkage is that of
+    total variation with `threshold`, or `table` if it is not empty (:mod:`tilepipe.deconv.priors`); lengths are first
+    multiplied by the square root of base + slope light: where noise grows with the light, so does the visible contrast.
 
-    x float32 (c, h, w) is overwritten by the divergence; e float32 (2, c, h, w), rows first.  Differences
-    across the wrap are left out: the taper is zero there.
+    x, float32 (c, h, w), is overwritten by the divergence; e is float32 (2, c, h, w), rows first.  Differences across
+    the wrap are omitted: the taper is zero there.
     """
     channels, height, width = x.shape
     factor = np.zeros(width, np.float32)
     light = np.zeros(width, np.float32)
-    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
+    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and the one above, alternating
     flow_x = np.zeros(width + 1, np.float32)
     for i in range(height - 1):
         factor[:] = np.float32(0)
@@ -97,7 +96,7 @@ def prior_pass(
 
 @kernel
 def _add_squares(row: Array, below: Array, e_down: Array, e_along: Array, squares: Array) -> None:
-    """``squares += |Dx + e|^2``."""
+    """Compute ``squares += |Dx + e|^2``."""
     for j in range(row.shape[0] - 1):
         down = below[j] - row[j] + e_down[j]
         along = row[j + 1] - row[j] + e_along[j]
@@ -106,7 +105,7 @@ def _add_squares(row: Array, below: Array, e_down: Array, e_along: Array, square
 
 @kernel
 def _shrink(squares: Array, threshold: Array) -> None:
-    """Squared lengths -> factors |w| / |u| of total variation: max(n - T, 0) / max(n, T) needs no branch."""
+    """Replace squared lengths by total variation's factors |w| / |u|; max(n - T, 0) / max(n, T) needs no branch."""
     for j in range(squares.shape[0]):
         length = np.sqrt(squares[j])
         squares[j] = max(length - threshold, np.float32(0)) / max(length, threshold)
@@ -116,7 +115,7 @@ def _shrink(squares: Array, threshold: Array) -> None:
 def _flow_down(
     row: Array, below: Array, e: Array, factor: Array, row_taper: Array, taper_x: Array, flow: Array
 ) -> None:
-    """``flow <- t (w - e' - Dx)`` along y, with ``u = Dx + e``, ``w = factor u`` and ``e' = u - w``."""
+    """Compute ``flow <- t (w - e' - Dx)`` along y, with ``u = Dx + e``, ``w = factor u`` and ``e' = u - w``."""
     for j in range(row.shape[0]):
         gradient = below[j] - row[j]
         u = gradient + e[j]
@@ -126,7 +125,7 @@ def _flow_down(
 
 @kernel
 def _dual_down(row: Array, below: Array, factor: Array, rescale: Array, e: Array) -> None:
-    """``e <- (u - w)`` along y, times `rescale`."""
+    """Compute ``e <- (u - w)`` along y, times `rescale`."""
     for j in range(row.shape[0]):
         u = below[j] - row[j] + e[j]
         e[j] = (u - factor[j] * u) * rescale
@@ -134,7 +133,7 @@ def _dual_down(row: Array, below: Array, factor: Array, rescale: Array, e: Array
 
 @kernel
 def _flow_along(row: Array, e: Array, factor: Array, row_taper: Array, taper_x: Array, flow: Array) -> None:
-    """As :func:`_flow_down` along x: flow[j + 1] leaves pixel j to the right."""
+    """Compute the same as :func:`_flow_down` along x; flow[j + 1] is between pixels j and j + 1."""
     for j in range(row.shape[0] - 1):
         gradient = row[j + 1] - row[j]
         u = gradient + e[j]
@@ -144,7 +143,7 @@ def _flow_along(row: Array, e: Array, factor: Array, row_taper: Array, taper_x: 
 
 @kernel
 def _dual_along(row: Array, factor: Array, rescale: Array, e: Array) -> None:
-    """As :func:`_dual_down` along x."""
+    """Compute the same as :func:`_dual_down` along x."""
     for j in range(row.shape[0] - 1):
         u = row[j + 1] - row[j] + e[j]
         e[j] = (u - factor[j] * u) * rescale
@@ -152,14 +151,14 @@ def _dual_along(row: Array, factor: Array, rescale: Array, e: Array) -> None:
 
 @kernel
 def _diverge(above: Array, here: Array, along: Array, out: Array) -> None:
-    """``out <- D^T flow`` of a row: what comes in less what goes out."""
+    """Compute ``out <- D^T flow`` of a row: inflow minus outflow."""
     for j in range(out.shape[0]):
         out[j] = above[j] - here[j] + along[j] - along[j + 1]
 
 
 @kernel
 def _times_variance(x: Array, i: int, base: Array, slope: Array, light: Array, squares: Array) -> None:
-    """Squared lengths times the noise's variance at the light of each pixel of row i; `light` is room for it."""
+    """Multiply squared lengths by the noise's variance at the light of each pixel of row i; `light` is a buffer."""
     channels = x.shape[0]
     light[:] = np.float32(0)
     for c in range(channels):
@@ -177,7 +176,7 @@ def _add(row: Array, out: Array) -> None:
 
 @kernel
 def _look_up(norm: Array, table: Array, per_unit: Array) -> None:
-    """Squared lengths -> factors, linear between the table's entries; the last one holds beyond it."""
+    """Replace squared lengths by factors, linear between the table's entries, constant beyond the last."""
     last = np.float32(table.size - 1)
     for j in range(norm.shape[0]):
         at = min(np.sqrt(norm[j]) * per_unit, last)
@@ -188,7 +187,7 @@ def _look_up(norm: Array, table: Array, per_unit: Array) -> None:
 
 @kernel
 def multiply(a: Array, b: Array, out: Array) -> None:
-    """``out = a b`` for complex64 (h, w)."""
+    """Compute ``out = a b`` for complex64 (h, w)."""
     height, width = a.shape
     for i in range(height):
         for j in range(width):
@@ -197,10 +196,10 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 @kernel
 def add_step(state: Array, data: Array, prior: Array, otf: Array, dy: Array, dx: Array, r1: Array, r2: Array) -> None:
-    """x-update in Fourier space: ``X += (r1 conj(K) A + r2 B) / (r1 |K|^2 + r2 |D|^2)``; A becomes a copy of X.
+    """Update x in Fourier space: ``X += (r1 conj(K) A + r2 B) / (r1 |K|^2 + r2 |D|^2)``; A becomes a copy of X.
 
-    All complex64 (h, w // 2 + 1) but the eigenvalues dy (h,), dx (w // 2 + 1,), float32.  A PSF sums to 1, so
-    the denominator is at least r1 where |D| = 0.
+    All arrays are complex64 (h, w // 2 + 1), except the eigenvalues dy (h,) and dx (w // 2 + 1,), float32.  A PSF sums
+    to 1, so the denominator is at least r1 where |D| = 0.
     """
     height, width = state.shape
     for i in range(height):

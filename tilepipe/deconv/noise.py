@@ -1,4 +1,4 @@
-"""Noise of a picture from its own pixels: how strong it is, and how it grows with the light."""
+"""Estimates of an image's noise from its own pixels: its level and how its variance grows with the light."""
 
 from __future__ import annotations
 
@@ -14,44 +14,48 @@ from tilepipe.dtypes import DoubleArray, FloatArray
 __all__ = ["Noise", "estimate_noise", "fit_noise", "hidden_noise", "quantisation_noise", "white_equivalent"]
 
 Block = tuple[float, float]
-"""Light and noise of a block."""
+"""Mean light and noise of a block."""
 
 LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Difference of two Laplacians: blind to planes and edges along the axes (Immerkaer 1996, eq. 3)."""
+"""Difference of two Laplacians: zero on planes and edges along the axes (Immerkaer 1996, eq. 3)."""
 
 LAPLACIAN_GAIN = 6.0
 """Standard deviation of its response to white noise of standard deviation 1 (root of 36)."""
 
 MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation of a Gaussian to its standard deviation."""
+"""Standard deviation of a Gaussian over its median absolute deviation."""
 
 BLOCK = 64
-"""Edge of the blocks that are judged one by one, px; smaller pictures are one block."""
+"""Edge of the blocks whose noise is estimated separately, px; smaller images are one block."""
 
 QUIET = 0.4
-"""Quantile of the blocks' noise that is taken: texture adds to it, nothing takes away."""
+"""Quantile of the blocks' noise that is used: texture can only raise a block's noise."""
 
 LEVELS = 8
-"""Groups of blocks of like light in which the noise is taken before it is fitted."""
+"""Number of groups of blocks with similar light, each of which gives one point of the fit."""
 
 SMALLEST_GROUP = 6
-"""Blocks that a group needs to count."""
+"""Fewest blocks per group for which a line is fitted."""
 
 WORTH = 0.5
-"""A variance that grows with the light is believed when it leaves less than this share of the constant's misfit."""
+"""A variance that grows with the light is accepted if its misfit is at most this share of the constant's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Standard deviation at the picture's mean light, and the variance elsewhere in multiples of its square.
+    """Standard deviation at the image's mean light, and the variance at other light in multiples of its square.
 
     Parameters
     ----------
-    sigma : linear light 0..1.
-    base, slope : variance at light u over sigma^2 is base + slope u (Foi, Trimeche, Katkovnik & Egiazarian 2008,
-        eq. 3: Gaussian plus Poissonian); 1 and 0 when it is the same everywhere.
-    light : the mean, linear light; 0 when no block was usable.
-    hidden : level that differences of neighbours do not show, see :func:`hidden_noise`; 0 for none.
+    sigma : float
+        Standard deviation, linear light 0..1.
+    base, slope : float
+        The variance at light u is (base + slope u) sigma^2 (Foi, Trimeche, Katkovnik & Egiazarian 2008, eq. 3:
+        Gaussian plus Poissonian); 1 and 0 when it is the same everywhere.
+    light : float
+        Mean of the image, linear light; 0 when no block was usable.
+    hidden : float
+        Noise level that differences of neighbours underestimate, see :func:`hidden_noise`; 0 for none.
     """
 
     sigma: float
@@ -61,13 +65,19 @@ class Noise:
     hidden: float = 0.0
 
     def expected(self, amplification: float) -> Noise:
-        """Return the noise that a restoration of this amplification has to expect.
+        """Return the noise to restore for, given the amplification by the PSF's inverse.
 
-        What hides at low frequencies does no harm where a PSF that is nearly a point leaves it as it is.
+        Hidden noise at low frequencies does little harm when the PSF is nearly a point and so does not amplify it.
 
         Parameters
         ----------
-        amplification : of white noise by an inverse filter, see :func:`tilepipe.deconv.frames.amplification`.
+        amplification : float
+            Of white noise by the inverse filter, see :func:`tilepipe.deconv.frames.amplification`.
+
+        Returns
+        -------
+        Noise
+            With `sigma` raised to the effective share of `hidden` if that is larger.
         """
         share = min(max((amplification - 1) / FULLY_AMPLIFIED, LEAST_SHARE), 1.0)
         return replace(self, sigma=max(self.sigma, share * self.hidden))
@@ -76,13 +86,19 @@ class Noise:
 def fit_noise(windows: Iterable[FloatArray]) -> Noise:
     """Estimate the noise and how its variance grows with the light.
 
-    Blocks as in :func:`estimate_noise`, all channels together, sorted by their light; in every eighth of them
-    a low quantile.  Through these a constant and the lines through the origin, and with a base, are laid; a line
-    counts only when it fits clearly better.
+    The blocks of :func:`estimate_noise`, all channels together, are sorted by light and split into eight groups; each
+    group gives a low quantile.  A constant and a line with non-negative base and slope are fitted to these; the line is
+    used only if it fits clearly better.
 
     Parameters
     ----------
-    windows : as for :func:`estimate_noise`, whose figure is `sigma` when the noise does not grow.
+    windows : iterable of ndarray of float32, shape (c, h, w)
+        As for :func:`estimate_noise`.
+
+    Returns
+    -------
+    Noise
+        With the `sigma` of :func:`estimate_noise` when the noise does not grow with the light.
     """
     by_channel = _blocks_by_channel(windows)
     constant = _noise_of(by_channel)
@@ -104,7 +120,7 @@ def fit_noise(windows: Iterable[FloatArray]) -> Noise:
 
 
 def _line(at: DoubleArray, variance: DoubleArray) -> tuple[float, float]:
-    """Return base and slope, neither negative, of the line through `variance`; errors count relative to it."""
+    """Return base and slope, neither negative, of the line that fits `variance` with least relative errors."""
     rows = np.stack([np.ones_like(at), at], 1) / variance[:, None]
     base, slope = scipy.optimize.nnls(rows, np.ones_like(at))[0]
     return float(base), float(slope)
@@ -117,16 +133,18 @@ def _misfit(line: DoubleArray, variance: DoubleArray) -> float:
 def estimate_noise(windows: Iterable[FloatArray]) -> float:
     """Estimate the standard deviation of additive white noise.
 
-    The response of Immerkaer's mask is taken in blocks of 64 px; the median absolute deviation makes a
-    block's figure robust to texture, a low quantile of the blocks robust to textured and to empty blocks.
+    The response to Immerkaer's mask is evaluated in blocks of 64 px; the median absolute deviation makes a block's
+    estimate robust to texture, a low quantile over the blocks robust to textured and to empty blocks.
 
     Parameters
     ----------
-    windows : float32 (c, h, w) each, linear light; NaN marks pixels that say nothing (clipped, invalid).
+    windows : iterable of ndarray of float32, shape (c, h, w)
+        Linear light; NaN marks unusable pixels (clipped, invalid).
 
     Returns
     -------
-    Root mean square over channels, 0.0 when no block is usable (everything clipped or too small).
+    float
+        Root mean square over channels, 0.0 when no block is usable (everything clipped or too small).
     """
     return _noise_of(_blocks_by_channel(windows))
 
@@ -164,31 +182,40 @@ def _blocks(plane: FloatArray) -> list[Block]:
 
 
 FULLY_AMPLIFIED, LEAST_SHARE = 0.6, 0.3
-"""Amplification less 1 from which on hidden noise counts in full, and its share for a PSF that is nearly a point."""
+"""Amplification minus 1 from which hidden noise counts in full, and its share for a PSF that is nearly a point."""
 
 FLOOR_OF_WHITE = 1.58
-"""Floor of a fitted spectrum at 0.2 cycles/px over white noise: the fit expects it to rise towards low frequencies."""
+"""Floor of a fitted spectrum at 0.2 cycles/px over white noise: the model rises towards low frequencies."""
 
 MOST_HIDDEN = 3.0
-"""The floor counts up to so many times what is known of the noise otherwise: texture may look like a floor."""
+"""Upper bound of the floor in multiples of the other noise estimates: texture may look like a floor."""
 
 LEAST_KNOWN = 0.002
-"""Noise that counts as known at least, where a spectrum's floor is limited by it, working units."""
+"""Lower bound of the other noise estimates where they limit a spectrum's floor, working units."""
 
 QUANTISATION_FACTOR, QUANTISATION_EXPONENT = 0.27, 0.65
-"""Noise that suits a JPEG best over the power of its quantisation error: fitted on photographs of quality 60 to 98."""
+"""Best noise for a JPEG = factor * (quantisation error) ** exponent; fitted on photographs of quality 60 to 98."""
 
 LOW_FREQUENCIES = 4
-"""Rows and columns of a quantisation table whose steps count: a slight blur leaves little above."""
+"""Rows and columns of a quantisation table that are used: a slight blur leaves little at higher frequencies."""
 
 
 def white_equivalent(floor: float, pixels: float, mean: float) -> float:
-    """Return the white noise of the pixels of each colour that has the power of a spectrum's floor.
+    """Return the white noise per colour whose power equals a spectrum's floor.
 
     Parameters
     ----------
-    floor : of the mean of the colours, at 0.2 cycles/px.
-    pixels, mean : measured noise of the pixels of the colours, and of their mean.
+    floor : float
+        Floor of the spectrum of the colours' mean, at 0.2 cycles/px.
+    pixels : float
+        Measured noise of the colours.
+    mean : float
+        Measured noise of the colours' mean.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     independence = pixels / mean if mean > 0 and pixels > 0 else 1.0
     return floor / FLOOR_OF_WHITE * independence
@@ -197,7 +224,7 @@ def white_equivalent(floor: float, pixels: float, mean: float) -> float:
 def quantisation_noise(table: Sequence[int]) -> float:
     """Return the noise to restore a JPEG for, encoded values 0..1, from the luminance's 64 quantisation steps.
 
-    A coefficient that is rounded to steps of q is off by q / sqrt(12) (Widrow 1956), or by all that it was.
+    Rounding a coefficient to steps of q causes an error of q / sqrt(12) (Widrow 1956), or loses the coefficient.
     """
     steps = np.asarray(table, np.float64).reshape(8, 8)[:LOW_FREQUENCIES, :LOW_FREQUENCIES]
     error = float(np.sqrt((steps**2).mean() / 12)) / 255
@@ -205,16 +232,24 @@ def quantisation_noise(table: Sequence[int]) -> float:
 
 
 def hidden_noise(pixels: float, floor: float, quantisation: float) -> float:
-    """Return the level of the noise that hides from its pixels, from what pixels, spectrum and file say; 0 for none.
+    """Return the noise level that differences of neighbours underestimate, from pixels, spectrum and file.
 
-    Noise that is correlated or was partly removed (JPEG, demosaicing, denoising, resampling) hides from differences of
-    neighbours, and from them alone a picture of quality 92 would be called nearly free of noise.
+    Differences of neighbours underestimate noise that is correlated or was partly removed (JPEG, demosaicing,
+    denoising, resampling); by them alone a JPEG of quality 92 would be rated nearly free of noise.
 
     Parameters
     ----------
-    pixels : from :func:`estimate_noise`.
-    floor : from :func:`white_equivalent`.
-    quantisation : from :func:`quantisation_noise`; 0 for what is no JPEG.
+    pixels : float
+        Noise from :func:`estimate_noise`.
+    floor : float
+        Noise from :func:`white_equivalent`.
+    quantisation : float
+        Noise from :func:`quantisation_noise`; 0 unless the file is a JPEG.
+
+    Returns
+    -------
+    float
+        Noise level; 0 unless it exceeds `pixels`.
     """
     floor = min(floor, MOST_HIDDEN * max(pixels, quantisation, LEAST_KNOWN))
     level = float(np.hypot(floor, quantisation))

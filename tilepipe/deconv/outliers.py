@@ -1,7 +1,7 @@
-"""Single pixels that no PSF has made: hot and dead pixels, cosmic rays, dust on a scan.
+"""Single pixels that the PSF cannot have produced: hot and dead pixels, cosmic rays, dust on a scan.
 
-Light that went through the PSF reaches a pixel's neighbours too.  A pixel that stands out from its neighbours by far
-more than the PSF allows is no light of the scene: a solver that takes it for light draws a ring round it.
+Light that passed through the PSF also reaches a pixel's neighbours.  A pixel that differs from its neighbours by far
+more than the PSF allows is not light of the scene; a solver that treats it as light restores a ring around it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ __all__ = ["find_outliers", "without"]
 Array = Any
 
 HEIGHT = 12.0
-"""How far an outlier stands out from the extreme of its neighbours, in standard deviations of the noise."""
+"""Smallest difference of an outlier from the extreme of its neighbours, in standard deviations of the noise."""
 
 SHARE = 0.5
-"""Of what the PSF passes to the nearest pixels of a point: an outlier's neighbours rise by less."""
+"""Share of what the PSF passes to the neighbours of a point of light; an outlier's neighbours vary by less."""
 
 LEAST_SHARE = 0.1
-"""A PSF that passes less to the nearest pixels cannot tell an outlier from a point of light."""
+"""With a PSF that passes less to a neighbour, relative to its peak, outliers and points of light look the same."""
 
 
 def find_outliers(known: FloatArray, psf: FloatArray, parameters: Parameters) -> BoolArray | None:
-    """Return where `known` (h, w) holds single pixels that `psf` (k, k) cannot have made; None when there is none.
+    """Return where `known` (h, w) has single pixels that `psf` (k, k) cannot have produced; None when there are none.
 
-    Neighbours that are unknown or clipped leave a pixel alone.
+    Pixels with an unknown or clipped neighbour are never marked.
     """
     middle = psf.shape[0] // 2
     if parameters.sigma <= 0 or middle == 0 or psf.max() <= 0:
         return None
-    around = psf[middle - 1 : middle + 2, middle - 1 : middle + 2]
-    share = SHARE * float((around.sum() - psf[middle, middle]) / 8 / max(float(psf[middle, middle]), 1e-9))
+    neighbourhood = psf[middle - 1 : middle + 2, middle - 1 : middle + 2]
+    share = SHARE * float((neighbourhood.sum() - psf[middle, middle]) / 8 / max(float(psf[middle, middle]), 1e-9))
     if share < LEAST_SHARE * SHARE:
         return None
     found = np.zeros(known.shape, bool)
@@ -52,7 +52,7 @@ def without(plane: FloatArray, outlying: BoolArray) -> FloatArray:
 
 @kernel
 def _mark(y: Array, height: Array, share: Array, found: Array) -> int:
-    """Mark outliers of y (h, w) in `found`; return how many."""
+    """Mark outliers of y (h, w) in `found`; return their number."""
     rows, columns = y.shape
     count = 0
     for i in range(1, rows - 1):
@@ -66,12 +66,12 @@ def _mark(y: Array, height: Array, share: Array, found: Array) -> int:
             for a in range(i - 1, i + 2):
                 for b in range(j - 1, j + 2):
                     if a != i or b != j:
-                        near = y[a, b]
-                        total += near  # NaN or infinite when one of them is
-                        low, high = min(low, near), max(high, near)
-            out = here - high if here > high else low - here
+                        neighbour = y[a, b]
+                        total += neighbour  # NaN or infinite when a neighbour is
+                        low, high = min(low, neighbour), max(high, neighbour)
+            excess = here - high if here > high else low - here
             mean = total / np.float32(8)
-            if out > height and high - low < share * abs(here - mean) and abs(total) < np.float32(np.inf):
+            if excess > height and high - low < share * abs(here - mean) and abs(total) < np.float32(np.inf):
                 found[i, j] = True
                 count += 1
     return count

@@ -1,4 +1,4 @@
-"""The numbers of a restoration, frozen in the recipe before the first tile."""
+"""Parameters of a restoration, frozen in the recipe before the first tile."""
 
 from __future__ import annotations
 
@@ -7,36 +7,51 @@ from dataclasses import dataclass
 __all__ = ["ALGORITHM_VERSION", "PASS_THROUGH", "SOLVERS", "Parameters"]
 
 ALGORITHM_VERSION = 5
-"""Part of every fingerprint; raised whenever the same recipe would give other pixels."""
+"""Part of every fingerprint; incremented whenever the same recipe would give different pixels."""
 
 
 SOLVERS = ("tv", "sparse", "log", "richardson-lucy")
-"""Masked ADMM with one of the priors of :mod:`tilepipe.deconv.priors`, and :mod:`tilepipe.deconv.richardson_lucy`."""
+"""Masked ADMM with a prior of :mod:`tilepipe.deconv.priors`, or :mod:`tilepipe.deconv.richardson_lucy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Everything that one restoration needs besides pixels and PSF.
+    """Everything that a restoration needs besides pixels and PSF.
 
     Parameters
     ----------
-    lam : weight of the prior; of the total variation, linear light squared over gradient.
-    r1 : penalty of the data split (about 30 sigma).
-    r2 : penalty of the gradient split at the first step (about 20 lam).
-    growth : factor of r2 from step to step.
-    steps : number of steps; the method is stopped early on purpose.
-    solver : one of :data:`SOLVERS`, or "cosines" (noise taken off, nothing deblurred) or "identity".
-    scale : of the log prior, linear light per pixel.
-    sigma : the noise that these numbers are for, linear light.
-    base, slope : the noise's variance at light u is (base + slope u) times the one that lam is for: a pixel's data
-        weigh by the inverse.  1 and 0 when noise is the same everywhere.
-    closing : closing steps with the cosine prior, see :mod:`tilepipe.deconv.dct`.
-    low, high : cosines weaker than `low` go, stronger than `high` stay, linear light.
-    unexplained : share of the residual up to which a place is blurred, see :mod:`tilepipe.deconv.refocus`; 0 restores
+    lam : float
+        Weight of the prior; for total variation in squared linear light per gradient.
+    r1 : float
+        Penalty of the data split (0.4 to 30 sigma, see :data:`tilepipe.planning.schedules.SCHEDULES`).
+    r2 : float
+        Penalty of the gradient split at the first step (10 lam for total variation).
+    growth : float
+        Factor of r2 from step to step.
+    steps : int
+        Number of steps; the method is stopped early on purpose.
+    solver : str
+        One of :data:`SOLVERS`, or "cosines" (denoises without deblurring) or "identity".
+    scale : float
+        Scale of the log prior, linear light per pixel.
+    sigma : float
+        Noise that the parameters are for, linear light.
+    base, slope : float
+        The noise's variance at light u is (base + slope u) times the one that lam is for; a pixel's data are weighted
+        by the inverse.  1 and 0 when the noise is the same everywhere.
+    closing : int
+        Closing steps with the cosine prior, see :mod:`tilepipe.deconv.dct`.
+    low, high : float
+        Cosines weaker than `low` are removed, those stronger than `high` kept, linear light.
+    rz : float
+        Penalty that draws x towards the image without weak cosines.
+    momentum : tuple of float
+        Momentum of every step of Richardson-Lucy.
+    misfit_limit : float
+        Unexplained share up to which a region counts as blurred, see :mod:`tilepipe.deconv.refocus`; 0 restores
         everywhere.
-    momentum : of every step of Richardson-Lucy.
-    convolution : how it applies the PSF, see :mod:`tilepipe.deconv.convolution`; the others do it by transforms.
-    rz : penalty that draws x towards the picture without weak cosines.
+    convolution : str
+        How Richardson-Lucy applies the PSF, see :mod:`tilepipe.deconv.convolution`; other solvers use transforms.
     """
 
     lam: float
@@ -64,9 +79,9 @@ class Parameters:
 
     @property
     def passes(self) -> float:
-        """What the restoration costs, in steps: a closing one denoises besides, a selective one is done twice."""
+        """Cost of the restoration in steps: a closing step also denoises, a selective restoration runs twice."""
         return (self.steps + 2.2 * self.closing) * (2 if self.misfit_limit else 1)
 
 
 PASS_THROUGH = Parameters(0.0, 0.0, 0.0, 1.0, 0, solver="identity")
-"""Nothing is restored: pixels come out as they went in."""
+"""No restoration: the pixels are unchanged."""

@@ -1,7 +1,7 @@
-r"""Richardson-Lucy with total variation, accelerated: for light that is counted.
+r"""Accelerated Richardson-Lucy with total variation, for photon counts.
 
-Where the noise is Poisson's (few photons, a dark background, linear data as microscopes and telescopes give), the
-likely picture x minimises
+For Poisson noise (few photons, dark background, linear data as from microscopes and telescopes), the most likely image
+x minimises
 
 .. math:: \sum (k * x - y \log (k * x)) + \lambda \sum |\nabla x|, \qquad x \ge 0
 
@@ -10,12 +10,12 @@ One step multiplies (Dey et al. 2006, eq. 12), with a mask M of known pixels in 
 
     x = p / (1 + lambda D^T (Dp / |Dp|)) * K^T (M y / Kp) / K^T M        p = x + a (x - x before)
 
-The prediction p is Biggs & Andrews' (1997, eq. 9); their a follows from two successive changes of the whole picture,
-which tiles do not have: the series of a is found once, on a window, and frozen (:func:`find_momentum`).
+The prediction p is that of Biggs & Andrews (1997, eq. 9); their a depends on two successive changes of the whole image,
+which tiles do not have, so the series of a is computed once on a window and frozen (:func:`find_momentum`).
 
-A clipped sample, known to be at least white, counts as max(white, Kp): as long as it is explained it asks for nothing.
+A clipped sample, at least white, counts as max(white, Kp): where Kp reaches white it causes no change.
 
-All updates are local and positive; what a cut leaves behind moves on by one PSF a step, and fades.
+All updates are local and positive; the error caused by a cut spreads by one PSF per step and fades.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["find_momentum", "restore", "seen"]
 Array = Any
 
 LEAST_KNOWN = 0.02
-"""Share K^T M of a pixel's light that must be seen; below it the pixel follows its neighbours only."""
+"""Smallest share K^T M of a pixel's light in known data; below it only the prior changes the pixel."""
 
 
 def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> FloatArray:
-    """As :func:`tilepipe.deconv.solvers.restore`; within half a PSF of the frame's edge nothing counts as known."""
+    """Restore as :func:`tilepipe.deconv.solvers.restore`; data within half a PSF of the frame's edge are not used."""
     convolutions = _begin(work, spectrum)
     for following in (*parameters.momentum[1:], 0.0):
         _step(work, spectrum, convolutions, parameters.lam, following)
@@ -49,9 +49,10 @@ def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> Floa
 
 
 def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -> tuple[float, ...]:
-    """Return Biggs & Andrews' series for `steps` steps on what is in `work`, three digits each, the first 0.
+    """Return Biggs & Andrews' momentum for each of `steps` steps on the data in `work`; the first is 0.
 
-    ``a = sum(g g') / sum(g' g')``, g and g' the last two changes of x from its prediction; within 0..0.99.
+    ``a = sum(g g') / sum(g' g')``, where g and g' are the last two changes of x from its prediction; clipped to
+    0..0.99, rounded to three digits.
     """
     convolutions = _begin(work, spectrum)
     series, momentum = [], 0.0
@@ -72,9 +73,9 @@ def find_momentum(work: Workspace, spectrum: Spectrum, lam: float, steps: int) -
 
 
 def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
-    """Clip what is negative, take the frame's rim as unknown, and blur the mask back: e[1] <- K^T M.
+    """Raise x and y to at least ``DARK``, set the frame's border to unknown and compute e[1] <- K^T M.
 
-    Returns how the PSF of each channel is applied.
+    Return how the PSF of each channel is applied.
     """
     reach = spectrum.reach
     convolutions = [select_convolution(spectrum.kernel(channel)) for channel in range(work.channels)]
@@ -85,14 +86,14 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
         if reach:
             y[:reach], y[-reach:], y[:, :reach], y[:, -reach:] = (np.float32(np.nan),) * 4
         np.maximum(y, np.float32(DARK), out=y)
-        ones[...] = 1  # seen through the PSF they are M, as K 1 = 1
+        ones[...] = 1  # x = 1 and y = 1 where known give K^T M, as K 1 = 1
         known = np.where(np.isnan(y), y, np.float32(1))
         seen(work, spectrum, convolution, channel, ones, known, work.e[1, channel])
     return convolutions
 
 
 def _step(work: Workspace, spectrum: Spectrum, convolutions: list[Convolution], lam: float, following: float) -> None:
-    """One step from the prediction in x; d <- its result, x <- the next prediction, with the momentum `following`."""
+    """Run one step from the prediction in x; d <- its result, x <- the next prediction with momentum `following`."""
     for channel, convolution in enumerate(convolutions):
         seen(work, spectrum, convolution, channel, work.x[channel], work.y[channel], work.e[0, channel])
     _advance(work.x, work.d, work.e[0], work.e[1], np.float32(lam), np.float32(following))
@@ -107,7 +108,7 @@ def seen(
     y: FloatArray,
     out: FloatArray,
 ) -> None:
-    """``out <- K^T (M y / Kx)`` of a channel, float32 (h, w); `way` is how its PSF is applied."""
+    """Compute ``out <- K^T (M y / Kx)`` of a channel, float32 (h, w); `convolution` is how its PSF is applied."""
     if convolution.kind != "fourier":
         convolve_known(convolution, x, y, work.white[channel], out)
         return
@@ -120,7 +121,7 @@ def seen(
 
 @kernel
 def _times_conjugate(otf: Array, spectrum: Array) -> None:
-    """``spectrum <- conj(otf) spectrum``, complex64 (h, w)."""
+    """Compute ``spectrum <- conj(otf) spectrum``, complex64 (h, w)."""
     height, width = spectrum.shape
     for i in range(height):
         for j in range(width):
@@ -128,16 +129,16 @@ def _times_conjugate(otf: Array, spectrum: Array) -> None:
 
 
 @kernel
-def _advance(x: Array, last: Array, seen: Array, share: Array, lam: Array, momentum: Array) -> None:
-    """``n = x / (1 + lam D^T (Dx / |Dx|)) seen / share``; ``x, last <- max(n + momentum (n - last), DARK), n``.
+def _advance(x: Array, last: Array, correction: Array, share: Array, lam: Array, momentum: Array) -> None:
+    """``n = x / (1 + lam D^T (Dx / |Dx|)) correction / share``; ``x, last <- max(n + momentum (n - last), DARK), n``.
 
-    |Dx| is joint over the colours; all float32 (c, h, w).  Differences across the frame's edge count as none; the
-    denominator is at least a quarter.
+    |Dx| is joint over the colours; all arrays are float32 (c, h, w).  Differences across the frame's edge count as 0;
+    the denominator is at least 0.25.
     """
     channels, height, width = x.shape
     norm = np.zeros(width, np.float32)
     new = np.zeros(width, np.float32)
-    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and of the one above, by turns
+    flow_y = np.zeros((channels, 2, width), np.float32)  # of this row and the one above, alternating
     flow_x = np.zeros(width + 1, np.float32)
     for i in range(height):
         below, here, above = min(i + 1, height - 1), i % 2, 1 - i % 2
@@ -149,7 +150,7 @@ def _advance(x: Array, last: Array, seen: Array, share: Array, lam: Array, momen
                 norm[j] = lam / np.sqrt(norm[j])
             norm[width - 1] = np.float32(0)
         for c in range(channels):
-            _scale(x[c, i], seen[c, i], share[c, i], new)
+            _scale(x[c, i], correction[c, i], share[c, i], new)
             if lam > 0:
                 _flow_down(x[c, i], x[c, below], norm, flow_y[c, here])
                 _flow_along(x[c, i], norm, flow_x)
@@ -158,9 +159,9 @@ def _advance(x: Array, last: Array, seen: Array, share: Array, lam: Array, momen
 
 
 @kernel
-def _scale(x: Array, seen: Array, share: Array, new: Array) -> None:
+def _scale(x: Array, correction: Array, share: Array, new: Array) -> None:
     for j in range(x.shape[0]):
-        factor = seen[j] / share[j] if share[j] > np.float32(LEAST_KNOWN) else np.float32(1)
+        factor = correction[j] / share[j] if share[j] > np.float32(LEAST_KNOWN) else np.float32(1)
         new[j] = x[j] * max(factor, np.float32(0))
 
 
@@ -193,6 +194,6 @@ def _flow_down(row: Array, below: Array, norm: Array, flow: Array) -> None:
 
 @kernel
 def _flow_along(row: Array, norm: Array, flow: Array) -> None:
-    """flow[j + 1] leaves pixel j to the right."""
+    """Compute the flow along x; flow[j + 1] is between pixels j and j + 1."""
     for j in range(row.shape[0] - 1):
         flow[j + 1] = (row[j + 1] - row[j]) * norm[j]

@@ -1,7 +1,7 @@
-"""Signs that a restoration went too far, read off a window without its truth.
+"""Indicators of over-restoration, measured on a window without ground truth.
 
-A blur that was taken for wider than it is leaves overshoots beside edges and light below zero; one that is not the
-picture's leaves a structured residual; a wrong noise level makes flat parts rough.
+A PSF that is too wide causes overshoots beside edges and negative light; a PSF that is not the image's leaves a
+structured residual; a wrong noise level makes flat regions rough.
 """
 
 from __future__ import annotations
@@ -18,43 +18,51 @@ from tilepipe.dtypes import DoubleArray, FloatArray
 __all__ = ["Signs", "read_signs"]
 
 SIDE = 6
-"""Pixels on each side of an edge that are looked at."""
+"""Pixels on each side of an edge that are evaluated."""
 
 ENDS = 3
-"""Outermost of these, which have to be flat."""
+"""Outermost of these pixels, which have to be flat."""
 
 EDGE_SCALE = 0.8
-"""Standard deviation of the Gaussian that finds edges, px."""
+"""Standard deviation of the Gaussian for edge detection, px."""
 
 HEIGHT, NOISE_FLOOR = 20.0, 0.002
-"""Height of an edge over the noise's gradient; noise below this counts as this, working units."""
+"""Least gradient of an edge over that of the noise; lower bound of the noise, working units."""
 
 STEP = 0.04
-"""Least height of an edge, square root of working units: about what the eye sees."""
+"""Least height of an edge, square root of working units: about the visible limit."""
 
 FLATNESS = 0.15
 """Range of the ends of an edge's profile, as a share of its height, up to which it is isolated."""
 
 RIM = 12
-"""Border of a window that is left out, px: there the restoration guesses what lies beyond."""
+"""Border of a window that is ignored, px: there the restoration depends on unknown data beyond."""
 
 FLAT_SHARE, FLAT_BOX = 0.2, 5
-"""Share of the flattest pixels, by their range in boxes of so many px, in which growing noise is looked for."""
+"""Share of the flattest pixels, in which noise growth is measured, and edge of the boxes for their range, px."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What was read; see :func:`read_signs`.
+    """Measured indicators, see :func:`read_signs`.
 
     Parameters
     ----------
-    overshoot : median overshoot on both sides of isolated edges, share of their height, encoded as a square root.
-    worst : the larger side's 90 % quantile.
-    edges : how many there were.
-    negative : share of pixels that came to lie below zero.
-    growth : fine differences in flat parts, restored over blurred.
-    residual : standard deviation of k * x - y over the expected noise.
-    likeness : correlation of neighbours in that residual; 0 when it is white.
+    overshoot : float
+        Median over isolated edges of the overshoot, mean of both sides, relative to the edge's height; in the square
+        root of light.
+    worst : float
+        90 % quantile of the larger side's overshoot.
+    edges : int
+        Number of isolated edges.
+    negative : float
+        Share of pixels that became negative.
+    growth : float
+        Standard deviation of fine detail in flat regions, restored over blurred.
+    residual : float
+        Standard deviation of k * x - y over the expected noise.
+    likeness : float
+        Correlation of neighbours in that residual; 0 when it is white.
     """
 
     overshoot: float
@@ -67,20 +75,28 @@ class Signs:
 
 
 def read_signs(blurred: FloatArray, restored: FloatArray, kernel: FloatArray, noise: float) -> Signs:
-    """Compare a window with what was made of it.
+    """Compare a window before and after restoration.
 
     Parameters
     ----------
-    blurred, restored : float32 (h, w), mean of the colours, working units, finite.
-    kernel : the PSF (k, k).
-    noise : standard deviation that the restoration expected.
+    blurred, restored : ndarray of float32, shape (h, w)
+        Mean of the colours, working units, finite.
+    kernel : ndarray of float32, shape (k, k)
+        The PSF.
+    noise : float
+        Standard deviation that the restoration assumed.
+
+    Returns
+    -------
+    Signs
+        Measured indicators.
     """
     before, after = (np.sqrt(np.clip(plane, 0, None)) for plane in (blurred, restored))
-    over = _overshoots(blurred, before, after, noise)
+    overshoots = _overshoots(blurred, before, after, noise)
     inner = np.s_[RIM:-RIM, RIM:-RIM]
     otf = Spectrum.of(kernel, (blurred.shape[0], blurred.shape[1])).otf(0)
-    seen = scipy.fft.irfft2(scipy.fft.rfft2(restored) * otf, s=restored.shape)
-    residual = (seen - blurred)[inner]
+    predicted = scipy.fft.irfft2(scipy.fft.rfft2(restored) * otf, s=restored.shape)
+    residual = (predicted - blurred)[inner]
     residual = residual - residual.mean()
     power = float((residual**2).mean())
     neighbours = float((residual[:, 1:] * residual[:, :-1]).mean())
@@ -89,9 +105,9 @@ def read_signs(blurred: FloatArray, restored: FloatArray, kernel: FloatArray, no
     flat = span <= np.quantile(span, FLAT_SHARE)
     rough = [(plane - scipy.ndimage.uniform_filter(plane, 3))[inner][flat].std() for plane in (before, after)]
     return Signs(
-        overshoot=float(np.median(over.mean(1))) if len(over) else 0.0,
-        worst=float(np.quantile(over.max(1), 0.9)) if len(over) else 0.0,
-        edges=len(over),
+        overshoot=float(np.median(overshoots.mean(1))) if len(overshoots) else 0.0,
+        worst=float(np.quantile(overshoots.max(1), 0.9)) if len(overshoots) else 0.0,
+        edges=len(overshoots),
         negative=float(((restored < 0) & (blurred >= 0))[inner].mean()),
         growth=float(rough[1] / max(float(rough[0]), 1e-6)),
         residual=power**0.5 / max(noise, 1e-6),
@@ -100,7 +116,7 @@ def read_signs(blurred: FloatArray, restored: FloatArray, kernel: FloatArray, no
 
 
 def _overshoots(blurred: FloatArray, before: FloatArray, after: FloatArray, noise: float) -> DoubleArray:
-    """Return the overshoot on the bright and on the dark side of every isolated edge, (edges, 2), of its height."""
+    """Return the overshoot on the bright and dark side of every isolated edge, (edges, 2), relative to its height."""
     along_x, along_y = (scipy.ndimage.gaussian_filter(blurred, EDGE_SCALE, order=order) for order in ((0, 1), (1, 0)))
     steep = np.hypot(along_x, along_y)
     least = HEIGHT * max(noise, NOISE_FLOOR) / (np.sqrt(8 * np.pi) * EDGE_SCALE**2)
@@ -118,7 +134,7 @@ def _overshoots(blurred: FloatArray, before: FloatArray, after: FloatArray, nois
 
 
 def _profiles(before: FloatArray, after: FloatArray) -> DoubleArray:
-    """Return the overshoots of those of the profiles (n, 2 SIDE + 1) that are isolated edges."""
+    """Return the overshoots (edges, 2) of the profiles (n, 2 SIDE + 1) that are isolated edges."""
     falling = before[:, -1] < before[:, 0]
     before, after = (np.where(falling[:, None], profile[:, ::-1], profile) for profile in (before, after))
     low, high = before[:, :ENDS].mean(1), before[:, -ENDS:].mean(1)

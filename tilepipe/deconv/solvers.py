@@ -1,4 +1,4 @@
-"""The solvers behind one face: a frame, a PSF and frozen numbers in, the restored frame out."""
+"""Common interface of the solvers: takes a frame, a PSF and frozen parameters, returns the restored frame."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ def restore(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> Floa
 
     Parameters
     ----------
-    work : workspace with ``y`` (NaN = unknown) and the start ``x`` filled in, finite everywhere.
-    spectrum : the PSF prepared for this frame shape.
-    parameters : frozen numbers from the recipe.
+    work : Workspace
+        With the data ``y`` (NaN where unknown) and the start ``x``, finite everywhere.
+    spectrum : Spectrum
+        The PSF prepared for this frame shape.
+    parameters : Parameters
+        Frozen parameters from the recipe.
 
     Returns
     -------
-    ``work.x``, float32 (c, h, w), linear light.
+    ndarray of float32, shape (c, h, w)
+        ``work.x``, linear light.
 
     Raises
     ------
-    ValueError : `work` and `spectrum` have different shapes.
+    ValueError
+        If `work` and `spectrum` have different shapes.
     """
     if work.shape != spectrum.shape:
         raise ValueError(f"workspace {work.shape} and PSF spectrum {spectrum.shape} differ in shape")

@@ -1,11 +1,11 @@
-"""Orthonormal Fourier transforms of a frame: by ducc0 when it is installed (the extra ``fast``), else numpy and scipy.
+"""Orthonormal Fourier transforms of a frame: by ducc0 if installed (the extra ``fast``), else by numpy and scipy.
 
-All write where they are told to: pages that come and go with temporary arrays took a fifth of a restoration's time.
-numpy transforms rows into given memory, scipy is the faster along columns, and works in place.  ducc0 takes two
-thirds of their time; it is under the GPL, hence an extra.  They differ in the last bits, so what was used is in the
-recipe (:func:`tilepipe.planning.memo.libraries`).
+All write into preallocated arrays: allocating and freeing the pages of temporary arrays took a fifth of a restoration's
+time.  numpy can transform rows into an output array; scipy is faster along columns and works in place.  ducc0 takes two
+thirds of their time; it is an extra because it is under the GPL.  The results differ in the last bits, so the recipe
+records the library (:func:`tilepipe.planning.memo.libraries`).
 
-Orthonormal, because numpy computes an unscaled forward transform in double precision.
+The transforms are orthonormal because numpy computes an unscaled forward transform in double precision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LIBRARY", "forward", "inverse"]
 ComplexArray = npt.NDArray[np.complex64]
 
 ORTHONORMAL = 1
-"""ducc0's number for it."""
+"""ducc0's code for orthonormal scaling."""
 
 
 def _ducc() -> ModuleType | None:
@@ -40,7 +40,7 @@ def _ducc() -> ModuleType | None:
 _fft = _ducc()
 
 _rows: Any = np.fft
-"""numpy's stubs know double precision only."""
+"""Any, because numpy's type stubs cover double precision only."""
 
 
 def _library() -> str:
@@ -52,7 +52,7 @@ def _library() -> str:
 
 
 LIBRARY = _library()
-"""Name and version of what transforms."""
+"""Name and version of the library that computes the transforms."""
 
 
 def forward(plane: FloatArray, into: ComplexArray) -> ComplexArray:
@@ -60,7 +60,7 @@ def forward(plane: FloatArray, into: ComplexArray) -> ComplexArray:
     if _fft is None:
         _rows.rfft(plane, axis=1, norm="ortho", out=into)
         spectrum: Any = scipy.fft.fft(into, axis=0, norm="ortho", workers=1, overwrite_x=True)
-        if spectrum is not into and not np.shares_memory(spectrum, into):  # scipy promises no more than "may"
+        if spectrum is not into and not np.shares_memory(spectrum, into):  # scipy does not guarantee in-place operation
             into[...] = spectrum
     else:
         _fft.r2c(plane, axes=(0, 1), inorm=ORTHONORMAL, nthreads=1, out=into)
@@ -68,7 +68,7 @@ def forward(plane: FloatArray, into: ComplexArray) -> ComplexArray:
 
 
 def inverse(spectrum: ComplexArray, into: FloatArray) -> FloatArray:
-    """Write the plane of a half spectrum, which is destroyed, to `into`, float32 (h, w), and return it."""
+    """Write the inverse of a half spectrum, which is overwritten, to `into`, float32 (h, w), and return it."""
     if _fft is None:
         columns: Any = scipy.fft.ifft(spectrum, axis=0, norm="ortho", workers=1, overwrite_x=True)
         _rows.irfft(columns, n=into.shape[1], axis=1, norm="ortho", out=into)

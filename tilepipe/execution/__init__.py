@@ -1,1 +1,1 @@
-"""A run: the picture into the cache, tiles restored and blended, the result written."""
+"""Execution of a plan: ingest the image into the cache, restore and blend tiles, export the result."""

@@ -1,4 +1,4 @@
-"""The result into a file: masks applied, encoded, a band of rows at a time."""
+"""Export: apply the masks, encode and write the result, one band of rows at a time."""
 
 from __future__ import annotations
 
@@ -25,19 +25,29 @@ from tilepipe.system.prefetch import prefetch
 __all__ = ["export"]
 
 Piece = tuple[int, int, FloatArray | None]
-"""Rows y0, y1 and the mask drawn for them."""
+"""Rows y0, y1 and the user's mask of these rows, if any."""
 
 
 def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
-    """Stream the result into the output, and the mask into its file when one is asked for.
+    """Write the result to the output, and the mask to its own file if requested.
 
-    `check` raises when the run has to stop; it is asked before every band.  Files that stand there are replaced
-    only with `overwrite`.
+    Parameters
+    ----------
+    plan : Plan
+        A plan with an output.
+    job : Job
+        Job with a complete result.
+    on_event : Listener
+        Receives the events of the stage.
+    check : callable
+        Called before every band; raises to stop the run.
+    overwrite : bool
+        Replace existing files.
     """
     info, drawn = plan.info, plan.settings.mask
     on_event(StageStart("export", -(-info.height // TILE)))
     if info.metadata.dropped:
-        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is left out"))
+        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is dropped"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
 
         def pieces() -> Iterator[Piece]:
@@ -54,17 +64,17 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
                 yield band
 
         assert plan.output is not None
-        hiding = _mask_bands(plan, job) if info.has_mask else None
-        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, hiding, overwrite=overwrite)
+        mask_page = _mask_bands(plan, job) if info.has_mask else None
+        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, mask_page, overwrite=overwrite)
         if plan.settings.save_mask:
-            everywhere = np.ones((TILE, info.width), np.float32)
+            ones = np.ones((TILE, info.width), np.float32)
 
-            def shares(y0: int, y1: int) -> FloatArray:
-                found = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
-                share = _mask(None if mask is None else mask.rows(y0, y1), found)
-                return everywhere[: y1 - y0] if share is None else share
+            def mask_rows(y0: int, y1: int) -> FloatArray:
+                planes = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
+                share = _mask(None if mask is None else mask.rows(y0, y1), planes)
+                return ones[: y1 - y0] if share is None else share
 
-            write_mask(Path(plan.settings.save_mask), info.height, info.width, shares, overwrite=overwrite)
+            write_mask(Path(plan.settings.save_mask), info.height, info.width, mask_rows, overwrite=overwrite)
     on_event(StageEnd("export"))
 
 
@@ -75,16 +85,16 @@ def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
         yield job.source.read(slice(plan.info.channels - 1, None), rows, slice(None))[0, :, :, None] != 0
 
 
-def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
-    """Return how much of the restored picture to take in some rows; None for all of it.
+def _mask(drawn: FloatArray | None, planes: FloatArray) -> FloatArray | None:
+    """Return the weight of the restored image in some rows, 0..1; None means 1 everywhere.
 
-    `drawn` is the mask drawn for them; `found` are the result's planes beyond the colours: the mask of a selective
-    restoration, or none.
+    `drawn` is the user's mask of these rows; `planes` are the result's planes beyond the colours: the mask of
+    a selective restoration, or none.
     """
-    if drawn is None and not len(found):
+    if drawn is None and not len(planes):
         return None
-    mask = np.ones(found.shape[1:], np.float32)
-    for plane in found:
+    mask = np.ones(planes.shape[1:], np.float32)
+    for plane in planes:
         mask *= plane
     if drawn is not None:
         mask *= drawn
@@ -94,17 +104,17 @@ def _mask(drawn: FloatArray | None, found: FloatArray) -> FloatArray | None:
 def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> npt.NDArray[Any]:
     """Return rows y0..y1 of the output.
 
-    The input's own samples are where nothing was to be restored (the mask is 0, the PSF is a point) and where there is
-    no light (nodata, transparent, NaN).
+    Input samples are kept where nothing is restored (the mask is 0, the PSF is a delta) and where there is no data
+    (nodata, transparent, NaN).
     """
     info, light = plan.info, replace(output_light(plan.info, plan.dtype), unit=job.light.unit)
-    result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decoded once
+    result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decode it once
     mask = _mask(drawn, result[info.colours :])
     out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
-    as_it_was = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
+    is_unchanged = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
-    whole = mask is not None or info.extras or as_it_was or special
-    source = job.source.read(slice(None), slice(y0, y1), slice(None)) if whole else None
+    needs_source = mask is not None or info.extras or is_unchanged or special
+    source = job.source.read(slice(None), slice(y0, y1), slice(None)) if needs_source else None
     starts = None if mask is None or source is None else start_and_data(source, job.light)
     outside = None if source is None else hidden(source, job.light)
     for channel in range(info.colours):
@@ -115,7 +125,7 @@ def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> n
         if source is None:
             continue
         samples = source[channel]
-        kept = np.full(samples.shape, as_it_was)
+        kept = np.full(samples.shape, is_unchanged)
         if outside is not None:
             kept |= outside
         if info.is_float:
@@ -137,7 +147,7 @@ def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> n
 def _encoded(
     light: Light, channel: int, plane: FloatArray, source: npt.NDArray[Any] | None, dtype: str
 ) -> npt.NDArray[Any]:
-    """Encode a colour, multiplied by the alpha of `source` (channels, h, w) where the file has it so."""
+    """Encode a colour plane; multiply it by the alpha of `source` (channels, h, w) if the file is premultiplied."""
     if not light.is_premultiplied or light.alpha is None or source is None:
         return light.encoded(channel, plane, dtype)
     alpha = _rescaled(source[light.alpha], "float32")
@@ -150,7 +160,7 @@ def _encoded(
 
 
 def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Convert an extra channel (alpha) between sample types: full scale stays full scale."""
+    """Convert samples between types; full scale maps to full scale."""
     if samples.dtype == np.dtype(dtype):
         return samples
     full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1

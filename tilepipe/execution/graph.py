@@ -1,8 +1,8 @@
-"""The dask graph: a task per tile, a task per chunk of the result, in bands.
+"""The dask graph: one task per tile and one per chunk of the result, submitted in bands.
 
-A band is a run of tile rows with the chunks that they complete, at most ``BAND_TASKS`` tasks unless a
-single row holds more; graphs stay small however large the picture, and only indices and receipts travel.
-A chunk waits for those of its tiles that are made in its band; the others are done already.
+A band holds up to ``BAND_TASKS // 2`` tiles, row by row, and up to ``BAND_TASKS`` chunks that these tiles complete.
+Graphs stay small for images of any size, and only indices and receipts are transferred.  A chunk depends on those of
+its tiles that are computed in the same band; the others are already done.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from tilepipe.execution.tasks import blend_chunk, restore_tile
 __all__ = ["BAND_TASKS", "Todo", "bands", "find_todo"]
 
 BAND_TASKS = 48
-"""Tasks of a band: enough to keep many workers busy, few enough that a graph stays below 64 KiB."""
+"""Chunks per band, and twice the tiles: enough to keep many workers busy, few enough for a graph below 64 KiB."""
 
 Index = tuple[int, int]
 
 
 @dataclass
 class Todo:
-    """What is left of a job, and why.
+    """The tiles and chunks that a job still has to compute.
 
-    `repaired` counts pieces whose record is there but whose chunk does not agree with it.
+    Parameters
+    ----------
+    tiles, chunks : list of (int, int)
+        Rows and columns of the missing tiles, and of the missing chunks of the result.
+    tiles_total, chunks_total : int
+        All tiles and chunks of the job.
+    tiles_repaired, chunks_repaired : int
+        Missing pieces that have a record which their chunk does not match.
     """
 
     tiles: list[Index] = field(default_factory=list)
@@ -42,9 +49,10 @@ class Todo:
 
 
 def find_todo(job: Job, *, full: bool = True) -> Todo:
-    """Ask the ledgers which tiles and chunks are not done.
+    """Return the tiles and chunks that are not done according to the ledgers.
 
-    A chunk of the result that is done needs its tiles no more; a chunk that is not needs all of them.
+    A finished chunk of the result no longer needs its tiles; an unfinished one needs all of them.  `full` hashes every
+    piece; otherwise only sizes are compared.
     """
     todo = Todo(tiles_total=job.grid.tiles)
     boxes = chunk_boxes(job.grid.height, job.grid.width)
@@ -65,26 +73,26 @@ def find_todo(job: Job, *, full: bool = True) -> Todo:
 
 
 def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
-    """Yield the graph of each band as a list of delayed tasks; each returns a receipt."""
+    """Yield each band as a list of delayed tasks; each task returns a receipt."""
     folder = str(job.folder)
     boxes = chunk_boxes(job.grid.height, job.grid.width)
     touching = {
         index: [(t.row, t.column) for t in job.grid.touching(boxes[index[0]][index[1]])] for index in todo.chunks
     }
-    # a chunk can be blended once the last of its tiles that is still to be made was: tiles are made row by row
-    left = set(todo.tiles)
-    last = {index: max((tile for tile in touching[index] if tile in left), default=(-1, -1)) for index in todo.chunks}
+    # tiles are computed row by row: a chunk can be blended after the last of its missing tiles
+    to_do = set(todo.tiles)
+    last = {index: max((tile for tile in touching[index] if tile in to_do), default=(-1, -1)) for index in todo.chunks}
     waiting = deque(sorted(todo.chunks, key=lambda index: (last[index], index)))
     tiles = deque(sorted(todo.tiles))
     restore, blend = delayed(restore_tile, pure=False), delayed(blend_chunk, pure=False)
     while tiles or waiting:
-        made: dict[Index, Any] = {}
-        while tiles and len(made) < BAND_TASKS // 2:
+        restoring: dict[Index, Any] = {}
+        while tiles and len(restoring) < BAND_TASKS // 2:
             row, column = tiles.popleft()
-            made[row, column] = restore(folder, row, column, dask_key_name=f"restore-{row}-{column}")
-        tasks = list(made.values())
-        while waiting and len(tasks) < len(made) + BAND_TASKS and (not tiles or last[waiting[0]] < tiles[0]):
+            restoring[row, column] = restore(folder, row, column, dask_key_name=f"restore-{row}-{column}")
+        tasks = list(restoring.values())
+        while waiting and len(tasks) < len(restoring) + BAND_TASKS and (not tiles or last[waiting[0]] < tiles[0]):
             index = waiting.popleft()
-            before = [made[tile] for tile in touching[index] if tile in made]
-            tasks.append(blend(folder, *index, before, dask_key_name=f"blend-{index[0]}-{index[1]}"))
+            inputs = [restoring[tile] for tile in touching[index] if tile in restoring]
+            tasks.append(blend(folder, *index, inputs, dask_key_name=f"blend-{index[0]}-{index[1]}"))
         yield tasks

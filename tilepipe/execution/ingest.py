@@ -1,4 +1,4 @@
-"""The picture into the cache: decoded once, a band of rows at a time."""
+"""Ingest: decode the image into the cache once, one band of rows at a time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,32 @@ from tilepipe.system.prefetch import prefetch
 __all__ = ["check_input_unchanged", "ingest"]
 
 Band = tuple[Index, float, npt.NDArray[Any]]
-"""Which rows, when their reading began, and their samples (rows, width, channels)."""
+"""Chunk index, time at which reading began, and samples (rows, width, channels)."""
 
 
 def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) -> int:
-    """Decode what is not yet in the source array; return how many samples are not finite.
+    """Decode the bands that the source array does not hold yet.
 
-    `check` raises when the run has to stop; it is asked before every band.
+    Parameters
+    ----------
+    plan : Plan
+        Gives the input and how to verify bands that are already stored.
+    job : Job
+        Holds the source array.
+    on_event : Listener
+        Receives the events of the stage.
+    check : callable
+        Called before every band; raises to stop the run.
+
+    Returns
+    -------
+    int
+        Number of samples that are not finite.
 
     Raises
     ------
-    InputError : the picture is damaged, or was touched since it was planned: no band of another picture is recorded.
+    InputError
+        If the image is damaged, or its file changed since it was planned: no band of another image is recorded.
     """
     info, source = plan.info, job.source
     full = plan.settings.verify == "full"
@@ -59,17 +74,17 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
 
 
 def check_input_unchanged(plan: Plan) -> None:
-    """Raise InputError when the picture's file is another one than was planned."""
+    """Raise InputError if the image file changed since it was planned."""
     try:
         same = stamp_of(plan.info.path) == plan.analysis.stamp
     except OSError:
         same = False
     if not same:
-        raise InputError(f"{plan.info.path} changed or went away since it was planned; run the same command again")
+        raise InputError(f"{plan.info.path} was changed or removed since it was planned; run the same command again")
 
 
 def _store(plan: Plan, source: CheckedArray, index: Index, began: float, rows: npt.NDArray[Any]) -> tuple[Index, float]:
-    """Write and record a band of rows, read since `began`; return its index and the seconds that it took."""
+    """Write and record a band of rows whose reading began at `began`; return its index and the seconds taken."""
     top, info = index[0] * SOURCE_CHUNK[0], plan.info
     source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
     facts = {"not_finite": int((~np.isfinite(rows[:, :, : info.colours])).sum())} if info.is_float else {}

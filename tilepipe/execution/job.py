@@ -1,7 +1,7 @@
-"""A job: one recipe's folder opened for work, on whatever machine the task runs.
+"""A job: the open folder of one recipe, on any machine that runs its tasks.
 
-Tasks carry the folder's path and an index.  The first task on a process opens the folder: recipe, PSF,
-arrays, ledgers, and a pool of workspaces; later ones find it open.
+Tasks carry the folder's path and an index.  The first task in a process opens the folder (recipe, PSF, arrays, ledgers,
+and a pool of workspaces); later tasks reuse it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ __all__ = ["Job", "RunConfig", "job_in", "open_job"]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run goes about its work, for all who take part; nothing in it changes a pixel.
+    """How a run executes, for all processes that take part; no field changes a pixel.
 
     Parameters
     ----------
-    durable : flush every chunk and record to the disk.
-    edited_from : SHA-256 of the picture that this one is an edit of: tiles whose samples are the same are taken
-        from its cache.
+    durable : bool
+        Flush every chunk and record to disk.
+    edited_from : str or None
+        SHA-256 of the image before an edit: tiles with unchanged samples are taken from its cache.
     """
 
     durable: bool = True
     edited_from: str | None = None
 
     def save(self, folder: Path) -> None:
-        """Write it into a recipe's `folder`."""
+        """Write the configuration into a recipe's `folder`."""
         write_sealed(folder / layout.RUN_FILE, msgspec.json.encode(self))
 
     @classmethod
     def of(cls, folder: Path) -> RunConfig:
-        """Read it; the defaults when it is absent or damaged."""
+        """Read the configuration; return the defaults if it is absent or damaged."""
         data = read_sealed(folder / layout.RUN_FILE)
         return cls() if data is None else msgspec.json.decode(data, type=cls)
 
@@ -51,16 +52,22 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Job:
     """An open recipe folder.
 
+    Parameters
+    ----------
+    folder : Path
+        Recipe folder, named after the recipe's fingerprint.
+
     Raises
     ------
-    CacheError : the recipe in it is not the one that the folder is named after.
+    CacheError
+        If the fingerprint of the recipe in the folder does not match the folder's name.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.recipe = Recipe.from_json((folder / layout.RECIPE_FILE).read_bytes())
         if not self.recipe.fingerprint.startswith(folder.name):
-            raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command: it is written anew")
+            raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command again to rewrite it")
         config = RunConfig.of(folder)
         self.grid = self.recipe.grid
         self.light = self.recipe.light
@@ -74,40 +81,40 @@ class Job:
                 layout.run_folders(folder.parent.parent, old)[1], old, durable=config.durable
             )
         self._spectrum: Spectrum | None = None
-        self._opening = threading.Lock()
+        self._spectrum_lock = threading.Lock()
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
 
     @property
     def spectrum(self) -> Spectrum:
-        """The PSF prepared for this grid's frames; made once, shared by all threads."""
-        with self._opening:
+        """Spectrum of the PSF for this grid's frames; computed once, shared by all threads."""
+        with self._spectrum_lock:
             if self._spectrum is None:
                 psf = PSF.load(self.folder / layout.PSF_FILE)
                 if psf.digest != self.recipe.psf:
                     raise CacheError(
-                        f"{self.folder / layout.PSF_FILE} is damaged; run the same command: it is written anew"
+                        f"{self.folder / layout.PSF_FILE} is damaged; run the same command again to rewrite it"
                     )
                 self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
 
     def forget_damaged(self) -> None:
-        """Let no damaged piece count as done any more, so that the next run makes it anew."""
+        """Drop the records of damaged pieces, so that the next run recomputes them."""
         for array in (self.source, self.tiles, self.result):
             array.forget_damaged()
 
     def take_workspace(self) -> Workspace:
-        """Return a workspace that no other thread uses; give it back with :meth:`give_back`."""
+        """Return a workspace for exclusive use; release it with :meth:`give_back`."""
         try:
             return self._idle.get_nowait()
         except queue.Empty:
             return Workspace(self.recipe.solved, self.grid.frame_shape, spectra=self.recipe.parameters.keeps_spectra)
 
     def give_back(self, workspace: Workspace) -> None:
-        """Keep `workspace` for the next tile."""
+        """Return `workspace` to the pool for the next tile."""
         self._idle.put(workspace)
 
     def release_workspaces(self) -> None:
-        """Free all idle workspaces and the spectrum: no more tiles will come."""
+        """Free all idle workspaces and the spectrum; later tiles create new ones."""
         while True:
             try:
                 self._idle.get_nowait()
@@ -116,25 +123,25 @@ class Job:
         self._spectrum = None
 
 
-_open: dict[Path, Job] = {}
-_open_lock = threading.Lock()
+_jobs: dict[Path, Job] = {}
+_jobs_lock = threading.Lock()
 
 
 def job_in(folder: str | Path) -> Job:
-    """Return the open job of `folder`; opened at the first call in a process."""
+    """Return the job of `folder`; the first call in a process opens it."""
     path = Path(folder)
-    with _open_lock:
-        return _open.get(path) or _opened(path)
+    with _jobs_lock:
+        return _jobs.get(path) or _reopen(path)
 
 
 def open_job(folder: Path) -> Job:
-    """Open `folder` anew: a run begins."""
-    with _open_lock:
-        return _opened(folder)
+    """Open `folder` again, at the start of a run."""
+    with _jobs_lock:
+        return _reopen(folder)
 
 
-def _opened(folder: Path) -> Job:
+def _reopen(folder: Path) -> Job:
     keep_memory_for_tiles()
-    _open.clear()  # a worker serves one run after the other; old arrays and workspaces go
-    _open[folder] = Job(folder)
-    return _open[folder]
+    _jobs.clear()  # a worker serves one run at a time: release the arrays and workspaces of the previous one
+    _jobs[folder] = Job(folder)
+    return _jobs[folder]

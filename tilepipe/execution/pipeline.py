@@ -1,6 +1,6 @@
-"""The story of a run: hash, ingest, restore and blend, export.
+"""Run a plan: hash the input, ingest, restore and blend, export.
 
-Every stage asks its ledger what is done and does the rest, so that running again is going on.
+Every stage reads its ledger and computes only what is missing, so rerunning resumes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,27 @@ __all__ = ["RunReport", "run"]
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did; :meth:`to_dict` is what ``run --json`` prints."""
+    """Report of a run; ``run --json`` prints :meth:`to_dict`.
+
+    Parameters
+    ----------
+    output : Path
+        The file written.
+    seconds : float
+        Duration of the run.
+    tiles : dict of str to int
+        Tiles in total, computed, reused, repaired and failed.
+    memory : dict of str to int
+        Memory allowed, projected and used at the peak, bytes.
+    plan : Plan
+        The plan that was run.
+    folder : Path
+        Folder of the run in the cache.
+    not_finite : int
+        Input samples that are NaN or infinite.
+    workers : list of str
+        Processes that computed pieces, as "host:pid".
+    """
 
     output: Path
     seconds: float
@@ -81,42 +101,60 @@ class RunReport:
 
 
 def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
-    """Carry out `plan`.
+    """Run `plan`: ingest, restore, blend and export.
 
     Parameters
     ----------
-    plan : from :func:`tilepipe.planning.plan.make_plan`, with an output.
-    on_event : told of every stage, receipt and remark.
-    overwrite : replace an existing output.
-    fresh : use nothing that the cache holds of tiles and result.
+    plan : Plan
+        From :func:`tilepipe.planning.make_plan.make_plan`, with an output.
+    on_event : Listener
+        Receives every stage, receipt and note.
+    overwrite : bool
+        Replace an existing output.
+    fresh : bool
+        Ignore cached tiles and results.
+
+    Returns
+    -------
+    RunReport
+        Counts, memory and duration of the run.
 
     Raises
     ------
-    OutputError, DoesNotFitError : before anything is written.
-    InputError : the input is damaged in the middle, or changed meanwhile; what was read before stays cached.
-    TilesFailedError : some tiles failed; running again tries them again.
-    InterruptedRunError : ``tasks.stop`` was set; running again goes on.
-    CacheError : another run uses this recipe's folder, or somebody removed it.
+    SettingsError
+        If the plan has no output.
+    OutputError
+        If the output exists or cannot be written.
+    DoesNotFitError
+        If the plan does not fit (raised before anything is written), or the disk of the cache fills up.
+    InputError
+        If the input is damaged or changes during the run; bands read before stay cached.
+    TilesFailedError
+        If some tiles failed; rerunning retries them.
+    InterruptedRunError
+        If ``tasks.stop`` was set; rerunning resumes.
+    CacheError
+        If another run uses this recipe's folder, or the folder was removed or cannot be read or written.
     """
     started = time.perf_counter()
     if plan.output is None:
-        raise SettingsError("this plan has no output; give one to plan(image, output)")
+        raise SettingsError("this plan has no output; pass one to plan(image, output)")
     check_output(plan.output, overwrite=overwrite)
     if plan.settings.save_mask:
         check_output(Path(plan.settings.save_mask), overwrite=overwrite)
     plan.check()
     with _disk_errors(plan.root):
-        picture = _same_picture(plan)
-        recipe = msgspec.structs.replace(plan.recipe, source=picture.sha256)
+        digest = _hash_input(plan)
+        recipe = msgspec.structs.replace(plan.recipe, source=digest.sha256)
         folder = run_folders(plan.root, recipe)[1]
-        before = None if fresh else picture.before
+        before = None if fresh else digest.before
         _announce_reuse(plan.root, folder, recipe, before, on_event)
         with locked(folder, plan.root) as lock:
 
             def check() -> None:
                 lock.check()
                 if tasks.stop.is_set():
-                    raise InterruptedRunError("stopped; what is done is kept: run the same command to go on")
+                    raise InterruptedRunError("stopped; finished work is kept: run the same command to resume")
 
             _write_facts(plan, recipe, before, folder)
             reader_threads(plan.memory.jobs)
@@ -128,7 +166,7 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
                 not_finite = ingest(plan, job, on_event, check)
                 counts, workers = restore_and_blend(plan, job, on_event, check)
                 export(plan, job, on_event, check, overwrite=overwrite)
-            except (CacheError, TilesFailedError):  # damage may be why: the next run is to find no record of it
+            except (CacheError, TilesFailedError):  # damage may be the cause: drop its records for the next run
                 job.forget_damaged()
                 raise
             write_durably(folder / DONE_FILE, json.dumps({"output": str(plan.output.absolute())}).encode())
@@ -145,46 +183,46 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     )
 
 
-def _same_picture(plan: Plan) -> FileDigest:
-    """Hash the picture; InputError when it is another one than was planned."""
+def _hash_input(plan: Plan) -> FileDigest:
+    """Hash the input; raise InputError if it changed since it was planned or last hashed."""
     check_input_unchanged(plan)
     known, _ = recall_digest(plan.root, plan.info.path)
-    picture = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
-    if known is not None and known != picture.sha256:
+    digest = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
+    if known is not None and known != digest.sha256:
         raise InputError(
-            f"{plan.info.path} has other bytes than before, though its size and times say that nobody touched it; "
-            "run the same command again: it is taken as it is now"
+            f"the content of {plan.info.path} changed although its size and timestamps did not; "
+            "run the same command again to use the new content"
         )
-    return picture
+    return digest
 
 
 @contextmanager
 def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full or failing disk under the cache into one sentence."""
+    """Convert OSErrors of the cache's disk into errors with a one-line message."""
     try:
         yield
     except TilepipeError:
-        raise  # some are OSErrors as well
+        raise  # some are also OSErrors
     except OSError as error:
         if is_disk_full(error):
             raise DoesNotFitError(
-                f"the disk under the cache {root} is full; what is done is kept: free some space and run the same "
-                "command to go on, or give another --cache"
+                f"the disk of the cache {root} is full; finished work is kept: free some space and run the same "
+                "command to resume, or give another --cache"
             ) from error
         raise CacheError(
             f"the cache in {root} cannot be written or read: {error.strerror or error}; "
-            "free some space or give another --cache, then run the same command to go on"
+            "free some space or give another --cache, then run the same command to resume"
         ) from error
 
 
 def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None, on_event: Listener) -> None:
-    """Say why nothing is reused, when something like it is there."""
+    """Report why nothing is reused although the cache holds similar runs, or that tiles of an edited image are."""
     if (folder / RECIPE_FILE).is_file():
         return
     if before is not None:
         old = msgspec.structs.replace(recipe, source=before)
         if run_folders(root, old)[1].is_dir():
-            on_event(Note(f"edited   tiles of {before[:12]} serve where {recipe.source[:12]} has the same pixels"))
+            on_event(Note(f"edited   tiles of {before[:12]} are reused where {recipe.source[:12]} has the same pixels"))
             return
         on_event(Note(f"fresh    the pixels changed since the last run: {before[:12]} -> {recipe.source[:12]}"))
     others = sorted(runs_in(folder.parent), key=lambda run: run.used)
@@ -196,7 +234,7 @@ def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None
 
 
 def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -> None:
-    """Write what the run stands on: the recipe, its PSF, what was found out; what the last run left half done goes."""
+    """Write the image's digest, the memo, the configuration, the PSF and the recipe; remove partial files."""
     durable = plan.settings.durable
     image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
@@ -209,13 +247,13 @@ def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -
 
 
 def _clean_up(plan: Plan, folder: Path, on_event: Listener) -> None:
-    """Remove the run's cache when it is not to be kept, and older ones when there is a limit."""
+    """Remove the run's cache unless it is kept, and older runs beyond the cache limit."""
     if not plan.settings.keep_cache:
-        with suppress(CacheError):  # the next run has begun in it
+        with suppress(CacheError):  # another run already uses it
             remove(folder, plan.root)
     if plan.settings.cache_limit is None:
         return
-    gone = collect(plan.root, parse_bytes(plan.settings.cache_limit, "cache_limit"), keep=folder)
-    if gone:
-        size = human_bytes(sum(item.size for item in gone))
-        on_event(Note(f"cache    {size} of {len(gone)} older runs removed (cache_limit {plan.settings.cache_limit})"))
+    items = collect(plan.root, parse_bytes(plan.settings.cache_limit, "cache_limit"), keep=folder)
+    if items:
+        size = human_bytes(sum(item.size for item in items))
+        on_event(Note(f"cache    {size} of {len(items)} older runs removed (cache_limit {plan.settings.cache_limit})"))

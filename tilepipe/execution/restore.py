@@ -1,4 +1,4 @@
-"""Tiles and blended chunks: what is left of them, through the graph; failures tried again, then told."""
+"""Restore the missing tiles and blend the missing chunks; failed tasks are retried, then reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["restore_and_blend"]
 
 
 class Runtime(Protocol):
-    """Where graphs run."""
+    """Interface of the executors."""
 
     def check(self, job: Job) -> None: ...
 
@@ -30,11 +30,22 @@ class Runtime(Protocol):
 
 @dataclass
 class Tally:
-    """What the receipts of a run add up to.
+    """Totals of the receipts of a run.
 
     Parameters
     ----------
-    most : failures after which the run stops; None: it goes on whatever fails.
+    on_event : Listener
+        Receives every receipt.
+    most : int or None
+        Number of failures that the run tolerates; None means no limit.
+    done : dict of str to int
+        Finished tasks of each stage.
+    taken_over : int
+        Tiles that an earlier run computed.
+    failed : list of Receipt
+        Receipts of the failed tasks.
+    workers : set of str
+        Processes that computed pieces, as "host:pid".
     """
 
     on_event: Listener
@@ -45,7 +56,7 @@ class Tally:
     workers: set[str] = field(default_factory=set)
 
     def __call__(self, receipt: Receipt) -> None:
-        """Take in one receipt; when going on is useless, let no further task begin."""
+        """Count one receipt; set ``tasks.stop`` once :attr:`is_hopeless`."""
         if receipt.status == "done":
             self.done[receipt.stage] += 1
             self.taken_over += receipt.taken_over
@@ -58,7 +69,7 @@ class Tally:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the next task would fail as well, or too many have."""
+        """Whether the disk is full, so that every task would fail, or more than `most` tasks failed."""
         return any(receipt.disk_full for receipt in self.failed) or (
             self.most is not None and len(self.failed) > self.most
         )
@@ -67,14 +78,32 @@ class Tally:
 def restore_and_blend(
     plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]
 ) -> tuple[dict[str, int], list[str]]:
-    """Run the graph band by band; return tile counts and the processes that did the work.
+    """Run the graph band by band.
 
-    `check` raises when the run has to stop; it is asked before every band.
+    Parameters
+    ----------
+    plan : Plan
+        Gives the executor and the limit on failures.
+    job : Job
+        Job with an ingested source.
+    on_event : Listener
+        Receives the events of both stages.
+    check : callable
+        Called before every band; raises to stop the run.
+
+    Returns
+    -------
+    counts : dict of str to int
+        Tiles in total, computed, reused, repaired and failed.
+    workers : list of str
+        Processes that computed pieces, as "host:pid".
 
     Raises
     ------
-    TilesFailedError : tiles failed twice (the second time one at a time), or more than ``max_failures``.
-    OSError : the disk under the cache is full.
+    TilesFailedError
+        If tasks failed twice (on threads, the second time one at a time), or more than ``max_failures`` failed.
+    OSError
+        If the disk of the cache is full.
     """
     todo = find_todo(job, full=plan.settings.verify == "full")
     _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
@@ -85,9 +114,9 @@ def restore_and_blend(
             runtime.check(job)
         _run(job, todo, runtime, tally, check)
         if tally.failed:
-            on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_told(tally.failed[0])}"))
+            on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
             tally.failed.clear()
-            job.release_workspaces()  # it may have been memory that was missing
+            job.release_workspaces()  # lack of memory may be the cause
             _run(job, find_todo(job, full=False), Threads(1) if isinstance(runtime, Threads) else runtime, tally, check)
     finally:
         runtime.close(job)
@@ -112,8 +141,8 @@ def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[
         check()
         runtime.run(band, tally)
         if tally.is_hopeless:
-            tasks.stop.clear()  # it was set by the tally
-            check()  # whether the cache is there at all
+            tasks.stop.clear()  # set by the tally
+            check()  # raises if the cache was removed
             full = next((receipt for receipt in tally.failed if receipt.disk_full), None)
             if full is not None:
                 raise OSError(errno.ENOSPC, full.error)
@@ -123,20 +152,21 @@ def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[
 def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
     reused = todo.tiles_total - len(todo.tiles)
     if reused or todo.tiles_repaired:
-        damaged = f", {todo.tiles_repaired} damaged (made anew)" if todo.tiles_repaired else ""
+        damaged = f", {todo.tiles_repaired} damaged (recomputed)" if todo.tiles_repaired else ""
         on_event(Note(f"resume   {reused} of {todo.tiles_total} tiles done{damaged}, {len(todo.tiles)} left"))
     on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_repaired, megapixels))
     on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_repaired))
 
 
-def _told(receipt: Receipt) -> str:
+def _describe(receipt: Receipt) -> str:
+    """Return stage, index and error of a failed task."""
     return f"{receipt.stage} {receipt.index}: {receipt.error}"
 
 
 def _failure_text(failed: list[Receipt], todo: Todo, job: Job) -> str:
     return (
-        f"{len(failed)} of {len(todo.tiles) + len(todo.chunks)} tasks failed, the first {_told(failed[0])}; "
-        f"the others are kept in {job.folder}: run the same command to try again"
+        f"{len(failed)} of {len(todo.tiles) + len(todo.chunks)} tasks failed, the first {_describe(failed[0])}; "
+        f"finished tasks are kept in {job.folder}: run the same command to retry"
     )
 
 

@@ -1,4 +1,4 @@
-"""The plan as users hold it: the value that planning returns, with the verb ``run``."""
+"""The public plan: the value that planning returns, with a method to run it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,45 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class RunnablePlan(Plan):
-    """A plan that can be carried out."""
+    """A plan that can be run, as returned by :func:`tilepipe.plan`.
+
+    It is a frozen value: ``memory``, ``disk``, ``recipe``, ``grid``, ``psf``, ``seam`` and ``seconds`` tell what a run
+    will need and do, :meth:`to_dict` returns all of it as JSON values, and :meth:`check` raises if it does not fit.
+    The parameters are those of :class:`tilepipe.planning.plan.Plan`.
+    """
 
     def run(self, on_event: Listener = silent, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
-        """Ingest, restore, blend and export; see :func:`tilepipe.execution.pipeline.run`."""
+        """Ingest, restore, blend and export; rerunning resumes an interrupted run.
+
+        Parameters
+        ----------
+        on_event : callable, optional
+            Receives every event of :mod:`tilepipe.events`: stages, receipts and notes.
+        overwrite : bool, default False
+            Replace an existing output.
+        fresh : bool, default False
+            Ignore cached tiles and results.
+
+        Returns
+        -------
+        RunReport
+            Counts, memory and duration of the run.
+
+        Raises
+        ------
+        SettingsError
+            If the plan has no output.
+        OutputError
+            If the output exists or cannot be written.
+        DoesNotFitError
+            If memory or disk does not suffice.
+        InputError
+            If the input is damaged or changes during the run.
+        TilesFailedError
+            If some tiles failed; rerunning retries them.
+        CacheError
+            If another run uses the same cache folder, or the folder was removed or cannot be read or written.
+        """
         return run(self, on_event, overwrite=overwrite, fresh=fresh)
 
 
@@ -35,5 +70,6 @@ def _runnable(make: Callable[P, Plan]) -> Callable[P, RunnablePlan]:
     return plan
 
 
-# This module imports all that a run needs: the memory of the process that the plan measures includes it.
+# This module imports everything that a run needs, so that the process memory measured by the plan includes it.
 plan = _runnable(make_plan)
+"""Plan the restoration of an image file; :func:`tilepipe.planning.make_plan.make_plan` documents the parameters."""

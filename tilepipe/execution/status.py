@@ -1,4 +1,4 @@
-"""How far a run is, told by its ledgers."""
+"""Progress of a run, read from its ledgers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ __all__ = ["CacheStatus", "read_status"]
 
 @dataclass(frozen=True)
 class CacheStatus:
-    """Counts of one run: (done, total) of each stage; `damaged` pieces are not among the done."""
+    """Progress of one run.
+
+    Parameters
+    ----------
+    source, tiles, result : (int, int)
+        Pieces done, and pieces in total, of each array.
+    damaged : int
+        Damaged pieces of all arrays; they do not count as done.
+    """
 
     source: tuple[int, int]
     tiles: tuple[int, int]
@@ -23,16 +31,16 @@ class CacheStatus:
 
     @property
     def complete(self) -> bool:
-        """Whether only the output is left to be written."""
+        """Whether only the export is left."""
         return self.source[0] == self.source[1] and self.result[0] == self.result[1]
 
     @property
     def verdict(self) -> str:
-        """What to do next, for people."""
+        """What is left and how to continue, as a sentence."""
         if self.complete:
             return "complete: the same command only writes the output"
         tiles, chunks = self.tiles[1] - self.tiles[0], self.result[1] - self.result[0]
-        return f"{tiles} tiles and {chunks} chunks left: run the same command to go on"
+        return f"{tiles} tiles and {chunks} chunks left: run the same command to resume"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -42,7 +50,7 @@ class CacheStatus:
 
 
 def read_status(folder: Path, *, full: bool) -> CacheStatus:
-    """Ask the ledgers of the run in `folder`; `full` hashes every piece, else sizes must do."""
+    """Read the ledgers of the run in `folder`; `full` hashes every piece, otherwise only sizes are compared."""
     job = Job(folder)
     states = [job.source.state(index, full=full) for index in job.source.indices()]
     todo = find_todo(job, full=full)

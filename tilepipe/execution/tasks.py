@@ -1,7 +1,7 @@
 """The two tasks of the graph: restore a tile, blend a chunk.
 
-Each takes the job's folder and an index, reads and writes the store, and returns a receipt.  A task never
-raises: a failure is a receipt too, so that one bad tile does not end the graph.
+Each takes the job's folder and an index, reads and writes the store, and returns a receipt.  A task never raises: it
+reports a failure in its receipt, so that one failed tile does not end the graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tilepipe.tiling.grid import Box, Tile
 __all__ = ["blend_chunk", "restore_tile", "stop"]
 
 stop = threading.Event()
-"""Set when the run is to stop: tasks that have not begun do not begin."""
+"""Set to stop the run: tasks that have not started are cancelled."""
 
 
 def restore_tile(folder: str, row: int, column: int) -> Receipt:
@@ -41,8 +41,8 @@ def restore_tile(folder: str, row: int, column: int) -> Receipt:
 def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = ()) -> Receipt:
     """Blend the chunk at (row, column) of the result and record it.
 
-    `tiles` are the receipts of the tiles made in the same graph; they order the graph, and a chunk is not
-    blended from a tile that failed.
+    `tiles` are the receipts of the tiles computed in the same graph: the chunk depends on them and is cancelled if one
+    of them failed.
     """
     if any(tile.status != "done" for tile in tiles):
         return Receipt("blend", piece_name((row, column)), "cancelled")
@@ -50,14 +50,14 @@ def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = (
 
 
 def _receipt(stage: Stage, index: Index, work: Callable[[], bool]) -> Receipt:
-    """Do the `work`, which returns whether the piece was done already, here or by a run on the same pixels."""
+    """Run `work` and return its receipt; `work` returns whether an earlier task or run computed the piece."""
     name = piece_name(index)
     if stop.is_set():
         return Receipt(stage, name, "cancelled")
     started, host, pid = time.perf_counter(), os.uname().nodename, os.getpid()
     try:
         taken_over = work()
-    except Exception as error:  # whatever a tile raises, the others go on
+    except Exception as error:  # whatever a task raises, the others run
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return Receipt(stage, name, "failed", host=host, pid=pid, error=why, disk_full=is_disk_full(error))
     seconds = time.perf_counter() - started
@@ -67,7 +67,7 @@ def _receipt(stage: Stage, index: Index, work: Callable[[], bool]) -> Receipt:
 def _restore(job: Job, row: int, column: int) -> bool:
     began = time.perf_counter()
     if job.tiles.state((row, column)) == "done":
-        return True  # a cluster asks again when a worker is lost with its receipts
+        return True  # a cluster repeats the tasks of a worker that is lost with its receipts
     tile = job.grid.tile(row, column)
     plain = job.recipe.solver == "identity"
     box = tile.stored if plain else tile.frame.intersection(Box(0, job.grid.height, 0, job.grid.width))
@@ -79,10 +79,10 @@ def _restore(job: Job, row: int, column: int) -> bool:
         pixels = np.stack([start for start, _ in start_and_data(samples, job.light)])
     else:
         planes = start_and_data(samples, job.light)
-        del samples  # the planes are decoded one by one, the last one lets go of them
+        del samples  # the generator linearises plane by plane and releases the samples after the last
         pixels = _deconvolved(job, tile, box, planes)
     if not np.isfinite(pixels).all():
-        raise FloatingPointError(f"tile {row}-{column} came out with values that are not finite")
+        raise FloatingPointError(f"tile {row}-{column} has values that are not finite")
     height, width = tile.stored.shape
     chunk = np.zeros((job.recipe.planes, *job.grid.stored_shape), np.float32)
     chunk[:, :height, :width] = pixels
@@ -113,7 +113,7 @@ def _blend(job: Job, row: int, column: int) -> bool:
             try:
                 pixels = job.tiles.read(tile.row, tile.column, slice(None), rows, columns)
             except CacheError:
-                job.tiles.ledger.forget(name)  # to be made again
+                job.tiles.ledger.forget(name)  # the next attempt recomputes it
                 raise
             yield tile, pixels
 

@@ -1,1 +1,1 @@
-"""Image files: reading in bands, writing as a stream, light and metadata."""
+"""Image files: banded reading, streamed writing, transfer curves and metadata."""

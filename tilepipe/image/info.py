@@ -1,4 +1,4 @@
-"""What a picture is, whatever its file: size, samples, curves, metadata; and what reading one means."""
+"""Format-independent image description (size, samples, curves, metadata) and reader interface."""
 
 from __future__ import annotations
 
@@ -21,23 +21,42 @@ SUPPORTED_DTYPES = ("uint8", "uint16", "float16", "float32")
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of a picture before a pixel is read.
+    """Description of an image, available before any pixel is read.
 
     Parameters
     ----------
-    path, kind : the file; "TIFF", "JPEG" or "PNG".
-    height, width : px.
-    colours : 1 (gray) or 3 (RGB); these are restored.
-    extras : further channels (alpha), carried over as they are.
-    dtype : numpy name of the samples.
-    layout : how the file stores them, for people.
-    compression : the file's compression, for people.
-    decoded_bytes : what decoding holds in memory at once.
-    extra_kinds : TIFF ExtraSamples values, one per extra channel; a mask page comes last, as a channel of kind
+    path : Path
+        The file.
+    kind : {"TIFF", "BigTIFF", "JPEG", "PNG"}
+        File format.
+    height, width : int
+        Size, px.
+    colours : {1, 3}
+        Number of colour channels, gray or RGB; these are restored.
+    extras : int
+        Number of further channels (alpha, mask), copied unchanged.
+    dtype : str
+        numpy name of the samples.
+    layout : str
+        Storage of the samples in the file, for display.
+    compression : str
+        Compression of the file, for display.
+    decoded_bytes : int
+        Memory held while decoding, bytes.
+    metadata : Metadata
+        EXIF, ICC profile and other blocks.
+    light : Light
+        Interpretation of the samples.
+    curve_note : str
+        Origin of the transfer curves, for display.
+    extra_kinds : tuple of int
+        TIFF ExtraSamples values, one per extra channel; a mask page is last, as a channel of kind
         :data:`tilepipe.image.light.MASK`.
-    quantisation : steps of a JPEG's coefficients, (luminance, chrominance), 64 each, row by row of frequencies, 8-bit
-        codes; None for other files.
-    subsampled : colour differences are stored at half the resolution or less.
+    quantisation : tuple of tuple of int, optional
+        Quantisation steps of a JPEG's coefficients (luminance, chrominance), 64 each, in rows of frequencies, 8-bit
+        codes; None for other formats.
+    subsampled : bool
+        Whether chrominance is stored at half the resolution or less.
     """
 
     path: Path
@@ -59,17 +78,17 @@ class ImageInfo:
 
     @property
     def channels(self) -> int:
-        """All channels, a mask page among them."""
+        """Number of channels, including a mask page."""
         return self.colours + self.extras
 
     @property
     def has_mask(self) -> bool:
-        """Whether the file has a page that says which pixels are part of the picture."""
+        """Whether the file has a page that marks which pixels are part of the image."""
         return MASK in self.extra_kinds
 
     @property
     def written_channels(self) -> int:
-        """Channels of the main page."""
+        """Number of channels of the main page."""
         return self.channels - self.has_mask
 
     @property
@@ -79,56 +98,68 @@ class ImageInfo:
 
     @property
     def is_float(self) -> bool:
-        """Whether samples are floating point: then NaN may occur."""
+        """Whether samples are floating point and may contain NaN."""
         return np.dtype(self.dtype).kind == "f"
 
 
 class ImageReader(Protocol):
-    """An open picture."""
+    """An open image."""
 
     info: ImageInfo
 
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
-        """Return rows y0..y1, (y1 - y0, width, channels), native byte order; InputError when damaged."""
+        """Return rows y0..y1, (y1 - y0, width, channels), native byte order; raises InputError if damaged."""
 
     def close(self) -> None:
-        """Release file and memory."""
+        """Close the file and release its memory."""
 
 
 def choose_light(
     path: Path, metadata: Metadata, colours: int, dtype: str, extras: tuple[int, ...] = (), nodata: float | None = None
 ) -> tuple[Light, str]:
-    """Return what the picture's samples mean and a note on where its curves come from.
+    """Return the interpretation of an image's samples and a note on the origin of its curves.
 
-    The ICC profile's curves; without a profile sRGB for integers and linear light for floats.
+    Uses the curves of the ICC profile; without them sRGB for integers and linear light for floats.
     """
     if dtype not in SUPPORTED_DTYPES:
-        raise InputError(f"{path} has {dtype} samples; supported are {', '.join(SUPPORTED_DTYPES)}: convert it first")
+        raise InputError(f"{path} has {dtype} samples; supported: {', '.join(SUPPORTED_DTYPES)}; convert it first")
     fallback = LINEAR if dtype.startswith("float") else SRGB
     if metadata.icc:
         curves = curves_from_icc(metadata.icc, colours)
         name = describe_icc(metadata.icc)
         if curves is not None:
             return Light(curves, dtype, nodata=nodata, extras=extras), f"{name} (ICC)"
-        note = f"{fallback.name}: the ICC profile {name!r} has tables, no curves"
+        note = f"{fallback.name}: the ICC profile {name!r} has no curves (table-based)"
     else:
         note = f"{fallback.name} (no ICC profile)"
     return Light((fallback,) * colours, dtype, nodata=nodata, extras=extras), note
 
 
 def interpreted(info: ImageInfo, curve: str | None, white: str | None, nodata: float | None) -> ImageInfo:
-    """Return `info` with what the user says of the samples.
+    """Return `info` with the user's interpretation of the samples.
 
     Parameters
     ----------
-    curve : "linear", "srgb", "gamma:EXPONENT" or an ICC profile's file; None: what the file says.
-    white : sample value from which samples are clipped, or one for each colour, "15000,16383,14800"; None: not said.
-    nodata : sample value that marks pixels that are not part of the picture; None: what the file says.
+    info : ImageInfo
+        The image.
+    curve : str, optional
+        "linear", "srgb", "gamma:EXPONENT" or the path of an ICC profile; None keeps the file's curves.
+    white : str, optional
+        Sample value at which samples are clipped, or one per colour, "15000,16383,14800"; None leaves it unspecified.
+    nodata : float, optional
+        Sample value of pixels that are not part of the image; None keeps the file's value.
+
+    Returns
+    -------
+    ImageInfo
+        Copy with `light` and `curve_note` replaced.
 
     Raises
     ------
-    SettingsError : a value that makes no sense for this picture.
-    InputNotFoundError, InputError : the ICC profile.
+    SettingsError
+        If a value is not valid for this image.
+    InputNotFoundError, InputError
+        If the ICC profile cannot be read or is damaged.
     """
     light, note = info.light, info.curve_note
     if curve is not None:
@@ -149,7 +180,7 @@ def _curves(curve: str, colours: int) -> tuple[tuple[Curve, ...], str]:
         except ValueError:
             exponent = 0.0
         if not 0.2 <= exponent <= 5:
-            raise SettingsError(f"input_curve is {curve!r}; the exponent must lie in 0.2..5, as in gamma:2.2")
+            raise SettingsError(f"input_curve is {curve!r}; the exponent must be in 0.2..5, e.g. gamma:2.2")
         simple = gamma(exponent)
     if simple is not None:
         return (simple,) * colours, f"{simple.name} (input_curve)"
@@ -161,7 +192,7 @@ def _curves(curve: str, colours: int) -> tuple[tuple[Curve, ...], str]:
         ) from error
     curves = curves_from_icc(profile, colours)
     if curves is None:
-        raise SettingsError(f"the ICC profile {curve} has tables, no curves: give linear, srgb or gamma:EXPONENT")
+        raise SettingsError(f"the ICC profile {curve} has no curves (table-based); use linear, srgb or gamma:EXPONENT")
     return curves, f"{describe_icc(profile)} (input_curve)"
 
 
@@ -172,7 +203,7 @@ def _white(white: str, light: Light, info: ImageInfo) -> tuple[float, ...]:
         levels = []
     if len(levels) not in (1, info.colours) or not all(np.isfinite(level) and level > 0 for level in levels):
         raise SettingsError(
-            f"white is {white!r}; give a sample value above 0, or one for each colour, as in 15000 or 15000,16383,14800"
+            f"white is {white!r}; give a sample value above 0, or one per colour, e.g. 15000 or 15000,16383,14800"
         )
     full = 1.0 if info.is_float else float(np.iinfo(info.dtype).max)
     if max(levels) > full and not info.is_float:

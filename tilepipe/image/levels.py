@@ -1,7 +1,7 @@
-"""The range of a picture: from where its samples are clipped, and what counts as its full brightness.
+"""Range of an image: clipping level of its samples and its working unit.
 
-Integers are clipped at their largest code.  A picture may be clipped below that (12 bits in 16, a raw file's
-saturation, floats): then many samples share the largest value and few lie just below it.
+Integers are clipped at their largest code.  An image may be clipped below it (12 bits in 16, the saturation of a raw
+file, floats): then many samples have the largest value and few lie just below it.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from tilepipe.image.linearise import CLIPPED, hidden, known, linearise
 __all__ = ["find_unit", "find_white", "measured"]
 
 KEPT = 2048
-"""Largest samples of a channel that are kept while the picture goes by."""
+"""Number of largest samples kept per channel while the image is read."""
 
 PLATEAU = 8
-"""Samples at the largest value that make a plateau."""
+"""Minimum number of samples at the largest value for a plateau."""
 
 PILE, BELOW = 4, 0.01
-"""So many times as many samples lie at a plateau as within this share of its level below it."""
+"""A plateau has more than ``PILE`` times as many samples as the next lower value and as the range of relative width
+``BELOW`` below its level."""
 
 BAND = 256
 """Rows read at a time, px."""
 
 USES_WHITE = 0.25
-"""Share of white that an integer picture has to reach for white to be its unit."""
+"""Fraction of white that an integer image must reach for its unit to be white."""
 
 BRIGHTEST, OF_PEAK = 0.999, 0.1
-"""The unit is this quantile of the brightness, averaged over 3 x 3 px, and at least this share of its peak."""
+"""The unit is this quantile of the brightness, averaged over 3 x 3 px, and at least this fraction of its peak."""
 
 
 class _Peaks:
-    """The largest samples of each colour."""
+    """Largest samples of each colour."""
 
     def __init__(self, light: Light) -> None:
         self._light = light
         self._top = [np.empty(0, light.dtype) for _ in range(light.colours)]
         self._darker = [0] * light.colours
 
-    def see(self, samples: npt.NDArray[Any]) -> None:
-        """Take in samples (``channels_read``, h, w), the file's dtype."""
+    def update(self, samples: npt.NDArray[Any]) -> None:
+        """Add samples (``channels_read``, h, w), in the file's dtype."""
         outside = hidden(samples, self._light)
         for channel in range(self._light.colours):
             plane = samples[channel] if outside is None else samples[channel][~outside]
@@ -63,32 +64,41 @@ class _Peaks:
             self._top[channel] = joined if len(joined) <= KEPT else np.partition(joined, -KEPT)[-KEPT:]
 
     def plateaus(self) -> list[float | None]:
-        """Return the sample value at which each colour is clipped; None where none is."""
+        """Return the sample value at which each colour is clipped; None for colours without clipping."""
         found = [_plateau(np.sort(top)[::-1].astype(np.float64)) for top in self._top]
         return [level if darker else None for level, darker in zip(found, self._darker, strict=True)]
 
 
 def _plateau(top: DoubleArray) -> float | None:
+    """Return the largest value of `top` (descending) if it forms a plateau, else None."""
     if not len(top) or top[0] <= 0:
         return None
     level = float(top[0])
-    at = int((top == level).sum())
+    count = int((top == level).sum())
     below = int(((top < level) & (top >= level * (1 - BELOW))).sum())
     following = top[top < level]
-    next_one = int((top == following[0]).sum()) if len(following) else 0
-    return level if at >= PLATEAU and at > PILE * max(below, next_one) else None
+    next_count = int((top == following[0]).sum()) if len(following) else 0
+    return level if count >= PLATEAU and count > PILE * max(below, next_count) else None
 
 
 def find_white(pieces: Iterator[npt.NDArray[Any]], light: Light) -> tuple[float, ...] | None:
-    """Return the linear light from which each colour is clipped; None: as its type says.
+    """Return the linear light at which each colour is clipped; None if only the limit of the dtype applies.
 
     Parameters
     ----------
-    pieces : samples (``light.channels_read``, h, w) that together are the picture.
+    pieces : iterator of ndarray, shape (light.channels_read, h, w)
+        Samples that together cover the image.
+    light : Light
+        Interpretation of the samples.
+
+    Returns
+    -------
+    tuple of float or None
+        One level per colour; infinite for float colours without clipping.
     """
     peaks = _Peaks(light)
     for piece in pieces:
-        peaks.see(piece)
+        peaks.update(piece)
     full = 1.0 if light.dtype.startswith("float") else float(np.iinfo(light.dtype).max)
     levels = [
         math.inf if plateau is None else float(curve.decode(np.array([plateau / full]))[0])
@@ -103,18 +113,27 @@ def find_white(pieces: Iterator[npt.NDArray[Any]], light: Light) -> tuple[float,
 def find_unit(windows: list[npt.NDArray[Any]], light: Light) -> float:
     """Return the linear light that is 1 in working units.
 
-    Floats: the brightness that a thousandth of the picture exceeds, so that a picture and a multiple of it are restored
-    alike.  Integers: 1 where the picture uses white, else a power of two, which keeps codes exact.
+    Floats: the brightness that 0.1 % of the image exceeds, at least ``OF_PEAK`` of its peak, so that an image and a
+    multiple of it are restored alike.  Integers: 1 if the image reaches ``USES_WHITE``, else a power of two, which
+    keeps codes exact.
 
     Parameters
     ----------
-    windows : samples (``light.channels_read``, h, w) from all over the picture.
+    windows : list of ndarray, shape (light.channels_read, h, w)
+        Samples from windows spread over the image.
+    light : Light
+        Interpretation of the samples.
+
+    Returns
+    -------
+    float
+        The unit; 1 without positive samples.
     """
     light = replace(light, unit=1.0)
     means = []
     for window in windows:
-        seen = known(linearise(window, light), light, hidden(window, light))
-        for channel, plane in enumerate(seen):
+        data = known(linearise(window, light), light, hidden(window, light))
+        for channel, plane in enumerate(data):
             plane = np.where(np.isposinf(plane), np.float32(light.clipping(channel)), plane)
             height, width = (length // 3 * 3 for length in plane.shape)
             mean = plane[:height, :width].reshape(height // 3, 3, width // 3, 3).mean((1, 3))
@@ -129,13 +148,23 @@ def find_unit(windows: list[npt.NDArray[Any]], light: Light) -> float:
 
 
 def measured(reader: ImageReader, windows: list[npt.NDArray[Any]], *, white_known: bool) -> Light:
-    """Return what the samples of an open picture mean, with its clipping levels and unit measured.
+    """Return the interpretation of an open image's samples, with measured clipping levels and unit.
 
-    The picture goes by once, unless its samples have 8 bits or the user knows its white.
+    Reads the image once, unless it has 8-bit samples or the user specified the white level.
 
     Parameters
     ----------
-    windows : samples (``light.channels_read``, h, w) from all over the picture.
+    reader : ImageReader
+        The open image.
+    windows : list of ndarray, shape (light.channels_read, h, w)
+        Samples from windows spread over the image.
+    white_known : bool
+        Whether the user specified the white level.
+
+    Returns
+    -------
+    Light
+        The image's `light` with `unit` and, if measured, `white` replaced.
     """
     light = reader.info.light
     if not white_known and light.dtype != "uint8":

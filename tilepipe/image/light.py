@@ -1,12 +1,12 @@
-"""Transfer curves: from code values to linear light and back.
+"""Transfer curves between code values and linear light.
 
-Blur adds up light, so everything is computed in linear light, 1.0 = white.  Each colour channel has a
-curve, monotone on [0, 1]; integer codes go through a table of it, so that decoding and encoding again
-gives every code back exactly.
+Blur is linear in light, so all computation is in linear light, 1.0 = white.  Each colour channel has a curve, monotone
+on [0, 1]; integer codes are decoded through a table of it, so that decoding and re-encoding reproduces every code
+exactly.
 
-Domain and range: encoded values 0..1 (codes / largest code) <-> linear light 0..1; floats may lie outside
-and are carried through.  Linear light over the picture's unit is what the solver works in, so that a picture of any
-range (counts, an underexposed scan) is restored as well as one that reaches white.
+Domain and range: encoded values 0..1 (codes / largest code) <-> linear light 0..1; floats may lie outside and are not
+clipped.  The solver works in linear light divided by the image's unit, so that an image of any range (counts, an
+underexposed scan) is restored as well as one that reaches white.
 """
 
 from __future__ import annotations
@@ -36,19 +36,22 @@ __all__ = [
 
 
 JOINT_TOLERANCE = 1e-3
-"""How far a curve may fall where its two parts meet: profiles round their constants."""
+"""Largest decrease of a curve where its two parts meet: profiles round their constants."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One channel's transfer curve.
+    """Transfer curve of one channel.
 
     Parameters
     ----------
-    name : what a person calls it.
-    parameters : (g, a, b, c, d, e, f) of ``(a u + b)^g + e`` for u >= d, ``c u + f`` below
-        (ICC.1:2022, 10.18, function type 4); None when `samples` are given.
-    samples : linear values at equally spaced u in [0, 1], not falling.
+    name : str
+        Display name.
+    parameters : tuple of 7 float, optional
+        (g, a, b, c, d, e, f) of ``(a u + b)^g + e`` for u >= d, ``c u + f`` below (ICC.1:2022, 10.18, function type
+        4); None if `samples` are given.
+    samples : tuple of float, optional
+        Linear values at equally spaced u in [0, 1], non-decreasing.
     """
 
     name: str
@@ -56,7 +59,7 @@ class Curve:
     samples: tuple[float, ...] | None = None
 
     def decode(self, encoded: DoubleArray) -> DoubleArray:
-        """Return linear light; below 0 mirrored (power laws) and beyond 1 continued."""
+        """Return linear light; mirrored below 0 if :attr:`is_mirrored`, else extrapolated outside 0..1."""
         if self.samples is not None:
             return _interpolate(encoded, np.linspace(0, 1, len(self.samples)), np.array(self.samples))
         assert self.parameters is not None
@@ -67,7 +70,7 @@ class Curve:
         return np.copysign(linear, encoded) if self.is_mirrored else linear
 
     def encode(self, linear: DoubleArray) -> DoubleArray:
-        """Return the encoded value; the inverse of :meth:`decode`."""
+        """Return encoded values; the inverse of :meth:`decode`."""
         if self.samples is not None:
             return _interpolate(linear, np.array(self.samples), np.linspace(0, 1, len(self.samples)))
         assert self.parameters is not None
@@ -81,7 +84,7 @@ class Curve:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether decode(0) = 0, so that the curve may be mirrored for values below it."""
+        """Whether the curve is parametric with decode(0) = 0, so that it can be mirrored for negative values."""
         if self.parameters is None:
             return False
         g, _, b, _, d, e, f = self.parameters
@@ -89,7 +92,7 @@ class Curve:
 
 
 def _interpolate(at: DoubleArray, x: DoubleArray, y: DoubleArray) -> DoubleArray:
-    """Piecewise linear through (x, y), continued in a straight line at both ends."""
+    """Interpolate (x, y) linearly at `at`, with linear extrapolation at both ends."""
     inside = np.interp(at, x, y)
     low = y[0] + (at - x[0]) * (y[1] - y[0]) / (x[1] - x[0])
     high = y[-1] + (at - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2])
@@ -108,26 +111,33 @@ def gamma(exponent: float) -> Curve:
 
 
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
-"""TIFF ExtraSamples values: colours are multiplied by their alpha, or not (TIFF 6.0, section 18)."""
+"""TIFF ExtraSamples values: premultiplied alpha, straight alpha (TIFF 6.0, section 18)."""
 
 MASK = -1
-"""Kind of an extra channel that is a page of its own in the file: 0 where a pixel is not part of the picture."""
+"""Kind of an extra channel stored as a separate page: 0 where a pixel is not part of the image."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """What the samples of a picture mean.
+    """Interpretation of the samples of an image.
 
-    Everything is computed in working units: linear light over `unit`.
+    Working units are linear light divided by `unit`.
 
     Parameters
     ----------
-    curves : one a colour channel.
-    dtype : numpy name of the file's samples: uint8, uint16, float16 or float32.
-    unit : linear light that is 1 in working units: 1 where the picture uses white, else about its brightest part.
-    white : linear light from which each colour channel is clipped; None: the largest code, nothing for floats.
-    nodata : sample value that marks pixels that are not part of the picture, when all colours have it.
-    extras : kind of each extra channel: a TIFF ExtraSamples value, or :data:`MASK`.
+    curves : tuple of Curve
+        One per colour channel.
+    dtype : str
+        numpy name of the file's samples: uint8, uint16, float16 or float32.
+    unit : float
+        Linear light that is 1 in working units: 1 if the image uses white, else about its brightest part.
+    white : tuple of float, optional
+        Linear light at which each colour channel is clipped; None: the largest code for integers, no clipping for
+        floats.
+    nodata : float, optional
+        Sample value of pixels that are not part of the image, if all colours have it.
+    extras : tuple of int
+        Kind of each extra channel: a TIFF ExtraSamples value, or :data:`MASK`.
     """
 
     curves: tuple[Curve, ...]
@@ -139,7 +149,7 @@ class Light:
 
     @property
     def name(self) -> str:
-        """The curves' name, for people."""
+        """Display name of the curves (the first channel's)."""
         return self.curves[0].name
 
     @property
@@ -149,7 +159,7 @@ class Light:
 
     @property
     def channels_read(self) -> int:
-        """Channels that decide what light a pixel is: the colours, and extra channels that hide pixels."""
+        """Number of leading channels needed to decode a pixel: the colours, plus all extras if one is alpha or mask."""
         return self.colours + (len(self.extras) if self.alpha is not None or self.mask is not None else 0)
 
     @property
@@ -164,14 +174,15 @@ class Light:
 
     @property
     def is_premultiplied(self) -> bool:
-        """Whether encoded colours are multiplied by their alpha."""
+        """Whether encoded colours are multiplied by alpha."""
         return ASSOCIATED_ALPHA in self.extras
 
     def _extra(self, *kinds: int) -> int | None:
+        """Return the index of the first extra channel of one of `kinds` among all channels."""
         return next((self.colours + index for index, kind in enumerate(self.extras) if kind in kinds), None)
 
     def clipping(self, channel: int) -> float:
-        """Return the working level from which samples of a channel say "at least this"; infinite when none does."""
+        """Return the clipping level of a channel, working units; infinite without one."""
         if self.white is not None:
             return self.white[channel] / self.unit
         return 1.0 / self.unit if np.issubdtype(self.dtype, np.integer) else float("inf")
@@ -189,7 +200,7 @@ class Light:
         else:
             decoded = curve.decode(samples.astype(np.float64)).astype(np.float32)
         if self.unit != 1:
-            with np.errstate(over="ignore"):  # of samples that are none, as far as a float goes
+            with np.errstate(over="ignore"):  # nodata samples may be near the float32 limit
                 decoded *= np.float32(1 / self.unit)
         return decoded
 
@@ -200,7 +211,7 @@ class Light:
     def encoded(self, channel: int, linear: FloatArray, dtype: str) -> npt.NDArray[Any]:
         """Encode working units (any shape) of one channel as `dtype`.
 
-        Integers: the nearest code in encoded space, clipped.  Floats: the curve's value, unclipped.
+        Integers: the nearest code in encoded space, clipped.  Floats: the encoded value, unclipped.
         """
         curve = self.curves[channel]
         if self.unit != 1:
@@ -214,10 +225,10 @@ class Light:
 
 @lru_cache(maxsize=16)
 def _decoding_table(curve: Curve, dtype: str) -> FloatArray:
-    """Linear light of every code, float32, strictly increasing.
+    """Return the linear light of every code, float32, strictly increasing.
 
-    Where a curve is flat, or falls by rounding at a joint, codes are told apart by the last bit: floats of
-    one sign order as the integers that share their bits.
+    Where a curve is flat, or falls by rounding at a joint, consecutive codes differ in the last bit: floats of equal
+    sign sort like the integers with the same bits.
     """
     top = int(np.iinfo(dtype).max)
     bits = np.maximum(curve.decode(np.arange(top + 1) / top), 0).astype(np.float32).view(np.int32).astype(np.int64)
@@ -229,10 +240,10 @@ def _decoding_table(curve: Curve, dtype: str) -> FloatArray:
 
 @lru_cache(maxsize=16)
 def _encoding_tables(curve: Curve, dtype: str) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """Thresholds between neighbouring codes, and for every upper half of a float32 the first candidate code.
+    """Return thresholds between adjacent codes, and the first candidate code for the upper 16 bits of a float32.
 
-    The upper 16 bits of a float (sign, exponent, 7 bits of mantissa) grow with its value, so they index a
-    table of where to begin; the search then has a few dozen codes left instead of 65,536.
+    The upper 16 bits of a positive float (sign, exponent, 7 bits of mantissa) increase with its value, so they index a
+    table of initial codes; the search then covers a few dozen codes instead of 65,536.
     """
     top = int(np.iinfo(dtype).max)
     table = _decoding_table(curve, dtype)
@@ -255,21 +266,22 @@ def _nearest_codes(curve: Curve, dtype: str, linear: FloatArray) -> npt.NDArray[
 
 
 def check_monotone(curve: Curve) -> Curve:
-    """Return `curve` if it can be undone.
+    """Return `curve` if it can be inverted.
 
     Raises
     ------
-    InputError : it falls by more than rounding can explain, or does not rise at all.
+    InputError
+        If the curve decreases by more than ``JOINT_TOLERANCE``, is not finite, or does not increase overall.
     """
     values = curve.decode(np.linspace(0, 1, 4096))
     rising = np.isfinite(values).all() and (np.diff(values) >= -JOINT_TOLERANCE).all() and values[-1] > values[0]
     if not rising:
-        raise InputError(f"the colour profile's curve {curve.name!r} is not increasing and cannot be undone")
+        raise InputError(f"the colour profile's curve {curve.name!r} is not increasing and cannot be inverted")
     return curve
 
 
 def with_positive_slope(curve: Curve) -> Curve:
-    """Return a sampled curve with flat stretches raised by a millionth, so that it has an inverse; else `curve`."""
+    """Return a sampled curve as its running maximum plus a ramp of 1e-6, so that it is invertible; else `curve`."""
     if curve.samples is None:
         return curve
     rising = np.maximum.accumulate(np.asarray(curve.samples)) + np.linspace(0, 1e-6, len(curve.samples))

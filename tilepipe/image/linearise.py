@@ -1,4 +1,4 @@
-"""From stored samples to what the solver takes: working units, what is known, and what is only known to be bright."""
+"""Convert stored samples to solver input: working units, with invalid and clipped samples marked."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = [
 ]
 
 CLIPPED = 0.98
-"""Share of the clipping level from which a sample counts as clipped: it says "at least this", nothing more."""
+"""Fraction of the clipping level from which a sample is treated as clipped, i.e. only as a lower bound."""
 
 FILL_WIDTH = 15
-"""Window of the local mean that stands in for unknown samples at the solver's start, px."""
+"""Window of the local mean that replaces samples without data in the solver's initial estimate, px."""
 
 
 def linearise(samples: npt.NDArray[Any], light: Light) -> FloatArray:
     """Decode `samples` (``light.channels_read``, h, w), in the file's dtype, to working units, float32 (colours, h, w).
 
-    Colours that are multiplied by their alpha are divided by it first; hidden ones come out as they stand.
+    Premultiplied colours are first divided by alpha; where alpha is 0 they are decoded undivided.
     """
     return np.stack([_channel(samples, light, channel) for channel in range(light.colours)])
 
@@ -50,7 +50,10 @@ def _channel(samples: npt.NDArray[Any], light: Light, channel: int) -> FloatArra
 
 
 def hidden(samples: npt.NDArray[Any], light: Light) -> BoolArray | None:
-    """Return where pixels are not part of the picture, bool (h, w): alpha or mask 0, nodata; None if that cannot be."""
+    """Return which pixels are not part of the image, bool (h, w): alpha or mask 0, or nodata.
+
+    None if `light` has no alpha, mask or nodata value.
+    """
     marks = [samples[channel] == 0 for channel in (light.alpha, light.mask) if channel is not None]
     if light.nodata is not None:
         value = np.asarray(light.nodata).astype(light.dtype)
@@ -60,29 +63,40 @@ def hidden(samples: npt.NDArray[Any], light: Light) -> BoolArray | None:
 
 
 def start_and_data(samples: npt.NDArray[Any], light: Light) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield for each colour the solver's start and what is known, (h, w), from samples (``channels_read``, h, w)."""
+    """Yield the initial estimate and the data (h, w) of each colour from samples (``channels_read``, h, w)."""
     outside = hidden(samples, light)
     for channel in range(light.colours):
         linear = _channel(samples, light, channel)
         level = np.float32(CLIPPED * light.clipping(channel))
         if outside is None and not (linear >= level).any() and np.isfinite(linear).all():
-            yield linear, linear  # everything is known: one plane serves as both
+            yield linear, linear  # all samples are valid: one plane for both
             continue
-        seen = known(linear[None], light, outside, channel)[0]
+        data = known(linear[None], light, outside, channel)[0]
         if outside is not None:
             linear[outside] = np.nan
-        yield fill(linear[None])[0], seen
+        yield fill(linear[None])[0], data
 
 
 def known(linear: FloatArray, light: Light, outside: BoolArray | None = None, first: int = 0) -> FloatArray:
-    """Return a copy of `linear` (c, h, w) with NaN where nothing is known, +inf where it is clipped.
+    """Return a copy of `linear` with NaN where there is no data and +inf where samples are clipped.
 
-    Channel by channel, so that a clipped red still leaves green to be restored.
+    Each channel is marked separately, so that green is still restored where red is clipped.
 
     Parameters
     ----------
-    outside : from :func:`hidden`.
-    first : channel of the picture that ``linear[0]`` is.
+    linear : ndarray of float32, shape (c, h, w)
+        Working units.
+    light : Light
+        Interpretation of the samples.
+    outside : ndarray of bool, shape (h, w), optional
+        Result of :func:`hidden`.
+    first : int
+        Channel index of ``linear[0]`` in the image.
+
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w)
+        The marked copy.
     """
     out = np.array(linear, np.float32)
     for channel, plane in enumerate(out):
@@ -97,30 +111,33 @@ def known(linear: FloatArray, light: Light, outside: BoolArray | None = None, fi
 
 
 def whites(light: Light) -> tuple[float, ...]:
-    """Return what a clipped sample of each colour is at least, working units."""
+    """Return the lower bound of clipped samples of each colour, working units."""
     return tuple(CLIPPED * light.clipping(channel) for channel in range(light.colours))
 
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Share of red, green and blue in the light that the eye sees (ITU-R BT.709)."""
+"""Weights of red, green and blue in the luminance (ITU-R BT.709)."""
 
 
 def luminance(planes: Sequence[FloatArray]) -> FloatArray:
-    """Return the luminance (h, w) of one or three colour channels; NaN where any of them is, +inf where all are."""
+    """Return the luminance (h, w) of one or three colour channels.
+
+    NaN where any channel is NaN or only some are +inf; +inf where all are.
+    """
     if len(planes) == 1:
         return planes[0]
     red, green, blue = (np.float32(share) * plane for share, plane in zip(LUMINANCE, planes, strict=True))
-    seen: FloatArray = red + green + blue
-    if np.isposinf(seen).any():
-        some = np.isposinf(seen) & ~(np.isposinf(red) & np.isposinf(green) & np.isposinf(blue))
-        seen[some] = np.nan
-    return seen
+    total: FloatArray = red + green + blue
+    if np.isposinf(total).any():
+        partly_clipped = np.isposinf(total) & ~(np.isposinf(red) & np.isposinf(green) & np.isposinf(blue))
+        total[partly_clipped] = np.nan
+    return total
 
 
 def fill(linear: FloatArray) -> FloatArray:
-    """Return `linear` (c, h, w) with NaN and Inf replaced by the mean of what is near, further away by the nearest.
+    """Return `linear` (c, h, w) with NaN and Inf replaced by the mean of the finite samples nearby.
 
-    A plane without a finite sample becomes black.
+    Samples without finite neighbours take the nearest valid value.  A plane without finite samples becomes 0.
     """
     finite = np.isfinite(linear)
     if finite.all():
@@ -128,11 +145,11 @@ def fill(linear: FloatArray) -> FloatArray:
     size = (1, FILL_WIDTH, FILL_WIDTH)
     total = scipy.ndimage.uniform_filter(np.where(finite, linear, np.float32(0)), size)
     share = scipy.ndimage.uniform_filter(finite.astype(np.float32), size)
-    some = share > 0.5 / FILL_WIDTH**2
-    near = np.where(some, total / np.maximum(share, np.float32(1e-6)), np.float32(0))
-    filled: FloatArray = np.where(finite, linear, near).astype(np.float32)
-    for plane, reached in zip(filled, some | finite, strict=True):
-        if reached.any() and not reached.all():
-            rows, columns = scipy.ndimage.distance_transform_edt(~reached, return_distances=False, return_indices=True)
+    has_mean = share > 0.5 / FILL_WIDTH**2
+    mean = np.where(has_mean, total / np.maximum(share, np.float32(1e-6)), np.float32(0))
+    filled: FloatArray = np.where(finite, linear, mean).astype(np.float32)
+    for plane, valid in zip(filled, has_mean | finite, strict=True):
+        if valid.any() and not valid.all():
+            rows, columns = scipy.ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
             plane[...] = plane[rows, columns]
     return filled

@@ -1,4 +1,4 @@
-"""Compiled loops between code values and light: numpy would make 8-byte indices of every sample first."""
+"""Compiled lookups between code values and linear light; numpy would first convert every sample to an 8-byte index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilepipe.system.jit import kernel
 __all__ = ["look_up", "search_codes"]
 
 Array = Any
-"""Inside compiled code a numpy array; numba takes the types from the call."""
+"""A numpy array in compiled code; numba infers the types from the call."""
 
 
 @kernel
@@ -23,14 +23,14 @@ def look_up(table: Array, codes: Array, out: Array) -> None:
 
 @kernel
 def search_codes(values: Array, bits: Array, thresholds: Array, first: Array, out: Array) -> None:
-    """Write for each value the number of thresholds at or below it: its nearest code.
+    """Write the nearest code of each value to `out`: the number of thresholds at or below the value.
 
-    values float32 (n,), `bits` the same memory as uint32; thresholds float32, increasing; first int32 (2^15 + 1,):
-    how many thresholds lie at or below the float whose upper half is the index.  Values at or below 0 and NaN
+    values float32 (n,); bits the same memory as uint32; thresholds float32, increasing; first int32 (2^15 + 1,):
+    number of thresholds at or below the float whose upper 16 bits are the index.  NaN and values at or below 0
     give 0.
 
-    Between two entries a curve is nearly straight: the lower half says which code to begin at, and few steps, mostly
-    none, lead to the right one; halving the interval took three to four times as long.
+    A curve is nearly linear between two entries of `first`, so the lower 16 bits interpolate the initial code and few
+    steps, mostly none, reach the right one; bisection took three to four times as long.
     """
     for i in range(values.size):
         value = values[i]

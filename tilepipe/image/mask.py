@@ -1,4 +1,4 @@
-"""Masks as pictures: white is restored, black is left alone, gray is in between."""
+"""Mask images: white is restored, black is left unchanged, gray is blended."""
 
 from __future__ import annotations
 
@@ -20,12 +20,21 @@ __all__ = ["DrawnMask", "mask_bytes", "write_mask"]
 
 
 class DrawnMask:
-    """A mask that somebody drew: any picture of the size of the one to restore, its codes taken as shares.
+    """A user-supplied mask: an image of the same size as the input, its samples read as weights 0..1.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of the mask.
+    picture : ImageInfo
+        The image to restore.
 
     Raises
     ------
-    SettingsError : the sizes differ.
-    InputError, InputNotFoundError : as for any picture.
+    SettingsError
+        If the sizes differ.
+    InputError, InputNotFoundError
+        As :func:`tilepipe.image.readers.open_image`.
     """
 
     def __init__(self, path: str | Path, picture: ImageInfo) -> None:
@@ -35,12 +44,12 @@ class DrawnMask:
         if (info.height, info.width) != (picture.height, picture.width):
             self.close()
             raise SettingsError(
-                f"mask {path} is {info.width} x {info.height}, the picture {picture.width} x {picture.height}: "
-                "they must be of one size"
+                f"mask {path} is {info.width} x {info.height}, the image {picture.width} x {picture.height}: "
+                "both must have the same size"
             )
 
     def rows(self, y0: int, y1: int) -> FloatArray:
-        """Return the mask in rows y0..y1, (y1 - y0, width), 0..1: the mean of its colours; NaN counts as 0."""
+        """Return rows y0..y1 of the mask, (y1 - y0, width), 0..1: the mean of its colours, NaN as 0."""
         info = self._reader.info
         codes: npt.NDArray[Any] = self._reader.rows(y0, y1)[:, :, : info.colours]
         full = 1.0 if info.is_float else float(np.iinfo(info.dtype).max)
@@ -48,12 +57,12 @@ class DrawnMask:
         return np.clip(share, 0, 1)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._reader.close()
 
 
 def mask_bytes(path: str | Path | None, picture: ImageInfo) -> int:
-    """Return what reading the drawn mask at `path` holds at once; raises what is wrong with it before work begins."""
+    """Return the memory for decoding the mask at `path`, bytes; raises before any processing if the mask is invalid."""
     if path is None:
         return 0
     mask = DrawnMask(path, picture)
@@ -64,11 +73,23 @@ def mask_bytes(path: str | Path | None, picture: ImageInfo) -> int:
 def write_mask(
     path: Path, height: int, width: int, rows: Callable[[int, int], FloatArray], *, overwrite: bool = False
 ) -> None:
-    """Write a mask (0..1 by rows, top to bottom) as 8-bit gray TIFF.
+    """Write a mask as an 8-bit gray TIFF.
+
+    Parameters
+    ----------
+    path : Path
+        Output file.
+    height, width : int
+        Size of the mask, px.
+    rows : callable
+        ``rows(y0, y1)`` returns these rows, 0..1; called top to bottom.
+    overwrite : bool
+        Whether to replace an existing file.
 
     Raises
     ------
-    DoesNotFitError, OutputError, OutputExistsError : see :func:`tilepipe.image.writers.tiff.write_beside`.
+    DoesNotFitError, OutputError, OutputExistsError
+        As :func:`tilepipe.image.writers.tiff.write_beside`.
     """
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:

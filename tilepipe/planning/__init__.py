@@ -1,1 +1,1 @@
-"""What a run will do, decided before it begins: the blur, the noise, the schedule, the halo, memory and disk."""
+"""Planning: PSF, noise, solver parameters, halo, memory and disk are determined before a run starts."""

@@ -1,7 +1,6 @@
-"""Everything adaptive, chosen before the first tile: the blur, the solver's numbers, the halo.
+"""Everything adaptive, determined before the first tile: PSF, solver parameters, halo.
 
-Found by looking at the picture, or taken over from an earlier run on the same bytes or on what they were
-before an edit.
+They are derived from the image, or reused from an earlier run on the same bytes or on the bytes before an edit.
 """
 
 from __future__ import annotations
@@ -45,27 +44,35 @@ from tilepipe.tiling.grid import has_seams
 __all__ = ["Analysis", "analyse"]
 
 ABSURD_NOISE = 0.3
-"""Noise over the picture's range above which its samples are surely not what they are taken for."""
+"""Noise relative to the range of the image above which the samples are almost certainly misinterpreted."""
 
 CHECKED = 4
-"""Windows on which what was found is checked."""
+"""Number of windows on which the restoration is checked."""
 
 PROBING_THREADS = 2
-"""Windows that are restored at a time while the seam error is measured: each holds a workspace of 800 px an edge."""
+"""Windows restored concurrently while the seam error is measured: each holds a workspace of 800 x 800 px."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was chosen for a picture.
+    """Results of the analysis of an image.
 
     Parameters
     ----------
-    info : the picture.
-    stamp : of its file, before it was read.
-    psf, tuning : the choice.
-    blocks : what the sampled windows looked like, see :class:`tilepipe.planning.memo.Decision`.
-    asked : what was asked for, :func:`tilepipe.planning.memo.question`.
-    check : what the last check found, JSON values; None where nothing is deblurred.
+    info : ImageInfo
+        The image.
+    stamp : tuple of int
+        Of its file, taken before the file is read.
+    psf : PSF
+        Given or estimated.
+    tuning : Tuning
+        Solver parameters and halo.
+    blocks : tuple of str
+        Digests of the sampled windows, see :class:`tilepipe.planning.memo.Memo`.
+    asked : str
+        Key of the memo, see :func:`tilepipe.planning.memo.memo_key`.
+    check : dict or None
+        Result of the last check, JSON values; None when no check was made.
     """
 
     info: ImageInfo
@@ -78,95 +85,107 @@ class Analysis:
 
     @property
     def memo(self) -> Memo:
-        """What a later run may take over."""
+        """The part that a later run may reuse."""
         return Memo(self.psf, self.tuning, self.blocks, self.info.light.unit, self.info.light.white, self.check)
 
 
 def analyse(
     image: Path, given: PSF | None, settings: Settings, root: Path, on_event: Listener, *, keep: bool, fresh: bool
 ) -> Analysis:
-    """Read header, PSF and sample windows, and derive all numbers; the picture is closed before the probes.
+    """Read header, PSF and sample windows and derive all parameters; the file is closed before windows are restored.
 
     Parameters
     ----------
-    given : the PSF when the user gave one.
-    root : the cache; what is known from it is taken over, it would come out the same.
-    keep : write what took time into the cache as soon as it is found, so that a killed run need not find it again.
-    fresh : take over nothing.
+    image : Path
+        Image file.
+    given : PSF or None
+        The user's PSF; None estimates the blur.
+    settings : Settings
+        Settings of the run.
+    root : Path
+        The cache.  Its memo is reused because a new analysis would give the same result.
+    on_event : Listener
+        Receives notes.
+    keep : bool
+        Write expensive results to the cache as soon as they are available, so that a killed run need not repeat them.
+    fresh : bool
+        Ignore existing memos.
     """
-    asked = memo_key(given, settings)
+    key = memo_key(given, settings)
     with closing(open_image(image)) as reader:
         stamp = stamp_of(image)
         white = None if settings.white is None else str(settings.white)
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
-        mask_bytes(settings.mask, reader.info)  # what is wrong with a mask is said before anything takes long
-        read = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
-        known = None if fresh else _earlier_memo(root, image, asked, read, on_event)
-        if known is None:
-            light = measured(reader, list(read().windows), white_known=white is not None)
+        mask_bytes(settings.mask, reader.info)  # report errors of the mask before anything slow
+        sample_windows = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
+        memo = None if fresh else _earlier_memo(root, image, key, sample_windows, on_event)
+        if memo is None:
+            light = measured(reader, list(sample_windows().windows), white_known=white is not None)
         else:
-            light = known.light(reader.info.light)
+            light = memo.light(reader.info.light)
         info = reader.info = replace(reader.info, light=light)
-        if known is None or known.tuning is None:
-            read()  # while the picture is open
-        blur = None if given or known else _estimate_blur(reader, settings, on_event)
-        psf = given or (known.psf if known else blur.psf if blur else delta())
-        check = known.check if known else None
+        if memo is None or memo.tuning is None:
+            sample_windows()  # while the file is open
+        blur = None if given or memo else _estimate_blur(reader, settings, on_event)
+        psf = given or (memo.psf if memo else blur.psf if blur else delta())
+        check = memo.check if memo else None
     options = RestorationOptions(
         settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance
     )
     check_psf_fits(psf.joint if settings.luminance_only else psf, info.height, info.width, info.colours)
-    if known is None and not passes_through(psf, settings.priority_value):
-        psf, check = _last_check(replace(read(), light=info.light), psf, blur, options, settings, on_event)
+    if memo is None and not passes_through(psf, settings.priority_value):
+        psf, check = _last_check(replace(sample_windows(), light=info.light), psf, blur, options, settings, on_event)
     if given is None:
-        _check_sure(psf, settings, on_event)
+        _check_confidence(psf, settings, on_event)
     psf = psf.joint if settings.luminance_only else psf
     _compile(info, settings)
-    if known is not None and known.tuning is not None:
-        return Analysis(info, stamp, psf, known.tuning, known.blocks, asked, check)
-    sample = replace(read(), light=info.light)
+    if memo is not None and memo.tuning is not None:
+        return Analysis(info, stamp, psf, memo.tuning, memo.blocks, key, check)
+    sample = replace(sample_windows(), light=info.light)
     if not passes_through(psf, settings.priority_value):
         _check_noise(sample, settings)
     blocks = sample.blocks()
-    if keep and given is None and known is None:
-        _keep(root, image, stamp, asked, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
+    if keep and given is None and memo is None:
+        _store_memo(root, image, stamp, key, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
-        on_event(Note("planning noise, penalties and halo are measured in windows of the picture"))
+        on_event(Note("planning noise, penalties and halo are measured on windows of the image"))
     seams = has_seams(info.height, info.width, settings.tile)
     threads = min(settings.jobs or cores(), PROBING_THREADS)
     tuning = tune(sample, psf, options, settings.halo, seams=seams, threads=threads)
     if keep and seams:
-        _keep(root, image, stamp, asked, Memo(psf, tuning, blocks, info.light.unit, info.light.white, check))
-    return Analysis(info, stamp, psf, tuning, blocks, asked, check)
+        _store_memo(root, image, stamp, key, Memo(psf, tuning, blocks, info.light.unit, info.light.white, check))
+    return Analysis(info, stamp, psf, tuning, blocks, key, check)
 
 
-def _earlier_memo(root: Path, image: Path, asked: str, read: Callable[[], Sample], on_event: Listener) -> Memo | None:
-    """Return what was decided about the picture before, or about what it was before an edit, if that still holds."""
+def _earlier_memo(
+    root: Path, image: Path, key: str, sample_windows: Callable[[], Sample], on_event: Listener
+) -> Memo | None:
+    """Return the memo of the image, or of its content before an edit if that is still valid; None otherwise."""
     content, before = recall_digest(root, image)
-    known = recall(root, content, asked) if content else None
-    if known is not None:
-        if known.tuning is not None:
-            on_event(Note("planning as for the run before: blur, noise and halo are known"))
-        return known
-    former = recall(root, before, asked) if before else None
-    if former is None:
+    memo = recall(root, content, key) if content else None
+    if memo is not None:
+        if memo.tuning is not None:
+            on_event(Note("planning as for the run before: blur, noise and halo are reused"))
+        return memo
+    earlier = recall(root, before, key) if before else None
+    if earlier is None:
         return None
-    holds, why = still_valid(former, read())
-    kept = "blur, numbers and halo are kept" if holds else "blur, numbers and halo are found anew"
-    on_event(Note(f"edited   the picture changed since the last run; {kept}: {why}"))
-    return replace(former, blocks=read().blocks()) if holds else None
+    valid, why = still_valid(earlier, sample_windows())
+    action = "blur, parameters and halo are kept" if valid else "blur, parameters and halo are determined again"
+    on_event(Note(f"edited   the image changed since the last run; {action}: {why}"))
+    return replace(earlier, blocks=sample_windows().blocks()) if valid else None
 
 
-def _keep(root: Path, image: Path, stamp: Stamp, asked: str, memo: Memo) -> None:
-    """Write a decision into the cache, if that can be written; the run itself will say if it cannot."""
+def _store_memo(root: Path, image: Path, stamp: Stamp, key: str, memo: Memo) -> None:
+    """Write a memo to the cache; errors are ignored, as the run itself reports an unwritable cache."""
     with contextlib.suppress(OSError):
         content = digest_of(root, image, trust_stamp=True)
         if content.stamp == stamp:
-            remember(root, content.sha256, asked, memo)
+            remember(root, content.sha256, key, memo)
 
 
 def _estimate_blur(reader: ImageReader, settings: Settings, on_event: Listener) -> BlurEstimate:
-    """Find the blur in the picture."""
+    """Estimate the blur from the image."""
     inspection = inspect_reader(reader, settings.blur, settings.window)
     count, megapixels = len(inspection.windows), inspection.windows[0].size / 1e6
     windows = f"one {megapixels:.2f} Mpx window" if count == 1 else f"{count} windows of {megapixels:.2f} Mpx"
@@ -185,79 +204,98 @@ def _last_check(
     settings: Settings,
     on_event: Listener,
 ) -> tuple[PSF, dict[str, Any] | None]:
-    """Restore windows with what was found; take the blur back step by step while that goes too far.
+    """Restore windows with the PSF; reduce an estimated blur step by step while the restoration goes too far.
 
     Parameters
     ----------
-    finding : what `psf` comes from; None for a PSF that the user gave, which is checked and taken as it is.
+    sample : Sample
+        Windows of the image.
+    psf : PSF
+        The PSF to check.
+    blur : BlurEstimate or None
+        The estimate that `psf` comes from; None for the user's PSF, which is checked but not changed.
+    options : RestorationOptions
+        The user's options.
+    settings : Settings
+        Only ``force`` is used.
+    on_event : Listener
+        Receives notes.
+
+    Returns
+    -------
+    psf : PSF
+        The PSF to use.
+    check : dict
+        Result of the check, JSON values.
 
     Raises
     ------
-    UncertainPsfError : a free-form kernel fails, nothing simpler is known, and nobody forces it.
+    UncertainPsfError
+        If a free-form kernel fails, there is no slight blur to fall back to, and ``force`` is not set.
     """
     windows = windows_to_check(sample.most_textured(CHECKED))
     noise = sample.noise()
 
-    def checked(psf: PSF) -> Check:
+    def check_with(psf: PSF) -> Check:
         free_form = blur is not None and blur.estimate is not None
         planes = psf.joint if sample.luminance_only else psf
         return check_restoration(windows, noise, planes, options, free_form=free_form)
 
-    first = check = checked(psf)
+    first = check = check_with(psf)
     while blur is not None and not check.passed and not settings.force:
-        following = blur.narrower()
-        if following is None:
+        narrower = blur.narrower()
+        if narrower is None:
             raise UncertainPsfError(
-                f"the blur that was found does not restore the picture: {check.why}; give the PSF with --psf, look "
-                "elsewhere with --window X,Y, or take it all the same with --force"
+                f"the estimated blur does not restore the image: {check.why}; give the PSF with --psf, use another "
+                "window with --window X,Y, or accept the estimate with --force"
             )
-        blur, psf = following, following.psf
+        blur, psf = narrower, narrower.psf
         if psf.is_delta:
-            on_event(Note(f"check    nothing is deblurred, as the restoration goes too far: {first.why}"))
+            on_event(Note(f"check    nothing is deblurred because the restoration goes too far: {first.why}"))
             return psf, first.facts() | {"taken_back": True}
-        check = checked(psf)
+        check = check_with(psf)
     if first is not check:
-        on_event(Note(f"check    the blur is taken for narrower, {psf.made_by.get('nearest')}: {first.why}"))
+        on_event(Note(f"check    the blur is reduced to {psf.made_by.get('nearest')}: {first.why}"))
     elif not check.passed:
         on_event(Note(f"check    the restoration goes too far: {check.why}"))
     return psf, check.facts() | {"taken_back": first is not check}
 
 
-def _check_sure(psf: PSF, settings: Settings, on_event: Listener) -> None:
-    """Raise UncertainPsfError when a PSF found blind is not sure enough and nobody forces it; say if it is none."""
-    sure = psf.confidence or 0.0
-    if sure < MIN_CONFIDENCE and not settings.force:
+def _check_confidence(psf: PSF, settings: Settings, on_event: Listener) -> None:
+    """Raise UncertainPsfError if the confidence in an estimated PSF is too low and not forced; note a delta."""
+    confidence = psf.confidence or 0.0
+    if confidence < MIN_CONFIDENCE and not settings.force:
         raise UncertainPsfError(
-            f"the blur was found with confidence {sure:.2f}, at least {MIN_CONFIDENCE:g} is needed; give it with "
-            "--psf, look elsewhere with --window X,Y, or take it all the same with --force"
+            f"the confidence in the estimated blur is {confidence:.2f}, at least {MIN_CONFIDENCE:g} is needed; give "
+            "the PSF with --psf, use another window with --window X,Y, or accept the estimate with --force"
         )
     if psf.is_delta:
-        on_event(Note("already sharp: no blur was found in the picture"))
+        on_event(Note("already sharp: the image shows no blur"))
 
 
 def _check_noise(sample: Sample, settings: Settings) -> None:
-    """Raise SettingsError when the noise is absurd: then the samples are not what they are taken for."""
+    """Raise SettingsError if the noise is implausible: the samples are then misinterpreted."""
     sigma = sample.noise().sigma
     if sigma > ABSURD_NOISE and not settings.force:
         raise SettingsError(
-            f"the noise is {100 * sigma:.0f} % of the picture's range, at most {100 * ABSURD_NOISE:.0f} % makes sense: "
-            "check --input-curve (how samples follow from light), --white and --nodata (which samples are none), or go "
-            "on all the same with --force"
+            f"the noise is {100 * sigma:.0f} % of the image's range, at most {100 * ABSURD_NOISE:.0f} % is plausible: "
+            "check --input-curve (the transfer curve), --white and --nodata (value of pixels without data), or "
+            "continue with --force"
         )
 
 
 def _compile(info: ImageInfo, settings: Settings) -> None:
-    """Compile (or load) every kernel that the run will call, on a few pixels, and let go of the compiler."""
+    """Compile (or load) every kernel of the run on a few pixels, then release the compiler's memory."""
     dtype = settings.dtype or info.dtype
     light = output_light(info, dtype)
     light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
     frame = (2 * TAPER, 2 * TAPER)
-    point, numbers = (
+    point, parameters = (
         Spectrum.of(np.ones((1, 1), np.float32), frame),
         Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
     )
-    restore(Workspace(1, frame), point, replace(numbers, closing=1))
-    find_outliers(np.zeros(frame, np.float32), np.full((3, 3), 1 / 9, np.float32), replace(numbers, sigma=1.0))
+    restore(Workspace(1, frame), point, replace(parameters, closing=1))
+    find_outliers(np.zeros(frame, np.float32), np.full((3, 3), 1 / 9, np.float32), replace(parameters, sigma=1.0))
     if settings.solver == "richardson-lucy":
-        restore(Workspace(1, frame), point, replace(numbers, solver=settings.solver, momentum=(0.0,)))
+        restore(Workspace(1, frame), point, replace(parameters, solver=settings.solver, momentum=(0.0,)))
     release_compiler_memory()

@@ -1,4 +1,4 @@
-"""What a run takes on disk, and what is free there."""
+"""Disk space that a run needs, and free space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DiskPlan", "plan_disk"]
 
 @dataclass(frozen=True)
 class DiskPlan:
-    """FileDigest that the cache and the output will take at most (lz4 takes some off), and what is free there."""
+    """Upper bounds of the bytes that cache and output need (lz4 compression reduces them), and the bytes free there."""
 
     cache: int
     output: int
@@ -31,25 +31,26 @@ class DiskPlan:
 
 
 def plan_disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str) -> DiskPlan:
-    """Return what cache and output will take, for `recipe` and an output of `dtype`."""
+    """Return the disk space needed by the cache and by the output, for `recipe` and an output of `dtype`."""
     pixels, grid = info.height * info.width, recipe.grid
     stored_height, stored_width = grid.stored_shape
     tiles = 4 * recipe.planes * grid.tiles * stored_height * stored_width
     cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
     content, _ = recall_digest(root, info.path)
     already = size_of(run_folders(root, msgspec.structs.replace(recipe, source=content))[0]) if content else 0
-    cache_place, output_place = _existing(root), _existing(output.parent if output else root)
+    cache_parent, output_parent = _existing_parent(root), _existing_parent(output.parent if output else root)
     return DiskPlan(
         cache=cache,
         output=output_bytes(info, dtype) if output else 0,
         cached_already=already,
-        cache_free=shutil.disk_usage(cache_place).free,
-        output_free=shutil.disk_usage(output_place).free,
-        same_disk=cache_place.stat().st_dev == output_place.stat().st_dev,
+        cache_free=shutil.disk_usage(cache_parent).free,
+        output_free=shutil.disk_usage(output_parent).free,
+        same_disk=cache_parent.stat().st_dev == output_parent.stat().st_dev,
     )
 
 
-def _existing(path: Path) -> Path:
+def _existing_parent(path: Path) -> Path:
+    """Return `path`, or its nearest parent that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

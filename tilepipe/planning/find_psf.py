@@ -1,4 +1,4 @@
-"""The PSF of a picture, blind: none, a slight one or a strong one, and how sure that is."""
+"""Blind estimation of the PSF of an image: none, a slight blur or a strong one, with a confidence."""
 
 from __future__ import annotations
 
@@ -27,78 +27,87 @@ from tilepipe.psf.shape_fit import fit_shape
 __all__ = ["MIN_CONFIDENCE", "BlurEstimate", "check_psf", "estimate_psf", "find_psf"]
 
 MIN_CONFIDENCE = 0.4
-"""Confidence below which a run refuses the PSF."""
+"""Smallest confidence with which a run accepts the PSF."""
 
 LEAST_VARIANCE = 0.2
-"""Variance of a blur, px^2, up to which a picture counts as sharp: 0.45 px."""
+"""Variance of a blur up to which an image counts as sharp, px^2: 0.45 px."""
 
 LEAST_UNEXPLAINED = 1.0
-"""The same where a slight blur does not explain the spectrum in all directions: smooth subjects read as soft by 0.5 to
-0.9 px, and sharpening them loses up to 13 dB."""
+"""The same where a slight blur does not explain the spectrum in all directions: smooth subjects measure 0.5 to 0.9 px,
+and sharpening them loses up to 13 dB."""
 
 LEAST_REACH, FULL_REACH = 0.12, 0.2
-"""Frequency, cycles/px, up to which a picture has to rise above its noise for ripples to show, and from which on
-they show clearly."""
+"""Frequency, cycles/px, up to which an image must exceed its noise for ripples to be visible, and from which on they
+are clearly visible."""
 
 TRUSTED = 0.6
-"""Confidence from which on a free-form kernel is taken where ripples are weak or a slight blur explains the spectrum:
-portraits and text behind a shake of 75 px look slightly blurred."""
+"""Smallest confidence with which a free-form kernel is accepted where ripples are weak or a slight blur explains the
+spectrum: portraits and text behind a shake of 75 px appear slightly blurred."""
 
 SURELY, SURELY_SHORT = 1.15, 1.5
-"""Ripple over that of pictures without any from which on a slight blur cannot be all; the second where the picture does
-not rise above its noise as far as FULL_REACH, whose edge ripples, too (up to 1.3 behind Gaussians of 2 px in JPEGs)."""
+"""Ratio of the ripple to its limit above which a slight blur does not suffice; the second where the image does not
+exceed its noise up to FULL_REACH, whose edge causes ripples, too (up to 1.3 behind Gaussians of 2 px in JPEGs)."""
 
 PERHAPS, DOUBTED_REACH = 0.75, 0.25
-"""Ripple over that of pictures without any from which on a strong blur is looked for although a slight one explains the
-picture, if that does not rise above its noise beyond the second, cycles/px, as most behind wide shakes; else 1."""
+"""Ratio of the ripple to its limit above which a strong blur is searched for although a slight one explains the image,
+if the image does not exceed its noise beyond the second, cycles/px, as most behind wide shakes; otherwise the ratio is
+1."""
 
 WIDEST_SLIGHT = 21
-"""Widest kernel of a slight blur, px: who asks for a wider one does not mean that."""
+"""Width of the blur, px, above which a request for it means a strong blur."""
 
 SURE_LIKENESS = 0.8
-"""Likeness of ripples of a right kernel, where it cannot be measured."""
+"""Likeness of the ripples of a correct kernel, used where it cannot be measured."""
 
 DOUBTED = 0.6
-"""Highest confidence in a slight blur where there are signs of a strong one."""
+"""Upper bound of the confidence in a slight blur where there are signs of a strong one."""
 
 SAME_BLUR = 0.9
-"""Likeness of a free-form kernel and the slight blur from which on they say the same: the slight one has the smoother
-transfer function and takes less noise up."""
+"""Likeness above which a free-form kernel is treated as the slight blur: the latter has the smoother transfer function
+and amplifies less noise."""
 
 REFUSED = 0.39
-"""Highest confidence in a free-form kernel that is not accepted: a run refuses it without ``--force``."""
+"""Upper bound of the confidence in a free-form kernel that is not accepted; a run refuses it without ``--force``."""
 
 HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
-"""Share of the ripples of a picture's spectrum that a kernel has to explain to be trusted by half, and how fast trust
-grows: kernels that explain 0.9 and more restored well, those at 0.83 and below badly."""
+"""Share of the spectrum's ripples that a kernel must explain for a confidence of one half, and the logistic rate:
+kernels that explain 0.9 and more restored well, those at 0.83 and below badly."""
 
 TARGET = 0.35
-"""Standard deviation of the Gaussian that is left of a slight blur, px: a point rings at every error of the width."""
+"""Standard deviation of the Gaussian that remains of a slight blur, px: an image restored to a point rings at every
+error of the width."""
 
 LARGEST_FALLBACK = 2.0
-"""Standard deviation of the widest slight blur, px, that is taken where a free-form kernel does not do better."""
+"""Standard deviation of the widest slight blur used when the free-form kernel is not accepted, px."""
 
 MANY_BLOCKS, EVEN = 40, 0.2
-"""Blocks of a spectrum, and unevenness of its directions, with which a slight blur is nearly always right."""
+"""Number of blocks, and unevenness over directions, with which a slight blur is nearly always correct."""
 
 NARROWER = 0.9
-"""By this factor a slight blur is taken back where the restoration goes too far."""
+"""Factor by which a slight blur is reduced when the restoration goes too far."""
 
 COLOURS_DIFFER = 0.15
-"""Difference of the colours' variances from their mean, px^2, from which on each is restored with its own."""
+"""Difference of a colour's variance from the mean, px^2, above which each colour gets its own PSF."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlurEstimate:
-    """A PSF found blind.
+    """A PSF estimated blind.
 
     Parameters
     ----------
-    psf : with what is known of it in ``made_by``; a delta for a picture that is not blurred.
-    look, slight : what it follows from.
-    estimate : the free-form kernel; None when a slight blur, or none, explains the picture.
-    target : standard deviation of the Gaussian that is left of a slight blur, px.
-    doubted : a slight blur explains the picture, but there are signs of a strong one, too, that was not found.
+    psf : PSF
+        With its provenance in ``made_by``; a delta for a sharp image.
+    inspection : Inspection
+        The measurements it is derived from.
+    slight : SlightBlur
+        The slight blur they indicate.
+    estimate : Estimate or None
+        The free-form kernel; None when a slight blur, or none, explains the image.
+    target : float
+        Standard deviation of the Gaussian that remains of a slight blur, px.
+    doubted : bool
+        Whether a slight blur explains the image, but there are signs of a strong one that was not found.
     """
 
     psf: PSF
@@ -109,15 +118,16 @@ class BlurEstimate:
     doubted: bool = False
 
     def narrower(self) -> BlurEstimate | None:
-        """Return the next blur to try when this one goes too far; None when there is none.
+        """Return the next blur to try when the restoration goes too far; None when there is none.
 
-        A slight blur a tenth narrower, down to no blur; after a free-form kernel the slight one, if that is known.
+        A slight blur is made a tenth narrower, down to none; a free-form kernel is replaced by the slight blur, if that
+        was measured reliably.
         """
         if self.psf.is_delta:
             return None
         if self.estimate is not None:
-            known = math.isfinite(self.slight.variance) and self.slight.trusted
-            return _slight_finding(self.inspection, self.slight, self.target, doubted=True) if known else None
+            reliable = math.isfinite(self.slight.variance) and self.slight.trusted
+            return _slight_estimate(self.inspection, self.slight, self.target, doubted=True) if reliable else None
         share = NARROWER**2
         slight = replace(
             self.slight,
@@ -125,7 +135,7 @@ class BlurEstimate:
             stretch=(self.slight.stretch[0] * share, self.slight.stretch[1]),
             radius=self.slight.radius * NARROWER,
         )
-        return _slight_finding(self.inspection, slight, self.target, doubted=self.doubted)
+        return _slight_estimate(self.inspection, slight, self.target, doubted=self.doubted)
 
 
 def estimate_psf(
@@ -136,26 +146,34 @@ def estimate_psf(
     per_channel: bool = False,
     threads: int = 1,
 ) -> PSF:
-    """Estimate the blur of a picture from the picture alone.
+    """Estimate the blur of an image from the image alone.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C), linear light, 1.0 = white; or a file.  NaN counts as unknown.
-    size : edge of the kernel, px, odd, 3..101; None finds it.
-    window : (x, y) or (x, y, size): centre and edge of the part to look at, px; None finds good ones.
-    per_channel : refine the PSF for each colour, where lenses blur them differently.
-    threads : used at a time; the result does not depend on it.
+    image : array_like, shape (H, W) or (H, W, C), or str or Path
+        Linear light, 1.0 = white, or a file.  NaN marks missing data.
+    size : int, optional
+        Edge of the kernel, px, odd, 3..101; estimated by default.
+    window : tuple or str, optional
+        Centre and edge of the window to use, (x, y) or (x, y, size), px; selected by default.
+    per_channel : bool
+        Refine the PSF for each colour, as lenses blur them differently.
+    threads : int
+        Number of threads; the result does not depend on it.
 
     Returns
     -------
-    The PSF; ``psf.confidence`` in 0..1 says how sure it is (below 0.4 a run would refuse it).  A delta for a picture
-    that is not blurred.
+    PSF
+        ``psf.confidence`` is in 0..1; a run refuses a PSF below 0.4.  A delta for a sharp image.
 
     Raises
     ------
-    SettingsError : size or window out of range.
-    UncertainPsfError : there is nothing to see: a constant picture, all clipped, all NaN.
-    InputError : `image` is a file that cannot be read.
+    SettingsError
+        If `size` or `window` is out of range.
+    UncertainPsfError
+        If the image has no structure: constant, clipped or NaN everywhere.
+    InputError
+        If `image` is a file that cannot be read.
     """
     if isinstance(image, (str, Path)):
         reader = open_image(image)
@@ -170,12 +188,14 @@ def estimate_psf(
 
 
 def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
-    """Return how well `psf` explains the blur of another picture, beside the PSF found there.
+    """Compare `psf` with the PSF estimated from another image.
 
     Returns
     -------
-    "likeness" of the two kernels, 0..1; "gain": how much sparser each makes the picture (1: not at all), "misfit" of
-    each over the noise; "confidence" of the one found; "explains": `psf` does nearly as well as the one found.
+    dict
+        "likeness" of the two kernels, 0..1; "gain": factor by which each makes the image sparser (1: none), and
+        "misfit" of each over the noise; "confidence" of the estimate; "explains": whether `psf` does nearly as well as
+        the estimate.
     """
     reader = open_image(image)
     try:
@@ -183,16 +203,16 @@ def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int =
     finally:
         reader.close()
     blur = find_psf(inspection, threads=threads)
-    found = blur.psf.kernel
-    likeness, mine, other = compare(inspection.windows, inspection.noise, psf.kernel, found)
+    estimated = blur.psf.kernel
+    likeness, given, found = compare(inspection.windows, inspection.noise, psf.kernel, estimated)
     return {
         "likeness": round(likeness, 3),
-        "gain": round(mine.gain, 3),
-        "gain_found": round(other.gain, 3),
-        "misfit": round(mine.misfit, 3),
-        "misfit_found": round(other.misfit, 3),
+        "gain": round(given.gain, 3),
+        "gain_found": round(found.gain, 3),
+        "misfit": round(given.misfit, 3),
+        "misfit_found": round(found.misfit, 3),
         "confidence": blur.psf.confidence,
-        "explains": bool(mine.gain >= 1 + 0.7 * (other.gain - 1) and mine.misfit <= 1.3 * max(other.misfit, 1.0)),
+        "explains": bool(given.gain >= 1 + 0.7 * (found.gain - 1) and given.misfit <= 1.3 * max(found.misfit, 1.0)),
     }
 
 
@@ -204,62 +224,70 @@ def find_psf(
     threads: int = 1,
     target: float | None = None,
 ) -> BlurEstimate:
-    """Decide between no blur, a slight one and a strong one; estimate the PSF and say how sure it is.
+    """Select no blur, a slight one or a strong one; estimate the PSF and its confidence.
 
-    A slight blur, or none, that explains the spectrum of the picture in all directions, without ripples, needs no
-    more.  Else the free-form kernel is estimated; its ripples have to be those of the spectrum of the whole picture, or
-    it is not taken.
+    A slight blur, or none, suffices if it explains the spectrum of the image in all directions and without ripples.
+    Otherwise the free-form kernel is estimated; it is accepted only if its ripples are those of the spectrum of the
+    whole image.
 
     Parameters
     ----------
-    size : edge of a free-form kernel, px; None finds it.
-    target : standard deviation of the Gaussian that is left of a slight blur, px; None: ``TARGET``.
+    inspection : Inspection
+        Windows and statistics of the image.
+    size : int or None
+        Edge of a free-form kernel, px; None estimates it.
+    per_channel : bool
+        Refine a free-form kernel for each colour.
+    threads : int
+        Number of threads; the result does not depend on it.
+    target : float or None
+        Standard deviation of the Gaussian that remains of a slight blur, px; None: ``TARGET``.
     """
     target = TARGET if target is None else target
     slight = measure_slight_blur(inspection.power, inspection.noise, inspection.edges)
-    trace = _Trace.of(inspection, slight)
-    asked = size is not None and size > WIDEST_SLIGHT
-    doubted = slight.explains and not trace.is_surely_rippled and not asked
-    if doubted and not trace.is_perhaps_rippled:
-        return _slight_finding(inspection, slight, target)
-    estimate = _strong_blur(inspection, trace, size, doubted=doubted, threads=threads)
+    evidence = _RippleEvidence.of(inspection, slight)
+    requested = size is not None and size > WIDEST_SLIGHT
+    doubted = slight.explains and not evidence.is_surely_rippled and not requested
+    if doubted and not evidence.is_perhaps_rippled:
+        return _slight_estimate(inspection, slight, target)
+    estimate = _strong_blur(inspection, evidence, size, doubted=doubted, threads=threads)
     if estimate is None:
-        return _slight_finding(inspection, slight, target, doubted=True)
-    if slight.explains and not asked and _is_same_blur(estimate, slight):
-        return _slight_finding(inspection, slight, target)
-    accepted, confidence = trace.judge(estimate)
-    if slight.explains and confidence < (MIN_CONFIDENCE if asked else TRUSTED):
-        return _slight_finding(inspection, slight, target, doubted=True)
-    may_be_slight = estimate.sharp or not trace.is_surely_rippled
+        return _slight_estimate(inspection, slight, target, doubted=True)
+    if slight.explains and not requested and _is_same_blur(estimate, slight):
+        return _slight_estimate(inspection, slight, target)
+    accepted, confidence = evidence.judge(estimate)
+    if slight.explains and confidence < (MIN_CONFIDENCE if requested else TRUSTED):
+        return _slight_estimate(inspection, slight, target, doubted=True)
+    may_be_slight = estimate.sharp or not evidence.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
-        return _slight_finding(inspection, slight, target)
+        return _slight_estimate(inspection, slight, target)
     if not accepted and not estimate.sharp:
         confidence = min(confidence, REFUSED)
     kernels = estimate.kernel
     if per_channel and len(inspection.colours[0]) > 1 and not estimate.sharp:
         kernels = kernels_by_channel(inspection.colours, kernels, threads=threads)
     made_by = _made_by(inspection, confidence) | {"nearest": str(fit_shape(estimate.kernel))}
-    if trace.ripples is not None and not estimate.sharp:
-        left = trace.ripples.left(estimate.kernel)
-        made_by |= {"ripple": [round(trace.ripples.simple, 3), round(left, 3)]}
+    if evidence.ripples is not None and not estimate.sharp:
+        left = evidence.ripples.left(estimate.kernel)
+        made_by |= {"ripple": [round(evidence.ripples.simple, 3), round(left, 3)]}
     return BlurEstimate(PSF(kernels, made_by), inspection, slight, estimate, target)
 
 
 def _strong_blur(
-    inspection: Inspection, trace: _Trace, size: int | None, *, doubted: bool, threads: int
+    inspection: Inspection, evidence: _RippleEvidence, size: int | None, *, doubted: bool, threads: int
 ) -> Estimate | None:
-    """Return the free-form kernel; wide ones are sought where the picture is large enough and has a spectrum.
+    """Return the free-form kernel; wide ones are searched for where the image is large enough and has a spectrum.
 
-    None when it is doubted that there is a strong blur, and none shows.
+    None when a strong blur is doubted and none is found.
     """
-    if inspection.large is None or trace.ripples is None:
+    if inspection.large is None or evidence.ripples is None:
         return estimate_kernel(inspection.windows, inspection.noise, size, threads=threads)
     windows = inspection.windows, inspection.noise, inspection.large
-    return estimate_strong_blur(*windows, trace.ripples, size, doubted=doubted, threads=threads)
+    return estimate_strong_blur(*windows, evidence.ripples, size, doubted=doubted, threads=threads)
 
 
 def _is_same_blur(estimate: Estimate, slight: SlightBlur) -> bool:
-    """Return whether a free-form kernel is the slight blur again, but for its ripple."""
+    """Return whether a free-form kernel equals the slight blur except for its ripple."""
     if estimate.sharp:
         return False
     psf = slight_psf(slight, 0.0)
@@ -267,20 +295,23 @@ def _is_same_blur(estimate: Estimate, slight: SlightBlur) -> bool:
 
 
 @dataclass(frozen=True)
-class _Trace:
-    """What blur of some extent leaves in the spectrum of the whole picture.
+class _RippleEvidence:
+    """Evidence of a strong blur in the spectrum of the whole image.
 
     Parameters
     ----------
-    ripples : beside no blur, or the slight one; None when the picture is too small.
-    wide : wide kernels can be sought, and whether they agree says how sure the best one is.
+    ripples : Ripples or None
+        Relative to no blur or to the slight one; None when the image is too small.
+    wide : bool
+        Whether wide kernels can be searched for; the agreement among them then limits the confidence.
     """
 
     ripples: Ripples | None
     wide: bool
 
     @classmethod
-    def of(cls, inspection: Inspection, slight: SlightBlur) -> _Trace:
+    def of(cls, inspection: Inspection, slight: SlightBlur) -> _RippleEvidence:
+        """Return the evidence in `inspection`."""
         if inspection.power is None or inspection.power.logs is None:
             return cls(None, wide=False)
         psf = slight_psf(slight, 0.0) if math.isfinite(slight.variance) else None
@@ -289,7 +320,7 @@ class _Trace:
 
     @property
     def is_surely_rippled(self) -> bool:
-        """Whether a slight blur cannot be all."""
+        """Whether a slight blur does not suffice."""
         if self.ripples is None or self.ripples.reach <= LEAST_REACH:
             return False
         surely = SURELY if self.ripples.reach > FULL_REACH else SURELY_SHORT
@@ -297,17 +328,17 @@ class _Trace:
 
     @property
     def is_perhaps_rippled(self) -> bool:
-        """Whether a slight blur may not be all, though it explains the spectrum."""
+        """Whether a slight blur may not suffice although it explains the spectrum."""
         if self.ripples is None or not self.wide:
             return False
         share = PERHAPS if self.ripples.reach <= DOUBTED_REACH else 1.0
         return self.ripples.simple > share * self.ripples.limit
 
     def judge(self, estimate: Estimate) -> tuple[bool, float]:
-        """Return whether a free-form kernel is taken, and the confidence in it.
+        """Return whether a free-form kernel is accepted, and its confidence.
 
-        The right one takes the ripples out of the spectrum of the whole picture, of which it saw a few windows; where
-        they are strong, it is enough that its own are like them, as far as other ways agree with it.
+        The correct one removes the ripples from the spectrum of the whole image, although it was fitted to a few
+        windows; where they are strong, similar ripples suffice, as far as other variants agree with it.
         """
         if estimate.sharp or self.ripples is None:
             return not estimate.sharp, estimate.confidence
@@ -322,11 +353,12 @@ class _Trace:
 
 
 def ripple_confidence(share: float) -> float:
-    """Return how far a free-form kernel can be trusted, 0..1, that explains this share of a picture's ripples."""
+    """Return the confidence, 0..1, in a free-form kernel that explains this share of an image's ripples."""
     return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
 
 
 def _made_by(inspection: Inspection, confidence: float) -> dict[str, Any]:
+    """Return the provenance of an estimated PSF."""
     return {
         "estimated": True,
         "confidence": round(confidence, 3),
@@ -335,10 +367,10 @@ def _made_by(inspection: Inspection, confidence: float) -> dict[str, Any]:
     }
 
 
-def _slight_finding(
+def _slight_estimate(
     inspection: Inspection, slight: SlightBlur, target: float, *, doubted: bool = False
 ) -> BlurEstimate:
-    """Return the PSF of a slight blur; a delta when there is next to none."""
+    """Return the PSF of a slight blur; a delta when it is negligible."""
     made_by = _made_by(inspection, min(slight_confidence(slight), DOUBTED if doubted else 1.0))
     least = LEAST_VARIANCE if slight.explains else LEAST_UNEXPLAINED
     psf = slight_psf(slight, target) if slight.radius or slight.variance > least else None
@@ -371,7 +403,7 @@ def _slight_finding(
 
 
 def _colour_offsets(inspection: Inspection) -> list[float]:
-    """Return by how much each colour's variance differs from that of their mean, px^2; empty when they are alike."""
+    """Return the difference of each colour's variance from that of their mean, px^2; empty when they are alike."""
     fits = [fit_spectrum(power, inspection.noise, GAUSSIAN) for power in inspection.colour_power]
     mean = None if inspection.power is None else fit_spectrum(inspection.power, inspection.noise, GAUSSIAN)
     if mean is None or not fits or any(fit is None or fit.contrast < 6 or fit.misfit > 0.15 for fit in fits):
@@ -381,7 +413,7 @@ def _colour_offsets(inspection: Inspection) -> list[float]:
 
 
 def slight_confidence(slight: SlightBlur) -> float:
-    """Return how far the width of a slight blur can be trusted, 0..1."""
+    """Return the confidence in the width of a slight blur, 0..1."""
     if not math.isfinite(slight.variance):
         return 0.1
     if not slight.explains:

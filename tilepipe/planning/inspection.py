@@ -1,4 +1,4 @@
-"""Looking at a picture for its blur: windows chosen in one pass in bands, and what the whole of it shows."""
+"""Inspection of an image for its blur: windows selected in one pass over bands, and spectrum and edges of the image."""
 
 from __future__ import annotations
 
@@ -25,45 +25,46 @@ __all__ = ["Inspection", "inspect_array", "inspect_reader", "parse_window"]
 
 Box = tuple[int, int, int, int]
 Cut = Callable[[Box], "Observed"]
-"""(y0, y1, x0, x1) -> this piece of the picture."""
+"""(y0, y1, x0, x1) -> this part of the image."""
 
 WINDOW = 383
-"""Edge of the windows that are looked at, px: 3 of them, or one of up to LARGE in a small picture."""
+"""Edge of the windows, px: 3 of them, or one of up to LARGE in a small image."""
 
 COUNT = 3
 LARGE = 511
 
 LARGEST = 1022
-"""Edge of the window that a wide kernel is sought in, px: ten kernels."""
+"""Edge of the window in which a wide kernel is searched for, px: ten kernels."""
 
 SPARE = 6
-"""Further windows: their edges count, and what is found is checked on them."""
+"""Number of further windows, used only to measure edges."""
 
 BAND = 8 * BLOCK
 """Rows read at a time, px."""
 
 KERNELS_PER_WINDOW = 3
-"""A window must be this many kernels wide."""
+"""Smallest width of a window in kernels."""
 
 SMALLEST = 3 * 7
 """Smallest window, px: three of the narrowest kernels that are tried."""
 
 USABLE = 0.5
-"""Share of a window that must be neither clipped nor NaN."""
+"""Smallest share of a window that is neither clipped nor NaN."""
 
 FLAT = 1e-4
-"""Standard deviation below which a window is constant, linear light."""
+"""Standard deviation below which a window counts as constant, linear light."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A piece of the picture, linear light.
+    """Part of the image, linear light.
 
     Parameters
     ----------
-    colours : float32 (c, h, w), clipped samples as they stand: filled with anything else they would be edges that
-        no blur has softened.
-    known : float32 (h, w), the mean of the colours; NaN where one of them is clipped or unknown.
+    colours : ndarray of float32, shape (c, h, w)
+        Clipped samples keep their values: any other value would create edges that no blur has softened.
+    known : ndarray of float32, shape (h, w)
+        Mean of the colours; NaN where one of them is clipped or has no data.
     """
 
     colours: FloatArray
@@ -71,26 +72,34 @@ class Observed:
 
     @property
     def usable(self) -> BoolArray:
-        """Where every colour is known."""
+        """Where every colour has data and is not clipped."""
         usable: BoolArray = np.isfinite(self.known)
         return usable
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was looked at.
+    """Windows and statistics of the image from which the blur is estimated.
 
     Parameters
     ----------
-    boxes : (y0, y1, x0, x1) each.
-    colours : float32 (c, h, w) each, linear light, finite.
-    windows : float32 (h, w) each, the mean of the colours.
-    large : float32 (h, w), the same of a larger piece, up to 1022 px an edge; None where the picture, or the window
-        that was asked for, is too small for wide kernels.
-    noise : standard deviation of that mean.
-    power : of the mean of the colours, all over the picture; None when it is too small.
-    colour_power : of each colour; empty when they are not to be told apart.
-    edges : of these and further windows; None when there are too few.
+    boxes : tuple of (y0, y1, x0, x1)
+        Positions of the windows.
+    colours : tuple of ndarray of float32, shape (c, h, w)
+        Linear light, finite.
+    windows : tuple of ndarray of float32, shape (h, w)
+        Mean of the colours.
+    large : ndarray of float32, shape (h, w), or None
+        Mean of the colours of a larger window, up to 1022 px an edge; None where the image, or the given window, is too
+        small for wide kernels.
+    noise : float
+        Standard deviation of the mean of the colours.
+    power : Power or None
+        Of the mean of the colours, over the whole image; None when the image is too small.
+    colour_power : tuple of Power
+        Of each colour; empty when colours are not treated separately.
+    edges : EdgeWidth or None
+        Of these and further windows; None when there are too few.
     """
 
     boxes: tuple[Box, ...]
@@ -104,12 +113,14 @@ class Inspection:
 
 
 def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None) -> Inspection:
-    """Choose windows of an open picture (unless one is given) and read them; the picture goes by once, in bands.
+    """Select windows of an open image (unless one is given) and read them; selection reads the image once, in bands.
 
     Raises
     ------
-    SettingsError, UncertainPsfError : see :func:`estimate_psf`.
-    InputError : the picture is damaged.
+    SettingsError, UncertainPsfError
+        See :func:`tilepipe.planning.find_psf.estimate_psf`.
+    InputError
+        If the image is damaged.
     """
     info = reader.info
 
@@ -122,7 +133,7 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
 
 
 def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspection:
-    """Look at an array (h, w) or (h, w, c) of linear light, as :func:`look_at` does at a file."""
+    """Inspect an array (h, w) or (h, w, c) of linear light, as :func:`inspect_reader` does a file."""
     planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
     light = Light((LINEAR,) * len(planes), "float32")
     light = replace(light, white=find_white(iter([planes]), light))
@@ -136,6 +147,7 @@ def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspecti
 
 
 def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Any, *, colours: bool) -> Inspection:
+    """Select windows, collect the power spectra and build the inspection."""
     _check_size(size, shape)
     spectra = PictureSpectra(shape, colours=colours)
     if window is not None:
@@ -143,22 +155,23 @@ def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Any, *,
         spare: list[Box] = []
         large = boxes[0]
     else:
-        boxes, spare, large = _choose(cut, shape, spectra)
+        boxes, spare, large = _select_windows(cut, shape, spectra)
     windows = [cut(box) for box in boxes]
     if spectra.is_empty:
-        for box, seen in zip(boxes, windows, strict=True):
-            spectra.add(seen, box)
-    inspection = _inspection(boxes, windows, [cut(box) for box in spare], spectra)
-    return replace(inspection, large=_large(cut, large))
+        for box, piece in zip(boxes, windows, strict=True):
+            spectra.add(piece, box)
+    inspection = _build_inspection(boxes, windows, [cut(box) for box in spare], spectra)
+    return replace(inspection, large=_read_large(cut, large))
 
 
 def _observed(samples: npt.NDArray[Any], light: Light) -> Observed:
-    starts, seen = (np.stack(planes) for planes in zip(*start_and_data(samples, light), strict=True))
-    return Observed(starts, np.where(np.isfinite(seen), seen, np.float32(np.nan)).mean(0))
+    """Return samples (``light.channels_read``, h, w) in linear light."""
+    starts, valid = (np.stack(planes) for planes in zip(*start_and_data(samples, light), strict=True))
+    return Observed(starts, np.where(np.isfinite(valid), valid, np.float32(np.nan)).mean(0))
 
 
 class PictureSpectra:
-    """The power of the picture, of the mean of its colours and of each."""
+    """Power spectra of the image, of the mean of its colours and of each colour."""
 
     def __init__(self, shape: tuple[int, int], *, colours: bool) -> None:
         self._mean = PowerAccumulator.of_size(*shape)
@@ -166,17 +179,17 @@ class PictureSpectra:
         self._shape, self._colours = shape, colours
         self.is_empty = True
 
-    def add(self, seen: Observed, box: Box) -> None:
-        """Take in the piece of the picture at `box`."""
+    def add(self, piece: Observed, box: Box) -> None:
+        """Add the part of the image at `box`."""
         self.is_empty = False
         at = box[0], box[2]
-        self._mean.add(seen.colours.mean(0), seen.usable, at)
-        if self._colours and len(seen.colours) == 3:
+        self._mean.add(piece.colours.mean(0), piece.usable, at)
+        if self._colours and len(piece.colours) == 3:
             self._each = self._each or [
                 PowerAccumulator.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)
             ]
-            for spectra, plane in zip(self._each, seen.colours, strict=True):
-                spectra.add(plane, seen.usable, at)
+            for spectra, plane in zip(self._each, piece.colours, strict=True):
+                spectra.add(plane, piece.usable, at)
 
     def power(self) -> tuple[Power | None, tuple[Power, ...]]:
         """Return the power of the mean, and of each colour."""
@@ -184,10 +197,10 @@ class PictureSpectra:
         return self._mean.power(), tuple(power for power in each if power is not None)
 
 
-def _choose(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -> tuple[list[Box], list[Box], Box]:
+def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -> tuple[list[Box], list[Box], Box]:
     """Return the windows to estimate from, further ones, and a large one.
 
-    The picture goes by in bands, and `survey` sees it.
+    Reads the image in bands and adds them to `spectra`.
     """
     height, width = shape
     if max(height, width) <= LARGE:
@@ -197,41 +210,41 @@ def _choose(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -> tuple[
     ranking = WindowRanking(height, width)
     for top in range(0, height, BAND):
         box = (top, min(top + BAND, height), 0, width)
-        seen = cut(box)
-        ranking.add(top, seen.known)
-        spectra.add(seen, box)
+        piece = cut(box)
+        ranking.add(top, piece.known)
+        spectra.add(piece, box)
     best = ranking.best(count + SPARE, edge)
     return best[:count], best[count:], ranking.best(1, LARGEST)[0]
 
 
-def _large(cut: Cut, box: Box) -> FloatArray | None:
-    """Return the mean of the colours at `box`, unknown samples filled; None where that is too small."""
+def _read_large(cut: Cut, box: Box) -> FloatArray | None:
+    """Return the mean of the colours at `box`, missing samples filled; None where the box is too small."""
     if min(box[1] - box[0], box[3] - box[2]) < LEAST_EDGE:
         return None
     mean: FloatArray = fill(cut(box).colours).mean(0)
     return mean
 
 
-def _inspection(
+def _build_inspection(
     boxes: list[Box], windows: list[Observed], spare: list[Observed], spectra: PictureSpectra
 ) -> Inspection:
-    """Keep the windows that show something; UncertainPsfError when none does."""
-    kept, complaint = [], "there is no window to look at"
+    """Build the inspection from the windows with structure; UncertainPsfError when there is none."""
+    kept, reason = [], "there is no window"
     for box, window in zip(boxes, windows, strict=True):
-        trouble = _trouble(window.known)
-        if trouble is None:
+        defect = _defect(window.known)
+        if defect is None:
             kept.append((box, window))
         else:
             y0, y1, x0, x1 = box
-            complaint = f"the window at {(x0 + x1) // 2},{(y0 + y1) // 2} ({x1 - x0} x {y1 - y0} px) {trouble}"
+            reason = f"the window at {(x0 + x1) // 2},{(y0 + y1) // 2} ({x1 - x0} x {y1 - y0} px) {defect}"
     if not kept:
         raise UncertainPsfError(
-            f"{complaint}: no blur can be read from it; give a PSF with --psf or look elsewhere with --window X,Y"
+            f"{reason}: the blur cannot be estimated; give a PSF with --psf or use another window with --window X,Y"
         )
     colours = tuple(fill(window.colours) for _, window in kept)
     noise = estimate_noise(window.known[None] for _, window in kept)
     power, each = spectra.power()
-    seen = [window for _, window in kept] + spare
+    measured = [window for _, window in kept] + spare
     return Inspection(
         boxes=tuple(box for box, _ in kept),
         colours=colours,
@@ -240,11 +253,12 @@ def _inspection(
         noise=noise,
         power=power,
         colour_power=each,
-        edges=measure_edges([(window.colours.mean(0), window.usable) for window in seen], noise),
+        edges=measure_edges([(window.colours.mean(0), window.usable) for window in measured], noise),
     )
 
 
-def _trouble(window: FloatArray) -> str | None:
+def _defect(window: FloatArray) -> str | None:
+    """Return why a window cannot be used; None if it can."""
     usable = np.isfinite(window)
     if usable.mean() < USABLE:
         return f"is {100 * (1 - usable.mean()):.0f} % clipped or not finite"
@@ -257,35 +271,37 @@ def parse_window(window: Any) -> tuple[int, ...]:
     """Return (x, y) or (x, y, size) from a tuple or from "X,Y[,SIZE]"; SettingsError for anything else."""
     parts = window.split(",") if isinstance(window, str) else window
     try:
-        numbers = tuple(int(part) for part in parts)
+        values = tuple(int(part) for part in parts)
     except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) not in (2, 3):
+        values = ()
+    if len(values) not in (2, 3):
         raise SettingsError(f"window is {window!r}; write X,Y or X,Y,SIZE in px, as in 1200,800,255")
-    return numbers
+    return values
 
 
 def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int]) -> Box:
+    """Return the box of a given window; SettingsError if it is too small or outside the image."""
     height, width = shape
     x, y = window[:2]
     if not (0 <= x < width and 0 <= y < height):
-        raise SettingsError(f"window centre {x},{y} lies outside the picture of {width} x {height} px")
+        raise SettingsError(f"window centre {x},{y} lies outside the image of {width} x {height} px")
     edge = window[2] if len(window) == 3 else min(WINDOW, height, width)
     least = max(SMALLEST, KERNELS_PER_WINDOW * (size or 0))
     if edge < least:
         raise SettingsError(f"window is {edge} px wide; at least {least} px are needed (three kernels): make it larger")
     if edge > min(height, width):
-        raise SettingsError(f"window is {edge} px wide, the picture {width} x {height}: make it smaller")
+        raise SettingsError(f"window is {edge} px wide, the image {width} x {height}: make it smaller")
     y0, x0 = (min(max(0, at - edge // 2), length - edge) for at, length in ((y, height), (x, width)))
     return y0, y0 + edge, x0, x0 + edge
 
 
 def _check_size(size: int | None, shape: tuple[int, int]) -> None:
+    """Raise SettingsError if the blur width is invalid or the image too small for it."""
     if size is not None and not (3 <= size <= WIDEST and size % 2 == 1):
-        raise SettingsError(f"blur width is {size} px; it must be odd, in 3..{WIDEST} (leave it out to have it found)")
+        raise SettingsError(f"blur width is {size} px; it must be odd, in 3..{WIDEST} (omit it to have it estimated)")
     least = max(SMALLEST, KERNELS_PER_WINDOW * (size or 0))
     if min(shape) < least:
         raise SettingsError(
-            f"the picture is {shape[1]} x {shape[0]} px; a blur of {size or 7} px needs at least {least} px an edge "
-            "to be found: give a PSF with --psf"
+            f"the image is {shape[1]} x {shape[0]} px; to estimate a blur of {size or 7} px, each edge needs at least "
+            f"{least} px: give a PSF with --psf"
         )

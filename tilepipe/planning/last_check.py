@@ -1,7 +1,7 @@
-"""The last check before a picture is restored, on windows of it: nothing may speak against the blur that was found.
+"""Last check before an image is restored: the PSF is tested on windows of it.
 
-The windows are from all over the picture; a free-form kernel was estimated from others.  When the signs say that the
-restoration goes too far, the blur's width is taken back step by step, as a blur taken for too narrow costs little.
+The windows are spread over the image; a free-form kernel was estimated from others.  When the signs show that the
+restoration goes too far, the width of the blur is reduced step by step, as too narrow a blur costs little.
 """
 
 from __future__ import annotations
@@ -24,34 +24,37 @@ from tilepipe.psf.model import PSF
 __all__ = ["Check", "check_restoration", "windows_to_check"]
 
 EDGE, MOST = 384, 4
-"""Edge of the windows that are checked, px, and how many."""
+"""Edge of the windows that are checked, px, and their maximum number."""
 
 OVERSHOOT, OVERSHOOT_PER_PX = 0.035, 0.035
-"""Median overshoot that is allowed, and how much more for every px of the PSF's spread."""
+"""Median overshoot allowed, and its increase per px of the PSF's spread."""
 
 NEGATIVE = 0.006
-"""Share of pixels below zero that is allowed."""
+"""Allowed share of pixels below zero."""
 
 GROWTH = 2.5
-"""Growth of fine differences in flat parts that is allowed."""
+"""Allowed growth of fine differences in flat regions."""
 
 WIDE_SLACK, WIDE_NEGATIVE = 20.0, 0.3
-"""Times the limits for a free-form kernel, whose spectrum has been checked; share of pixels below zero that is allowed
-then: in a dark hall behind a shake of 67 px the true kernel puts a fifth to a quarter there."""
+"""For a free-form kernel, whose spectrum has been checked: factor on the limits of overshoot and growth, and allowed
+share of pixels below zero.  In a dark hall behind a shake of 67 px the true kernel yields a fifth to a quarter."""
 
 FEWEST_EDGES = 20
-"""Isolated edges without which overshoot says nothing."""
+"""Number of isolated edges below which overshoot is not evaluated."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the last check found.
+    """Result of the last check.
 
     Parameters
     ----------
-    passed : nothing speaks against the restoration.
-    why : what does, for people; empty when nothing does.
-    signs : medians over the windows.
+    passed : bool
+        Whether all signs are within their limits.
+    why : str
+        Limits that are exceeded, as text; empty when there are none.
+    signs : Signs
+        Combined over the windows.
     """
 
     passed: bool
@@ -59,7 +62,7 @@ class Check:
     signs: Signs
 
     def facts(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the result as JSON values."""
         return {
             "passed": self.passed,
             "why": self.why,
@@ -71,7 +74,7 @@ class Check:
 
 
 def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
-    """Return the middles of some windows (c, h, w)."""
+    """Return the central parts of up to ``MOST`` windows (c, h, w)."""
     cut = []
     for window in windows[:MOST]:
         height, width = window.shape[1:]
@@ -83,33 +86,43 @@ def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
 def check_restoration(
     windows: Sequence[FloatArray], noise: Noise, psf: PSF, options: RestorationOptions, *, free_form: bool = False
 ) -> Check:
-    """Restore windows (c, h, w) with a PSF and read the signs.
+    """Restore windows with a PSF and compare the signs with their limits.
 
     Parameters
     ----------
-    windows : working units, finite.
-    free_form : the PSF is a free-form kernel: a wide blur's restoration has more of everything.
+    windows : sequence of ndarray of float32, shape (c, h, w)
+        Working units, finite.
+    noise : Noise
+        Noise of the image.
+    psf : PSF
+        The PSF to check.
+    options : RestorationOptions
+        The user's options.
+    free_form : bool
+        Whether the PSF is a free-form kernel: restoring a wide blur shows more of every sign.
     """
-    numbers = candidate_parameters(replace(options, refocus=False), noise, psf, windows)[0]
-    signs = [_signs(window, psf, numbers) for window in windows]
-    return _judged(signs, psf, free_form=free_form)
+    parameters = candidate_parameters(replace(options, refocus=False), noise, psf, windows)[0]
+    signs = [_restoration_signs(window, psf, parameters) for window in windows]
+    return _evaluate(signs, psf, free_form=free_form)
 
 
-def _signs(window: FloatArray, psf: PSF, numbers: Parameters) -> Signs:
-    work = Workspace(len(window), (window.shape[1], window.shape[2]), spectra=numbers.keeps_spectra)
+def _restoration_signs(window: FloatArray, psf: PSF, parameters: Parameters) -> Signs:
+    """Restore a window (c, h, w) and return the signs."""
+    work = Workspace(len(window), (window.shape[1], window.shape[2]), spectra=parameters.keeps_spectra)
     work.y[...], work.x[...] = window, window
-    restored = restore(work, Spectrum.of(psf.planes, work.shape), numbers)
-    return read_signs(window.mean(0), restored.mean(0), psf.kernel, max(numbers.sigma, 1e-6))
+    restored = restore(work, Spectrum.of(psf.planes, work.shape), parameters)
+    return read_signs(window.mean(0), restored.mean(0), psf.kernel, max(parameters.sigma, 1e-6))
 
 
-def _judged(signs: Sequence[Signs], psf: PSF, *, free_form: bool) -> Check:
+def _evaluate(signs: Sequence[Signs], psf: PSF, *, free_form: bool) -> Check:
+    """Combine the signs of all windows and compare them with their limits."""
     edges = np.array([max(one.edges, 1) for one in signs], np.float64)
 
     def mean(name: str) -> float:
         return float(np.average([getattr(one, name) for one in signs], weights=edges))
 
     spread = float(np.mean(psf.facts()["spread"]))
-    joint = Signs(
+    combined = Signs(
         overshoot=mean("overshoot"),
         worst=mean("worst"),
         edges=int(sum(one.edges for one in signs)),
@@ -122,10 +135,10 @@ def _judged(signs: Sequence[Signs], psf: PSF, *, free_form: bool) -> Check:
     allowed, growth = slack * (OVERSHOOT + OVERSHOOT_PER_PX * spread), slack * GROWTH
     negative = WIDE_NEGATIVE if free_form else NEGATIVE
     why = []
-    if joint.edges >= FEWEST_EDGES and joint.overshoot > allowed:
-        why.append(f"edges overshoot by {100 * joint.overshoot:.0f} % (allowed {100 * allowed:.0f} %)")
-    if joint.negative > negative:
-        why.append(f"{100 * joint.negative:.1f} % of the pixels fall below zero (allowed {100 * negative:.1f} %)")
-    if joint.growth > growth:
-        why.append(f"noise in flat parts grows {joint.growth:.1f} times (allowed {growth:g})")
-    return Check(not why, "; ".join(why), joint)
+    if combined.edges >= FEWEST_EDGES and combined.overshoot > allowed:
+        why.append(f"edges overshoot by {100 * combined.overshoot:.0f} % (allowed {100 * allowed:.0f} %)")
+    if combined.negative > negative:
+        why.append(f"{100 * combined.negative:.1f} % of the pixels are below zero (allowed {100 * negative:.1f} %)")
+    if combined.growth > growth:
+        why.append(f"noise in flat regions grows {combined.growth:.1f} times (allowed {growth:g})")
+    return Check(not why, "; ".join(why), combined)

@@ -1,4 +1,4 @@
-"""From a picture and settings to the plan."""
+"""Planning from an image and settings."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from tilepipe.tiling.grid import default_core
 __all__ = ["make_plan"]
 
 BOUNDING_PLANES = 2
-"""Planes of a frame, float32, that keeping what lies beside lamps in bounds takes."""
+"""Float32 planes of a frame needed to bound the result beside clipped light sources."""
 
 SELECTIVE_PLANES = 12
-"""Planes of a frame, float32, that finding what is blurred takes besides the workspace."""
+"""Float32 planes of a frame, besides the workspace, needed to detect what is blurred."""
 
 
 def make_plan(
@@ -55,23 +55,44 @@ def make_plan(
     fresh: bool = False,
     **flags: Any,
 ) -> Plan:
-    """Plan the restoration of `image`; writes nothing, unless told to `keep` what it finds in the cache.
+    """Plan the restoration of `image`; nothing is written unless `keep` is set.
 
     Parameters
     ----------
-    image : TIFF, JPEG or PNG.
-    output : TIFF to write.
-    psf : the blur, or its file; by default the setting ``psf``.
-    config, sets : further settings, as on the command line.
-    on_event : told when the blur is about to be estimated and the halo measured, which takes some seconds.
-    keep, fresh : see :func:`tilepipe.planning.analysis.choose`.
-    **flags : any field of :class:`tilepipe.settings.Settings`.
+    image : str or Path
+        TIFF, JPEG or PNG.
+    output : str or Path, optional
+        TIFF to write.
+    psf : PSF, str or Path, optional
+        The blur, or its file; by default the setting ``psf``.
+    config : str or Path, optional
+        TOML file with settings, as on the command line.
+    sets : tuple of str
+        Further settings, ``key=value``.
+    on_event : callable
+        Receives notes before the blur is estimated and before the halo is measured, which take some seconds.
+    keep : bool
+        Write results to the cache as soon as they are available, see :func:`tilepipe.planning.analysis.analyse`.
+    fresh : bool
+        Ignore results of earlier runs in the cache.
+    **flags : Any
+        Any field of :class:`tilepipe.settings.Settings`.
+
+    Returns
+    -------
+    Plan
+        Returned even if it does not fit; its :meth:`Plan.check` raises then.
 
     Raises
     ------
-    UncertainPsfError : no PSF was given and the estimate is too uncertain.
-    InputError, SettingsError, PsfError, OutputError : as their names say.  A plan that does not fit is
-        returned all the same; its :meth:`Plan.check` raises.
+    UncertainPsfError
+        If no PSF is given and the estimate is too uncertain.
+    InputError
+        If `image` or a file named by a setting cannot be read.
+    SettingsError
+        If a setting is invalid, or does not suit the image.
+    PsfError
+        If the PSF is invalid, or does not suit the image.
     """
     return_memory_at_once()
     release_compiler_memory()
@@ -80,11 +101,11 @@ def make_plan(
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
     if settings.save_mask and not (settings.mask or settings.refocus):
-        raise SettingsError("save_mask needs a mask to save: give --refocus or --mask")
+        raise SettingsError("save_mask requires a mask: give --refocus or --mask")
     root = Path(settings.cache).expanduser() if settings.cache else default_root()
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
     if settings.priority_value == -1:
-        given = delta()  # noise is taken off and nothing else
+        given = delta()  # denoising only
     analysis = analyse(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
     info = analysis.info
     _check_nodata(info, settings)
@@ -107,17 +128,18 @@ def make_plan(
 
 
 def _check_nodata(info: ImageInfo, settings: Settings) -> None:
-    """Raise SettingsError when the output's samples cannot hold the value of pixels without data."""
+    """Raise SettingsError if the output's dtype cannot represent the value of pixels without data."""
     value, dtype = info.light.nodata, settings.dtype
     if value is None or dtype is None or dtype == info.dtype:
         return
     if np.dtype(dtype).kind == "u" and not (
         np.isfinite(value) and 0 <= value <= np.iinfo(dtype).max and value % 1 == 0
     ):
-        raise SettingsError(f"pixels without data are {value:g}, which {dtype} cannot hold; give --dtype float32")
+        raise SettingsError(f"pixels without data are {value:g}, which {dtype} cannot represent; give --dtype float32")
 
 
 def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
+    """Return the recipe; its source is empty until the run hashes the input."""
     info, tuning = analysis.info, analysis.tuning
     core = settings.tile or default_core(tuning.halo)
     return Recipe(
@@ -145,6 +167,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
 
 
 def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> StageModel:
+    """Return the memory model of the run."""
     return StageModel(
         process=used_memory(),
         decoded=info.decoded_bytes,

@@ -1,9 +1,9 @@
-"""What was found out about a picture, kept with its cache: going on does not look and measure again.
+"""Results of planning (PSF, parameters, halo), stored in the image's cache so that a resumed run reuses them.
 
-Finding the blur and measuring the halo take seconds to a minute and give the same numbers every time.  A run
-leaves them in the source's folder as soon as they are found; later plans for the same bytes and the same settings
-take them from there.  An edited picture keeps them while most of it is what it was (:func:`still_valid`).  A
-damaged or foreign file counts as none.
+Estimating the blur and measuring the halo take seconds to a minute and are deterministic.  A run stores the results in
+the source's folder as soon as they are available; later plans for the same bytes and settings read them from there.
+They remain in use for an edited image while most of it is unchanged (:func:`still_valid`).  A damaged or foreign file
+is ignored.
 """
 
 from __future__ import annotations
@@ -33,22 +33,31 @@ from tilepipe.system.files import read_sealed, write_sealed
 __all__ = ["Memo", "libraries", "memo_key", "recall", "remember", "still_valid"]
 
 UNCHANGED = 0.5
-"""Share of the sampled blocks that an edit must leave bit by bit as they were, for the numbers to stay."""
+"""Smallest share of the sampled blocks that an edit must leave bit-identical for the parameters to be kept."""
 
 NOISE_DRIFT = 0.1
-"""Share by which the noise may move for the numbers to stay; lambda grows with its power of 1.5 at most."""
+"""Largest relative change of the noise for the parameters to be kept; lambda grows at most with its power of 1.4
+(1.7 with the log prior)."""
 
 
 @dataclass(frozen=True)
 class Memo:
-    """PSF and numbers of a picture.
+    """PSF and parameters of an image.
 
     Parameters
     ----------
-    tuning : None when the blur was found and the halo not yet measured.
-    blocks : digests of the sampled windows they come from, see :meth:`tilepipe.planning.sample.Sample.blocks`.
-    unit, white : of the picture's :class:`~tilepipe.image.light.Light`.
-    check : what the last check found, see :class:`tilepipe.planning.last_check.Check`.
+    psf : PSF
+        Given or estimated.
+    tuning : Tuning or None
+        None when the blur has been estimated but the halo not yet measured.
+    blocks : tuple of str
+        Digests of the sampled windows, see :meth:`tilepipe.planning.sample.Sample.blocks`.
+    unit : float
+        Of the image's :class:`~tilepipe.image.light.Light`.
+    white : tuple of float or None
+        Clipping level of each colour, likewise.
+    check : dict or None
+        Result of the last check, see :meth:`tilepipe.planning.last_check.Check.facts`; None when no check was made.
     """
 
     psf: PSF
@@ -59,14 +68,14 @@ class Memo:
     check: dict[str, Any] | None
 
     def light(self, light: Light) -> Light:
-        """Return `light` with the levels that were measured."""
+        """Return `light` with the measured levels."""
         return replace(light, unit=self.unit, white=self.white)
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision on disk: the PSF's planes (p, k, k) as little-endian float32 bytes, and what made it.
+    """A memo on disk: the planes (p, k, k) of the PSF as little-endian float32 bytes, and its ``made_by``.
 
-    `content` is the SHA-256 of the picture's bytes that it is for.
+    `content` is the SHA-256 of the image file that the memo belongs to.
     """
 
     content: str
@@ -81,18 +90,21 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def libraries() -> str:
-    """Return what the numbers depend on besides our own code, with versions."""
+    """Return names and versions of the libraries that influence the parameters."""
     return ", ".join(dict.fromkeys((LIBRARY, f"scipy {scipy.__version__}", f"numpy {np.__version__}")))
 
 
 def memo_key(given: PSF | None, settings: Settings) -> str:
-    """Return what is asked of a picture, as a hexadecimal digest: everything that a decision depends on but pixels.
+    """Return a hexadecimal digest of everything but the pixels that a memo depends on.
 
     Parameters
     ----------
-    given : the PSF when the user gave one.
+    given : PSF or None
+        The user's PSF; None when the blur is estimated.
+    settings : Settings
+        Only those that influence the memo are part of the digest.
     """
-    asked = {
+    key = {
         "versions": [ALGORITHM_VERSION, ESTIMATOR_VERSION, TUNING_VERSION, libraries()],
         "psf": None if given is None else given.digest,
         "look": None if given else [settings.blur, settings.window, settings.psf_per_channel, settings.target],
@@ -104,20 +116,20 @@ def memo_key(given: PSF | None, settings: Settings) -> str:
         "tolerance": settings.tolerance,
         "luminance_only": settings.luminance_only,
         "halo": settings.halo,
-        "tile": settings.tile,  # decides whether there are seams
+        "tile": settings.tile,  # determines whether there are seams
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def recall(root: Path, content: str, asked: str) -> Memo | None:
-    """Return what was decided for the picture of SHA-256 `content`; None if that is not in the cache at `root`."""
-    data = read_sealed(memo_file(root, content, asked))
+def recall(root: Path, content: str, key: str) -> Memo | None:
+    """Return the memo for the image with SHA-256 `content`; None if the cache at `root` has none."""
+    data = read_sealed(memo_file(root, content, key))
     if data is None:
         return None
     try:
         stored = msgspec.json.decode(data, type=Stored)
         psf = PSF(np.frombuffer(stored.kernels, "<f4").reshape(stored.shape), stored.made_by)
-    except (ValueError, PsfError):  # of another format; msgspec's errors are ValueErrors
+    except (ValueError, PsfError):  # another format; msgspec's errors are ValueErrors
         return None
     return (
         Memo(psf, stored.tuning, stored.blocks, stored.unit, stored.white, stored.check)
@@ -126,37 +138,37 @@ def recall(root: Path, content: str, asked: str) -> Memo | None:
     )
 
 
-def remember(root: Path, content: str, asked: str, decision: Memo) -> None:
-    """Keep what was decided for the picture of SHA-256 `content` in the cache at `root`."""
-    planes = np.ascontiguousarray(decision.psf.planes, "<f4")
+def remember(root: Path, content: str, key: str, memo: Memo) -> None:
+    """Write the memo for the image with SHA-256 `content` to the cache at `root`."""
+    planes = np.ascontiguousarray(memo.psf.planes, "<f4")
     stored = Stored(
         content=content,
         shape=planes.shape,
         kernels=planes.tobytes(),
-        made_by=decision.psf.made_by,
-        tuning=decision.tuning,
-        blocks=decision.blocks,
-        unit=decision.unit,
-        white=decision.white,
-        check=decision.check,
+        made_by=memo.psf.made_by,
+        tuning=memo.tuning,
+        blocks=memo.blocks,
+        unit=memo.unit,
+        white=memo.white,
+        check=memo.check,
     )
-    write_sealed(memo_file(root, content, asked), msgspec.json.encode(stored))
+    write_sealed(memo_file(root, content, key), msgspec.json.encode(stored))
 
 
-def still_valid(decision: Memo, sample: Sample) -> tuple[bool, str]:
-    """Return whether `decision` holds for the edited picture of `sample` as well, and why, for people.
+def still_valid(memo: Memo, sample: Sample) -> tuple[bool, str]:
+    """Return whether `memo` is also valid for the edited image that `sample` was read from, and the reason as text.
 
-    It does while at least ``UNCHANGED`` of the sampled blocks are what they were and the noise has moved by no
-    more than ``NOISE_DRIFT``: another picture in the same file is no edit.
+    It is while at least ``UNCHANGED`` of the sampled blocks are unchanged and the noise changed by at most
+    ``NOISE_DRIFT``; otherwise the file is treated as holding another image.
     """
-    sample = replace(sample, light=decision.light(sample.light))
-    blocks, tuning = sample.blocks(), decision.tuning
-    if tuning is None or len(blocks) != len(decision.blocks):
-        return False, "it is another picture"
-    same = sum(a == b for a, b in zip(blocks, decision.blocks, strict=True)) / len(blocks)
+    sample = replace(sample, light=memo.light(sample.light))
+    blocks, tuning = sample.blocks(), memo.tuning
+    if tuning is None or len(blocks) != len(memo.blocks):
+        return False, "it is another image"
+    same = sum(a == b for a, b in zip(blocks, memo.blocks, strict=True)) / len(blocks)
     drift = abs(sample.noise().sigma / tuning.noise - 1) if tuning.noise else 0.0
     why = (
-        f"{100 * same:.0f} % of its samples are as they were (limit {100 * UNCHANGED:.0f} %), "
-        f"noise moved by {100 * drift:.1f} % (limit {100 * NOISE_DRIFT:.0f} %)"
+        f"{100 * same:.0f} % of its sampled blocks are unchanged (limit {100 * UNCHANGED:.0f} %), "
+        f"noise changed by {100 * drift:.1f} % (limit {100 * NOISE_DRIFT:.0f} %)"
     )
     return same >= UNCHANGED and drift <= NOISE_DRIFT, why

@@ -1,7 +1,7 @@
-"""Memory: what each stage holds, summed; how many tiles may be in flight.
+"""Memory model: the sum of what each stage holds, and the number of tiles in flight that follows.
 
-Three words, never mixed: *allowed* is the user's budget, *projected* what this model says the run will
-need at most, *peak* what was measured afterwards.
+Three terms are kept apart: *allowed* is the user's budget, *projected* is the upper bound that this model predicts for
+the run, *peak* is measured afterwards.
 """
 
 from __future__ import annotations
@@ -15,33 +15,45 @@ from tilepipe.units import human_bytes
 __all__ = ["MemoryPlan", "StageModel", "check_memory", "plan_memory"]
 
 SLACK = 1.05
-"""What allocators and page tables add to the sum, measured at 1..4 %."""
+"""Factor for the overhead of allocators and page tables, measured at 1..4 %."""
 
 RUNTIME = 54_000_000
-"""Bytes by which the process grows beside what it works on: graph, event loop, codecs, what the heaps keep."""
+"""Bytes by which the process grows besides its working data: graph, event loop, codecs, heap retained by allocators."""
 
 CODEC_COPIES = 2
-"""Copies of a chunk alive while it is encoded or decoded: the array and its compressed bytes."""
+"""Copies of a chunk held while it is encoded or decoded: the array and its compressed bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageModel:
-    """Sizes from which the stages' memory follows; bytes unless said otherwise.
+    """Sizes from which the memory of each stage is computed; bytes unless stated otherwise.
 
     Parameters
     ----------
-    process : the interpreter with everything imported and compiled, measured.
-    decoded : what decoding the input holds at once (whole picture for JPEG and PNG, segments for TIFF).
-    pixel : one pixel of the source, all channels, in the file's own dtype.
-    channels : channels that are restored.
-    stored : planes of a tile and of the result.
-    planning : what planning held at its peak (sample, probes, compiler, a decoded JPEG): measured, it is over.
-    planes : float32 planes of a workspace; 0 when nothing is solved.
-    extra : further planes of a frame, for finding what is blurred or for the colours beside the luminance.
-    mask : what reading a drawn mask holds while the result is written.
-    kernels : of the PSF, one for all colours or one each.
-    band : picture rows that are ingested and exported at a time, px.
-    chunk : pixels of one chunk of the result.
+    process : int
+        The interpreter with everything imported and compiled, measured.
+    decoded : int
+        What decoding the input holds at once (the whole image for JPEG and PNG, segments for TIFF).
+    pixel : int
+        One pixel of the source, all channels, in the file's dtype.
+    channels : int
+        Number of channels that are restored.
+    stored : int
+        Number of planes of a tile and of the result.
+    planning : int
+        Measured peak of planning (sample, probes, compiler, a decoded JPEG); already released.
+    planes : int
+        Number of float32 planes of a workspace; 0 when nothing is solved.
+    extra : int
+        Number of further planes of a frame, for detecting what is blurred or for the colours beside the luminance.
+    mask : int
+        What reading a drawn mask holds while the result is written.
+    kernels : int
+        Number of kernels of the PSF: one for all colours, or one each.
+    band : int
+        Image rows ingested and exported at a time, px.
+    chunk : int
+        Number of pixels of one chunk of the result.
     """
 
     process: int
@@ -58,38 +70,38 @@ class StageModel:
     chunk: int
 
     def ingest(self, grid: Grid, threads: int) -> int:
-        """Return what decoding one band and storing others on `threads` hold."""
+        """Return the bytes held while one band is decoded and others are stored on `threads` threads."""
         band = self.band * grid.width * self.pixel
         return self.process + self.decoded + (1 + CODEC_COPIES * threads) * band
 
     def shared(self, grid: Grid) -> int:
-        """Return what all tiles share: the PSF's transfer functions."""
+        """Return the bytes shared by all tiles: the PSF's transfer functions."""
         return 4 * self.kernels * _area(grid.frame_shape) if self.planes else 0
 
     def per_job(self, grid: Grid) -> int:
-        """Return what one tile in flight holds: its workspace, and source or tile chunks on their way."""
+        """Return the bytes held by one tile in flight: its workspace, and source or tile chunks in transit."""
         frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
-        plain = 8 * self.channels * frame  # the decoded frame and its start, when there is no workspace
+        plain = 8 * self.channels * frame  # the decoded frame and the initial estimate, without a workspace
         workspace = 4 * self.planes * frame if self.planes else plain
         solving = 4 * self.extra * frame
-        reading = (self.pixel + 14) * frame  # samples, and what the channel being decoded holds: planes and masks
+        reading = (self.pixel + 14) * frame  # samples, and planes and masks of the channel being decoded
         writing = CODEC_COPIES * 4 * self.stored * stored
-        blending = 2 * CODEC_COPIES * 4 * self.stored * self.chunk  # the chunk, and the rows of tiles that it needs
+        blending = 2 * CODEC_COPIES * 4 * self.stored * self.chunk  # the chunk, and the tile rows it needs
         return workspace + max(solving, reading, writing, blending)
 
     def restore(self, grid: Grid, jobs: int) -> int:
-        """Return what restoring and blending with `jobs` tiles in flight hold."""
+        """Return the bytes held while `jobs` tiles in flight are restored and blended."""
         return self.process + RUNTIME + self.shared(grid) + jobs * self.per_job(grid)
 
     def export(self, grid: Grid, threads: int) -> int:
-        """Return what rows of result chunks hold on their way into the file, one on each of `threads`."""
+        """Return the bytes held while bands of result chunks are written to the file, one band per thread."""
         band = self.band * grid.width * (3 * 4 * self.stored + 2 * self.pixel)
         return self.process + RUNTIME + threads * band + self.mask
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The decision: jobs, threads for ingest and export, and the stages it was summed from (bytes)."""
+    """Number of jobs, number of threads for ingest and export, and the memory of each stage (bytes)."""
 
     allowed: int
     projected: int
@@ -99,16 +111,16 @@ class MemoryPlan:
 
 
 def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> MemoryPlan:
-    """Choose how many tiles may be in flight, up to `jobs`.
+    """Choose the number of tiles in flight, at most `jobs`.
 
-    Never raises: a plan that does not fit has ``projected > allowed`` and one job, so that it can be read.
+    Never raises: a plan that does not fit has ``projected > allowed`` and one job, so that it can be shown.
     """
     free = allowed / SLACK - model.process - RUNTIME - model.shared(grid)
     fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
     restore = model.restore(grid, fitting)
-    beside = max(restore, allowed / SLACK)  # more threads must not be why a run does not fit
+    bound = max(restore, allowed / SLACK)  # additional threads must not make a run exceed its budget
     threads = max(
-        (n for n in range(1, jobs + 1) if max(model.ingest(grid, n), model.export(grid, n)) <= beside), default=1
+        (n for n in range(1, jobs + 1) if max(model.ingest(grid, n), model.export(grid, n)) <= bound), default=1
     )
     stages = {
         "plan": model.planning,
@@ -120,28 +132,29 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
 
 
 def check_memory(plan: MemoryPlan, model: StageModel, grid: Grid) -> None:
-    """Raise when not even one tile fits.
+    """Raise an error when not even one tile fits.
 
     Raises
     ------
-    DoesNotFitError : with the stage, the figures, and the ``--tile`` or ``--memory`` that would do.
+    DoesNotFitError
+        With the stage, the figures, and the values of ``--tile`` or ``--memory`` that would fit.
     """
     if plan.projected <= plan.allowed:
         return
     stage = max(plan.stages, key=lambda name: plan.stages[name])
-    ways = [f"--memory {-(-plan.projected // 10**6)}MB"]
+    remedies = [f"--memory {-(-plan.projected // 10**6)}MB"]
     smaller = _fitting_core(model, grid, plan.allowed)
     if smaller is not None:
-        ways.insert(0, f"--tile {smaller} (other seams, still within 1/255 of the untiled result)")
+        remedies.insert(0, f"--tile {smaller} (seams move, still within 1/255 of the untiled result)")
     detail = f" with one tile of {max(grid.frame_shape)} px in flight" if stage == "restore" else ""
     raise DoesNotFitError(
-        f"needs {human_bytes(plan.projected)} for {stage}{detail}, allowed are {human_bytes(plan.allowed)}; "
-        f"fits with {' or '.join(ways)}"
+        f"needs {human_bytes(plan.projected)} for {stage}{detail}, {human_bytes(plan.allowed)} are allowed; "
+        f"fits with {' or '.join(remedies)}"
     )
 
 
 def _fitting_core(model: StageModel, grid: Grid, allowed: int) -> int | None:
-    """Return the largest multiple of 16 px below the grid's core that fits with one job, if any does."""
+    """Return the largest multiple of 16 px, up to the grid's core, that fits with one job; None if none does."""
     for core in range(grid.core - grid.core % 16, SMALLEST_CORE - 1, -16):
         smaller = Grid(grid.height, grid.width, core, grid.halo)
         if plan_memory(model, smaller, allowed, 1).projected <= allowed:

@@ -1,4 +1,4 @@
-"""The plan: everything that a run will do, to be read before anything is done, even when it does not fit."""
+"""The plan: everything that a run will do, available before the run starts, even when the run does not fit."""
 
 from __future__ import annotations
 
@@ -27,20 +27,33 @@ from tilepipe.units import human_bytes
 __all__ = ["Plan", "check_output", "recipe_facts"]
 
 IO_NANOSECONDS = 90.0
-"""Decoding, storing, blending and writing, per pixel and channel, one thread (measured at 24 Mpx)."""
+"""Time of decoding, storing, blending and writing, per pixel and channel on one thread (measured at 24 Mpx)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """Everything that a run will do.
 
     Parameters
     ----------
-    chosen : the input, and what was found out about it.
-    output : where the result goes; None for a plan without one.
-    recipe, memory, disk, settings : the decisions; ``recipe.source`` is empty until the input is hashed, when
-        the run begins.
-    root : the cache.
+    analysis : Analysis
+        The input, and the results of its analysis.
+    output : Path or None
+        TIFF to write; None for a plan without output.
+    dtype : str
+        Of the output.
+    recipe : Recipe
+        Its ``source`` is empty until the run starts and hashes the input.
+    model : StageModel
+        Memory model.
+    memory : MemoryPlan
+        Memory, jobs and threads.
+    disk : DiskPlan
+        Disk space needed and free.
+    settings : Settings
+        Settings of the run.
+    root : Path
+        The cache.
     """
 
     analysis: Analysis
@@ -65,7 +78,7 @@ class Plan:
 
     @property
     def tuning(self) -> Tuning:
-        """The solver's numbers and the halo, as measured."""
+        """Solver parameters and halo, as measured."""
         return self.analysis.tuning
 
     @property
@@ -93,7 +106,7 @@ class Plan:
 
     @property
     def record(self) -> bytes:
-        """How the output is made, for the output itself: canonical JSON of what decides its pixels, nothing else."""
+        """Canonical JSON of what determines the output's pixels, and nothing else; stored in the output."""
         facts = {
             "tilepipe": ALGORITHM_VERSION,
             "psf": self.recipe.psf,
@@ -103,7 +116,7 @@ class Plan:
         return json.dumps(recipe_facts(self.recipe) | facts, sort_keys=True).encode()
 
     def check(self) -> None:
-        """Raise what would stop the run: DoesNotFitError for memory, and for disk unless that is forced."""
+        """Raise DoesNotFitError if the run exceeds the memory or, unless forced, the disk space."""
         check_memory(self.memory, self.model, self.grid)
         disk = self.disk
         if self.settings.force:
@@ -111,13 +124,13 @@ class Plan:
         cache_needs = max(0, disk.cache - disk.cached_already) + (disk.output if disk.same_disk else 0)
         if cache_needs > disk.cache_free:
             raise DoesNotFitError(
-                f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free "
-                "there; free some space, give another place with --cache, or begin all the same with --force"
+                f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free; "
+                "free some space, use another folder with --cache, or start anyway with --force"
             )
         if self.output is not None and disk.output > disk.output_free:
             raise DoesNotFitError(
-                f"the output {self.output} needs {human_bytes(disk.output)}, {human_bytes(disk.output_free)} are free "
-                "there; free some space, write elsewhere, or begin all the same with --force"
+                f"the output {self.output} needs {human_bytes(disk.output)}, {human_bytes(disk.output_free)} are free; "
+                "free some space, write to another disk, or start anyway with --force"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,27 +175,27 @@ class Plan:
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe's numbers under their public names."""
-    numbers = recipe.parameters
+    """Return the recipe's parameters under their public names."""
+    parameters = recipe.parameters
     return {
         "solver": recipe.solver,
-        "lambda": numbers.lam,
-        "steps": numbers.steps,
-        "closing": numbers.closing,
+        "lambda": parameters.lam,
+        "steps": parameters.steps,
+        "closing": parameters.closing,
         "noise": recipe.noise,
         "priority": recipe.priority,
-        "r1": numbers.r1,
-        "r2": numbers.r2,
+        "r1": parameters.r1,
+        "r2": parameters.r2,
         "solved": "luminance" if recipe.luminance_only else "colour",
-        "refocus": bool(numbers.misfit_limit),
-        "base": numbers.base,
-        "slope": numbers.slope,
-        "convolution": numbers.convolution,
+        "refocus": bool(parameters.misfit_limit),
+        "base": parameters.base,
+        "slope": parameters.slope,
+        "convolution": parameters.convolution,
     }
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputError or OutputExistsError when `output` cannot be written; creates nothing."""
+    """Raise SettingsError, OutputError or OutputExistsError if `output` cannot be written; creates nothing."""
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise SettingsError(f"output {output} must end in .tif or .tiff: tilepipe writes TIFF")
     if output.is_dir():
@@ -190,6 +203,6 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
     if not output.parent.is_dir():
-        raise OutputError(f"output {output}: the folder {output.parent} does not exist; make it first")
+        raise OutputError(f"output {output}: the folder {output.parent} does not exist; create it first")
     if not os.access(output.parent, os.W_OK):
         raise OutputError(f"output {output}: the folder {output.parent} is not writable")

@@ -1,4 +1,4 @@
-"""A few windows of a picture, read in bands: what the recipe is derived from."""
+"""A few windows of an image, read in bands, from which the recipe is derived."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tilepipe.psf.blind.spectrum import PowerAccumulator, fit_spectrum
 __all__ = ["Sample", "read_sample"]
 
 POSITIONS = (0.2, 0.5, 0.8)
-"""Where windows are centred along each axis, as shares of it."""
+"""Centres of the windows along each axis, as shares of its length."""
 
 BAND = 64
 """Rows read at a time while windows are cut out of them, px."""
@@ -28,19 +28,23 @@ BLOCK = 100
 """Edge of the blocks by which windows are compared, px."""
 
 NOISE_EDGE = 384
-"""The noise is estimated in the middle of every window, this many px an edge."""
+"""Edge of the central part of every window in which the noise is estimated, px."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Windows of a picture.
+    """Windows of an image.
 
     Parameters
     ----------
-    windows : as they stand in the file, (``light.channels_read``, h, w), the file's dtype.
-    light : what the samples mean.
-    luminance_only : what is derived from the windows is for their luminance, (1, h, w).
-    quantisation : of a JPEG, see :class:`tilepipe.image.info.ImageInfo`.
+    windows : tuple of ndarray, each of shape (``light.channels_read``, h, w)
+        Samples as stored, in the file's dtype.
+    light : Light
+        Meaning of the samples.
+    luminance_only : bool
+        Whether noise and textured windows are those of the luminance, (1, h, w).
+    quantisation : tuple of tuple of int, or None
+        Of a JPEG, see :class:`tilepipe.image.info.ImageInfo`.
     """
 
     windows: tuple[npt.NDArray[Any], ...]
@@ -49,25 +53,25 @@ class Sample:
     quantisation: tuple[tuple[int, ...], ...] | None = None
 
     def noise(self) -> Noise:
-        """Return the picture's noise: that of its pixels, and what hides from them in correlated noise or a JPEG.
+        """Return the noise of the image: that of its pixels, and what correlation or JPEG compression hides from them.
 
         See :func:`tilepipe.deconv.noise.fit_noise` and :func:`tilepipe.deconv.noise.hidden_noise`.
         """
-        seen = [self._unclipped(_middle(window)) for window in self.windows]
-        pixels = fit_noise(self._solved(plane) for plane in seen)
-        means = [plane.mean(0) for plane in seen]
+        unclipped = [self._unclipped(_middle(window)) for window in self.windows]
+        pixels = fit_noise(self._solved(plane) for plane in unclipped)
+        means = [plane.mean(0) for plane in unclipped]
         of_mean = estimate_noise(mean[None] for mean in means)
-        survey = PowerAccumulator()
+        accumulator = PowerAccumulator()
         for mean in means:
-            survey.add(fill(mean[None])[0], np.isfinite(mean))
-        power = survey.power()
+            accumulator.add(fill(mean[None])[0], np.isfinite(mean))
+        power = accumulator.power()
         fit = None if power is None else fit_spectrum(power, of_mean)
         correlated = 0.0 if fit is None else white_equivalent(fit.floor, pixels.sigma, of_mean)
         light = float(np.mean([np.nanmean(mean) for mean in means if np.isfinite(mean).any()] or [0.0]))
         return replace(pixels, hidden=hidden_noise(pixels.sigma, correlated, self._quantisation_noise(light)))
 
     def _quantisation_noise(self, light: float) -> float:
-        """Return what a JPEG's quantisation does to its pixels, at the mean `light`; working units."""
+        """Return the noise equivalent of JPEG quantisation at the mean `light`; working units, 0 without."""
         if self.quantisation is None:
             return 0.0
         unit, curve = self.light.unit, self.light.curves[0]
@@ -76,22 +80,23 @@ class Sample:
         return quantisation_noise(self.quantisation[0]) * float(high - low) / 0.02 / unit
 
     def _unclipped(self, window: npt.NDArray[Any]) -> FloatArray:
-        """Return a window with NaN where it is unknown or clipped at either end: noise cannot be seen there."""
-        seen = self._known(window)
-        seen[np.isposinf(seen)] = np.nan
+        """Return a window with NaN where it has no data or is clipped at either end: noise is not visible there."""
+        valid = self._valid(window)
+        valid[np.isposinf(valid)] = np.nan
         if np.issubdtype(window.dtype, np.integer):
-            seen[window[: self.light.colours] == 0] = np.nan
-        return seen
+            valid[window[: self.light.colours] == 0] = np.nan
+        return valid
 
-    def _known(self, window: npt.NDArray[Any]) -> FloatArray:
+    def _valid(self, window: npt.NDArray[Any]) -> FloatArray:
+        """Return a window in working units, NaN where it has no data, +inf where it is clipped."""
         return known(linearise(window, self.light), self.light, hidden(window, self.light))
 
     def clipped(self) -> float:
-        """Return the share of pixels of which a colour is clipped."""
-        return float(np.mean([np.isposinf(self._known(window)).any(0).mean() for window in self.windows]))
+        """Return the share of pixels with at least one clipped colour."""
+        return float(np.mean([np.isposinf(self._valid(window)).any(0).mean() for window in self.windows]))
 
     def blocks(self) -> tuple[str, ...]:
-        """Return a digest of every block of ``BLOCK`` px in the windows: which parts of a picture an edit changed."""
+        """Return a digest of every block of ``BLOCK`` px in the windows; they show which parts an edit changed."""
         return tuple(
             hashlib.blake2b(window[:, y : y + BLOCK, x : x + BLOCK].tobytes(), digest_size=8).hexdigest()
             for window in self.windows
@@ -100,20 +105,20 @@ class Sample:
         )
 
     def most_textured(self, count: int) -> list[FloatArray]:
-        """Return the `count` windows with most to see in them, as linear light, NaN and Inf filled in.
+        """Return the `count` most textured windows in linear light, NaN and Inf filled in.
 
-        Ranked by the mean gradient of the square root, which is roughly what the eye gets.
+        Ranked by the mean gradient of the square root, which roughly approximates perception.
         """
 
         def activity(window: npt.NDArray[Any]) -> float:
-            seen = np.sqrt(np.clip(self.filled(_middle(window)), 0, 1))
-            return float(np.abs(np.diff(seen, axis=1)).mean() + np.abs(np.diff(seen, axis=2)).mean())
+            encoded = np.sqrt(np.clip(self.filled(_middle(window)), 0, 1))
+            return float(np.abs(np.diff(encoded, axis=1)).mean() + np.abs(np.diff(encoded, axis=2)).mean())
 
         best = sorted(self.windows, key=activity, reverse=True)[:count]
         return [self._solved(self.filled(window)) for window in best]
 
     def filled(self, window: npt.NDArray[Any]) -> FloatArray:
-        """Return the colours of one of the windows in working units, what is unknown filled in from around."""
+        """Return the colours of a window in working units, with gaps filled from their surroundings."""
         return np.stack([start for start, _ in start_and_data(window, self.light)])
 
     def _solved(self, linear: FloatArray) -> FloatArray:
@@ -122,13 +127,14 @@ class Sample:
 
 
 def _middle(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the central ``NOISE_EDGE`` px of a window (c, h, w)."""
     height, width = window.shape[1:]
     top, left = max(0, (height - NOISE_EDGE) // 2), max(0, (width - NOISE_EDGE) // 2)
     return window[:, top : top + NOISE_EDGE, left : left + NOISE_EDGE]
 
 
 def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False) -> Sample:
-    """Cut up to nine windows out of the picture, edges up to `size` px; equal ones come once."""
+    """Cut up to nine distinct windows, with edges of up to `size` px, out of the image."""
     info = reader.info
     height, width, channels = min(size, info.height), min(size, info.width), info.light.channels_read
     lefts = _starts(info.width, width)
@@ -145,7 +151,7 @@ def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False)
 
 
 def _starts(length: int, size: int) -> list[int]:
-    """Return where windows start along an axis: one in the middle where three would be more or less the same."""
+    """Return where windows start along an axis: one in the middle where three would nearly coincide."""
     if length < size + size // 2:
         return [(length - size) // 2]
     return [round(min(max(length * position - size / 2, 0), length - size)) for position in POSITIONS]

@@ -1,4 +1,4 @@
-"""From the noise and what a user wishes to the solver's numbers: no pixel but the noise's decides here."""
+"""Candidate solver parameters from noise, PSF, user options and a few windows of the image."""
 
 from __future__ import annotations
 
@@ -29,60 +29,65 @@ LAMBDA_FACTOR = 6.5
 """lam / sigma^2 at 1 % noise, priority 0, one colour."""
 
 LAMBDA_NOISE_EXPONENTS = (-0.6, -0.8)
-"""How lam / sigma^2 changes with the noise below and above 1 %: the best of gray Kodak crops, 0.1 to 8 %."""
+"""Exponents of lam / sigma^2 over the noise, below and above 1 %: best on gray Kodak crops, 0.1 to 8 % noise."""
 
 LAMBDA_COLOUR_EXPONENT = 0.3
-"""How it changes with the number of colours, whose gradients shrink together."""
+"""Exponent of lam over the number of colours, whose gradients shrink together."""
 
 SPARSE_FACTOR, SPARSE_R2 = 4.0, 150.0
 """lam / sigma^2 at 1 % noise and r2 / lam for the sparse prior."""
 
 LOG_FACTOR, LOG_NOISE_EXPONENT = 0.3, -0.3
-"""lam / (b sigma^2) at 1 % noise for the log prior with exponent b, and how it changes with the noise."""
+"""lam / (b sigma^2) at 1 % noise for the log prior with exponent b, and its exponent over the noise."""
 
 LOG_SMALLEST_SCALE, LOG_LARGEST_R2 = 3.0, 200.0
-"""Scale over sigma, and r2 over sigma^2: a picture of flat surfaces would have the steps crawl."""
+"""Lower bound of scale / sigma and upper bound of r2 / sigma^2: flat images would make convergence very slow."""
 
 STAGNATION = {"fast": 0.025, "normal": 0.01, "best": 0.004}
-"""A step that changes the picture by less than this share of what all have changed ends them."""
+"""Steps end when one changes the image by less than this share of the total change."""
 
 STEPS_EDGE = 320
-"""Edge of the middle of a window in which stagnation is looked for, px."""
+"""Edge of the central part of a window on which stagnation is measured, px."""
 
 LUCY_STEPS = {"fast": 20, "normal": 40, "best": 80}
-"""Accelerated steps of Richardson-Lucy."""
+"""Number of accelerated Richardson-Lucy steps."""
 
 PRIORITY_DECADES = 0.6
-"""By how many powers of ten lam falls per unit of priority: at 1 a quarter is left, more noise than detail below."""
+"""Decrease of lam per unit of priority, in powers of ten: at 1 a quarter is left; less adds more noise than detail."""
 
 COSINE_DECADES = 0.2
-"""By how many powers of ten the cosines' thresholds fall per unit of priority."""
+"""Decrease of the cosine thresholds per unit of priority, in powers of ten."""
 
 COSINES = (2.0, 4.0)
-"""Cosines below the first go, above the second stay, in sigma.
+"""Cosine coefficients below the first are removed, above the second kept; in sigma.
 
-A ramp this wide is as good as a jump at 2.5 sigma, and moves a pixel little when a rounding error moves a coefficient.
+A ramp this wide is as good as a hard threshold at 2.5 sigma, and limits the effect of rounding errors in a coefficient.
 """
 
 SMALLEST_BASE = 0.05
-"""Of the variance in black over that at the mean light: rounding and model error are there too."""
+"""Lower bound of the variance in black over that at the mean light, for rounding and model errors."""
 
 
 NOISE_FLOOR = 0.001
-"""Noise below this is taken as this: rounding and model error are never smaller, and lam must not vanish."""
+"""Lower bound of the noise: rounding and model errors are never smaller, and lam must not vanish."""
 
 
 @dataclass(frozen=True)
 class RestorationOptions:
-    """What a user wants: settings that decide the numbers.
+    """User settings that determine the solver parameters.
 
     Parameters
     ----------
-    priority : -1 (denoise, no deblurring) .. 1 (sharper).
-    quality : "fast", "normal" or "best", see :data:`SCHEDULES`.
-    solver : one of :data:`tilepipe.deconv.parameters.SOLVERS`.
-    refocus : restore only where the picture is blurred.
-    tolerance : how many times earlier (below 1) or later (above) than by default stagnation ends the steps.
+    priority : float
+        -1 (denoise, no deblurring) .. 1 (sharper).
+    quality : {"fast", "normal", "best"}
+        See :data:`SCHEDULES`.
+    solver : str
+        One of :data:`tilepipe.deconv.parameters.SOLVERS`.
+    refocus : bool
+        Restore only where the image is blurred.
+    tolerance : float
+        Below 1 stagnation ends the steps earlier, above 1 later than by default; a factor on Richardson-Lucy's steps.
     """
 
     priority: float = 0.0
@@ -94,7 +99,7 @@ class RestorationOptions:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the solver gets there: r1 / sigma, steps, closing steps, r2 / lam and its factor from step to step."""
+    """Step schedule: r1 / sigma, steps, closing steps, r2 / lam at the first step and its factor per step."""
 
     r1: float
     steps: int
@@ -104,14 +109,14 @@ class Schedule:
 
 
 FEW_CLIPPED, LAMP_STEPS = 2e-4, 16
-"""Above this share of clipped pixels at least so many steps, and a penalty that does not grow.
+"""Share of clipped pixels above which the penalty is constant, and the smallest number of steps in that case.
 
-It takes steps to find how bright a lamp is; stopped before that, the pixels round it pay with a dark ring: 0.2 became
+The brightness of a lamp takes steps to converge; if stopped earlier, the pixels around it form a dark ring: 0.2 became
 0.10 after 8 steps, 0.18 after 13, 0.19 after 16 (a lamp six times white, line of 13 px).
 """
 
 SLOW_PRIORS = ("sparse", "log")
-"""Priors that take twice the steps, with r2 as it is: a penalty that grows would freeze them in the first minimum."""
+"""Priors that take twice the steps with constant r2: a growing penalty would freeze them in the first minimum."""
 
 SCHEDULES = {
     "fast": (
@@ -144,86 +149,98 @@ SCHEDULES = {
         Schedule(0.4, 40, 6, growth=1.0),
     ),
 }
-"""For each quality the steps, the best picture of most PSFs first, the most local last.
+"""Schedules of each quality, from the best image for most PSFs to the most local.
 
-A wide PSF at low noise rings further than a halo may reach; then the data term is made softer, with more steps to make
-up for it, which may cost decibels (the plan says how many).
+A wide PSF at low noise rings further than the widest halo; then a softer data term is used, with more steps to
+compensate, which may cost decibels (the plan states how many).
 """
 
 
 def passes_through(psf: PSF, priority: float) -> bool:
-    """Return whether pixels come out as they went in: no blur, and no denoising asked for."""
+    """Return whether pixels pass through unchanged: no blur, and no denoising requested."""
     return psf.is_delta and priority >= 0
 
 
 def candidate_parameters(
     options: RestorationOptions, noise: Noise, psf: PSF, windows: Sequence[FloatArray], clipped: float = 0.0
 ) -> list[Parameters]:
-    """Return the numbers to choose from, the best picture first, the most local last.
+    """Return candidate parameters, from the best image to the most local.
 
     Parameters
     ----------
-    wishes, noise, psf : as measured and asked for.
-    windows : pieces of the picture (c, h, w), linear light: the log prior's law and Richardson-Lucy's momentum
-        come from the first of them.
-    clipped : share of the picture's pixels whose light nobody knows.
+    options : RestorationOptions
+        The user's options.
+    noise : Noise
+        Noise of the image.
+    psf : PSF
+        The blur.
+    windows : sequence of ndarray of float32, shape (c, h, w)
+        Linear light.  The log prior is fitted to all; stagnation and Richardson-Lucy's momentum come from the first.
+    clipped : float
+        Share of the image's pixels that are clipped.
     """
     if passes_through(psf, options.priority):
         return [PASS_THROUGH]
     noise = noise.expected(amplification(psf.kernel))
     level = replace(noise, sigma=max(noise.sigma, NOISE_FLOOR), base=max(noise.base, SMALLEST_BASE))
     if psf.is_delta:
-        return [_denoising(level, options.priority)]
+        return [_denoising_parameters(level, options.priority)]
     exponent = LAMBDA_NOISE_EXPONENTS[level.sigma > 0.01]
     colours = len(windows[0]) ** LAMBDA_COLOUR_EXPONENT
-    ease = 10 ** (-PRIORITY_DECADES * options.priority) * colours
-    strength = LAMBDA_FACTOR * (level.sigma / 0.01) ** exponent * ease
+    scaling = 10 ** (-PRIORITY_DECADES * options.priority) * colours
+    strength = LAMBDA_FACTOR * (level.sigma / 0.01) ** exponent * scaling
     if options.solver == "richardson-lucy":
-        return [_lucy(level, strength, psf, windows[0], max(1, round(LUCY_STEPS[options.quality] * options.tolerance)))]
+        return [
+            _lucy_parameters(
+                level, strength, psf, windows[0], max(1, round(LUCY_STEPS[options.quality] * options.tolerance))
+            )
+        ]
     share = 10 ** (-COSINE_DECADES * options.priority)
-    candidates = [parameters_at(rung, level, strength, share) for rung in SCHEDULES[options.quality]]
+    candidates = [parameters_at(schedule, level, strength, share) for schedule in SCHEDULES[options.quality]]
     if options.solver in SLOW_PRIORS:
-        candidates = [replace(rung, growth=1.0, steps=2 * rung.steps, closing=2 * rung.closing) for rung in candidates]
+        candidates = [replace(one, growth=1.0, steps=2 * one.steps, closing=2 * one.closing) for one in candidates]
     if options.solver == "sparse":
-        lam = _digits(strength * SPARSE_FACTOR / LAMBDA_FACTOR * level.sigma**2)
-        candidates = [replace(rung, solver="sparse", lam=lam, r2=_digits(SPARSE_R2 * lam)) for rung in candidates]
+        lam = _rounded(strength * SPARSE_FACTOR / LAMBDA_FACTOR * level.sigma**2)
+        candidates = [replace(one, solver="sparse", lam=lam, r2=_rounded(SPARSE_R2 * lam)) for one in candidates]
     if options.solver == "log":
-        scale, heaviness = fit_log([_halved_past(psf, window) for window in windows])
-        scale = _digits(max(scale, LOG_SMALLEST_SCALE * level.sigma))
-        lam = _digits(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * ease * level.sigma**2)
-        r2 = _digits(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
-        candidates = [replace(rung, solver="log", lam=lam, r2=r2, scale=scale) for rung in candidates]
-    candidates = _ended(candidates, options, psf, windows[0])
+        scale, heaviness = fit_log([_averaged_down(psf, window) for window in windows])
+        scale = _rounded(max(scale, LOG_SMALLEST_SCALE * level.sigma))
+        lam = _rounded(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * scaling * level.sigma**2)
+        r2 = _rounded(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
+        candidates = [replace(one, solver="log", lam=lam, r2=r2, scale=scale) for one in candidates]
+    candidates = _scaled_steps(candidates, options, psf, windows[0])
     if clipped > FEW_CLIPPED:
         least = round(LAMP_STEPS * min(1.0, options.tolerance))
-        candidates = [replace(rung, growth=1.0, steps=max(rung.steps, least)) for rung in candidates]
+        candidates = [replace(one, growth=1.0, steps=max(one.steps, least)) for one in candidates]
     return candidates
 
 
-def parameters_at(rung: Schedule, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
-    """Return a rung of a ladder at `noise`, every number rounded to what a recipe shows.
+def parameters_at(schedule: Schedule, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
+    """Return the parameters of `schedule` at `noise`, each rounded to the digits that a recipe shows.
 
-    `strength` is lam / sigma^2, `share` that of the cosines' thresholds.
+    `strength` is lam / sigma^2, `share` scales the cosine thresholds.
     """
-    lam = _digits(strength * noise.sigma**2)
-    low, high = (_digits(share * limit * noise.sigma) for limit in COSINES)
+    lam = _rounded(strength * noise.sigma**2)
+    low, high = (_rounded(share * limit * noise.sigma) for limit in COSINES)
     return Parameters(
         lam=lam,
-        r1=_digits(rung.r1 * noise.sigma),
-        r2=_digits(rung.r2 * lam),
-        growth=rung.growth,
-        steps=rung.steps,
-        sigma=_digits(noise.sigma),
-        base=_digits(noise.base),
-        slope=_digits(noise.slope),
-        closing=rung.closing,
+        r1=_rounded(schedule.r1 * noise.sigma),
+        r2=_rounded(schedule.r2 * lam),
+        growth=schedule.growth,
+        steps=schedule.steps,
+        sigma=_rounded(noise.sigma),
+        base=_rounded(noise.base),
+        slope=_rounded(noise.slope),
+        closing=schedule.closing,
         low=low,
         high=high,
     )
 
 
-def _ended(candidates: list[Parameters], options: RestorationOptions, psf: PSF, window: FloatArray) -> list[Parameters]:
-    """Return the rungs with as many times their steps as the first needs on the middle of a window to stagnate."""
+def _scaled_steps(
+    candidates: list[Parameters], options: RestorationOptions, psf: PSF, window: FloatArray
+) -> list[Parameters]:
+    """Scale the steps of all candidates by the share that the first needs to stagnate on the middle of a window."""
     height, width = window.shape[1:]
     top, left = max(0, height - STEPS_EDGE) // 2, max(0, width - STEPS_EDGE) // 2
     middle = window[:, top : top + STEPS_EDGE, left : left + STEPS_EDGE]
@@ -232,37 +249,37 @@ def _ended(candidates: list[Parameters], options: RestorationOptions, psf: PSF, 
     first, least = candidates[0], STAGNATION[options.quality] / options.tolerance
     most = max(1, round(first.steps * max(1.0, options.tolerance)))
     share = steps_until(work, Spectrum.of(psf.planes, work.shape), first, least, most) / first.steps
-    return [replace(rung, steps=max(1, round(rung.steps * share))) for rung in candidates]
+    return [replace(one, steps=max(1, round(one.steps * share))) for one in candidates]
 
 
-def _denoising(noise: Noise, priority: float) -> Parameters:
-    """Return what takes noise off a picture that is not to be deblurred, in full at priority -1.
+def _denoising_parameters(noise: Noise, priority: float) -> Parameters:
+    """Return the parameters that denoise an image without deblurring, in full at priority -1.
 
     Cosines alone: 0.5 to 2 dB better than total variation on four photographs at 0.5 to 10 % noise.
     """
-    low, high = (_digits(-priority * limit * noise.sigma) for limit in COSINES)
-    numbers = replace(PASS_THROUGH, solver="cosines", low=low, high=high)
-    return replace(numbers, base=_digits(noise.base), slope=_digits(noise.slope))
+    low, high = (_rounded(-priority * limit * noise.sigma) for limit in COSINES)
+    parameters = replace(PASS_THROUGH, solver="cosines", low=low, high=high)
+    return replace(parameters, base=_rounded(noise.base), slope=_rounded(noise.slope))
 
 
-def _lucy(noise: Noise, strength: float, psf: PSF, window: FloatArray, steps: int) -> Parameters:
-    """Return Richardson-Lucy's numbers: lam as for total variation, where the squared error weighs 1 / light."""
-    lam = _digits(strength * noise.sigma**2 / max(noise.light, noise.sigma))
+def _lucy_parameters(noise: Noise, strength: float, psf: PSF, window: FloatArray, steps: int) -> Parameters:
+    """Return Richardson-Lucy's parameters: lam as for total variation, where the squared error weighs 1 / light."""
+    lam = _rounded(strength * noise.sigma**2 / max(noise.light, noise.sigma))
     work = Workspace(len(window), (window.shape[1], window.shape[2]))
     work.y[...], work.x[...] = window, window
     momentum = find_momentum(work, Spectrum.of(psf.planes, work.shape), lam, steps)
     convolutions = "; ".join(dict.fromkeys(str(select_convolution(kernel)) for kernel in psf.planes))
-    numbers = Parameters(
+    parameters = Parameters(
         lam, 0.0, 0.0, 1.0, steps, solver="richardson-lucy", momentum=momentum, convolution=convolutions
     )
-    return replace(numbers, sigma=_digits(noise.sigma), base=_digits(noise.base), slope=_digits(noise.slope))
+    return replace(parameters, sigma=_rounded(noise.sigma), base=_rounded(noise.base), slope=_rounded(noise.slope))
 
 
-def _halved_past(psf: PSF, window: FloatArray) -> FloatArray:
-    """Return a window averaged down until a third of the PSF fits a pixel: there its gradients are the scene's.
+def _averaged_down(psf: PSF, window: FloatArray) -> FloatArray:
+    """Return a window averaged down until a third of the PSF fits into a pixel: its gradients are then the scene's.
 
-    A scene's gradients follow one law at all scales (Ruderman & Bialek 1994), so it may be read off where the blur and
-    the noise are gone.
+    The gradients of a scene follow one law at all scales (Ruderman & Bialek 1994), so the law can be fitted where blur
+    and noise are averaged out.
     """
     factor = 2
     while factor < psf.size / 3 and min(window.shape[1:]) >= 32 * factor:
@@ -273,5 +290,6 @@ def _halved_past(psf: PSF, window: FloatArray) -> FloatArray:
     return averaged
 
 
-def _digits(value: float) -> float:
+def _rounded(value: float) -> float:
+    """Return `value` with four significant digits."""
     return float(f"{value:.4g}")

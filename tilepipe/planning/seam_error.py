@@ -1,15 +1,14 @@
-"""How far a cut reaches: the measured rule behind the halo.
+"""Measurement of the seam error, from which the halo is chosen.
 
-A tile sees nothing beyond its halo, so its pixels differ from those of the whole picture, most at the
-frame's edge and less with every pixel of distance.  How fast that error decays depends on the PSF (zeros
-of its spectrum ring on), on the noise (it sets the penalties), on the number of steps and on the picture
-(repeated straight edges ring in step); no formula in PSF widths holds: a Gaussian needs 32 px where a line
-of the same width needs 170.  So it is measured, with the solver itself, on windows of the picture and on
-a synthetic scene: the middle is cut out of a window, both are restored, and the largest difference
-that remains inside halos of 16, 32 ... px is the *profile*.
+A tile has no data beyond its halo, so its pixels differ from those of the untiled result, most at the edge of the
+frame and less with every pixel of distance.  How fast that error decays depends on the PSF (zeros of its spectrum cause
+long ringing), on the noise (it sets the penalties), on the number of steps and on the image (repeated straight edges
+ring in phase); no formula in PSF widths holds: a Gaussian needs 32 px where a line of the same width needs 170.  The
+error is therefore measured with the solver itself, on windows of the image and on a synthetic scene: the middle is cut
+out of a window, both are restored, and the largest difference inside halos of 16, 32 ... px is the *profile*.
 
-The profile is taken on encoded values (what is written), where dark parts count most.  ``SAFETY`` covers
-what a picture of many megapixels holds beyond its windows; ``benchmarks/seams.py`` measures both sides.
+The profile is measured on encoded values (those that are written), which weight dark regions most.  ``SAFETY`` covers
+what an image of many megapixels holds beyond its windows; ``benchmarks/seams.py`` measures both.
 """
 
 from __future__ import annotations
@@ -29,53 +28,53 @@ from tilepipe.dtypes import DoubleArray, FloatArray
 __all__ = ["HALO_STEP", "MAX_HALO", "SEAM_LIMIT", "WINDOW", "Profile", "SyntheticScene", "measure_profile"]
 
 HALO_STEP = 16
-"""Halos are multiples of this many px, so that a last digit of the noise does not move the geometry."""
+"""Halos are multiples of this, px, so that the last digit of the noise does not change the geometry."""
 
 MAX_HALO = 192
 """Widest halo that a plan chooses, px: beyond it a tile is mostly halo, and softer penalties are cheaper."""
 
 SEAM_LIMIT = 1 / 255
-"""Largest difference between tiles and whole picture, encoded 0..1, that a plan may predict."""
+"""Largest difference to the untiled result that a plan may predict, encoded 0..1."""
 
 SAFETY = 13.0
-"""Predicted error over that in the picture's windows: they hold 4,500 px of seams, a picture many more."""
+"""Predicted error over that in the windows: they hold 4,500 px of seams, an image many more."""
 
 SEAM_REFERENCE = 13_500
-"""Length of seams, px, to which predictions are scaled (2000 x 1500 in tiles of 384; SAFETY is from tiles of 700)."""
+"""Length of seams to which predictions refer, px (2000 x 1500 in tiles of 384; SAFETY is from tiles of 700)."""
 
 SEAM_EXPONENT = 0.75
-"""How the largest error falls on shorter seams: 384 to 700 px tiles halve the length and the error (1.4..3x)."""
+"""Exponent of the largest error over the length of the seams, below the reference: 384 to 700 px tiles halve the length
+and the error (1.4..3x)."""
 
 ROUNDING = 1.2e-4
-"""Encoded error that float32 transforms of different sizes leave at any halo (measured 0.5e-5..6.6e-5)."""
+"""Encoded error of float32 transforms of different sizes at any halo (measured 0.5e-5..6.6e-5)."""
 
 WINDOW = 720
-"""Edge of a probe window, px: below the deepest halo there are still 176 px to look at."""
+"""Edge of a probe window, px: inside the widest halo 176 px remain to be compared."""
 
 BEYOND = 80
-"""Pixels of a window that lie beyond the cut, on each side."""
+"""Rim of a window beyond the cut, px on each side."""
 
 SMALLEST_WINDOW = 2 * BEYOND + 6 * HALO_STEP
-"""A window must hold some depth below its cut to say anything, px."""
+"""Smallest useful window, px: it must extend some depth inside its cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Seam error against distance from a cut.
 
-    ``error[i]`` is the predicted largest encoded difference (0..1) with a halo of ``i * HALO_STEP`` px; it
-    never rises.
+    ``error[i]`` is the predicted largest encoded difference (0..1) with a halo of ``i * HALO_STEP`` px; it never rises.
     """
 
     error: tuple[float, ...]
 
     @classmethod
     def of(cls, worst: DoubleArray) -> Profile:
-        """Return the profile of the largest differences `worst`, rounding added."""
+        """Return the profile of the largest differences `worst`, with rounding added."""
         return cls(tuple(float(error) + ROUNDING for error in worst))
 
     def halo(self, limit: float = SEAM_LIMIT) -> int | None:
-        """Return the smallest halo, px, whose predicted error is within `limit`; None if none is."""
+        """Return the smallest halo, px, whose predicted error is within `limit`; None if there is none."""
         for index, error in enumerate(self.error):
             if index and error <= limit:
                 return index * HALO_STEP
@@ -86,9 +85,11 @@ class Profile:
 
         Parameters
         ----------
-        halo : px; its multiple of 16 below counts.
-        seam_length : px of seams in the picture: the largest of many errors grows with their number, up to
-            what :meth:`halo` assumes.  Without seams only rounding is left.
+        halo : int
+            Width of the halo, px; rounded down to a multiple of 16.
+        seam_length : int
+            Length of the seams in the image, px.  The largest of many errors grows with their number, up to the value
+            that :meth:`halo` assumes.  Without seams only rounding remains.
         """
         worst = self.error[min(halo // HALO_STEP, len(self.error) - 1)]
         return ROUNDING + (worst - ROUNDING) * float(min(1.0, (seam_length / SEAM_REFERENCE) ** SEAM_EXPONENT))
@@ -106,12 +107,19 @@ def measure_profile(
 
     Parameters
     ----------
-    kernels, parameters : what will be used on the picture; (k, k), or (p, k, k) as a PSF's planes.
-    windows : pieces of the blurred picture, float32 (c, h, w), linear light, each edge up to ``WINDOW`` px;
-        those with an edge below ``SMALLEST_WINDOW`` px say nothing and are passed over.
-    scene : the guard against windows that happen to be flat.
-    overlap : px over which a tile fades in where its halo ends.
-    threads : windows and their cuts are restored on so many; the numbers are the same for any.
+    kernels : ndarray of float32, shape (k, k) or (p, k, k)
+        Planes of the PSF.
+    parameters : Parameters
+        As used on the image.
+    windows : sequence of ndarray of float32, shape (c, h, w)
+        Parts of the blurred image, linear light, edges up to ``WINDOW`` px; those with an edge below
+        ``SMALLEST_WINDOW`` px are skipped.
+    scene : SyntheticScene
+        Guards against windows without structure.
+    overlap : int
+        Distance over which a tile fades in inside its halo, px.
+    threads : int
+        Number of threads that restore windows and their cuts; the result does not depend on it.
     """
     large = [window for window in windows if min(window.shape[1:]) >= SMALLEST_WINDOW]
     with ThreadPoolExecutor(threads) as pool:
@@ -119,9 +127,9 @@ def measure_profile(
             [pool.submit(_restored, piece, kernels, parameters) for piece in (window, _middle(window))]
             for window in large
         ]
-        least = pool.submit(scene.errors, parameters, overlap)
-        found = [pool.submit(_errors, whole.result(), cut.result(), overlap) for whole, cut in restored]
-        return Profile.of(np.max([least.result(), *(SAFETY * errors.result() for errors in found)], axis=0))
+        on_scene = pool.submit(scene.errors, parameters, overlap)
+        errors = [pool.submit(_errors, whole.result(), cut.result(), overlap) for whole, cut in restored]
+        return Profile.of(np.max([on_scene.result(), *(SAFETY * one.result() for one in errors)], axis=0))
 
 
 def _middle(window: FloatArray) -> FloatArray:
@@ -130,10 +138,10 @@ def _middle(window: FloatArray) -> FloatArray:
 
 
 def _errors(whole: FloatArray, cut: FloatArray, overlap: int) -> DoubleArray:
-    """Compare a restored window with its middle, cut out and restored alone: largest encoded difference for halos.
+    """Return the largest encoded differences between a restored window and its middle, cut out and restored alone.
 
-    For halos of 0, 16 ... MAX_HALO px.  Below the halo the difference counts as a tile does: it fades in over
-    `overlap` px.  A halo that the window does not hold repeats the last one that it does.
+    For halos of 0, 16 ... MAX_HALO px.  Inside the halo the difference is weighted as in a tile, which fades in over
+    `overlap` px.  A halo too wide for the window repeats the value of the widest that fits.
     """
     height, width = cut.shape[1:]
     difference = np.abs(_encoded(_middle(whole)) - _encoded(cut)).max(0)
@@ -154,20 +162,21 @@ def _largest(difference: FloatArray, depth: FloatArray, halo: int, overlap: int)
 
 
 def _distance_to_ends(length: int) -> FloatArray:
-    """Return how many px each of `length` pixel centres lies inside the nearer end."""
+    """Return the distance, px, of each of `length` pixel centres from the nearer end."""
     position = np.arange(length, dtype=np.float32) + np.float32(0.5)
     distance: FloatArray = np.minimum(position, length - position)
     return distance
 
 
 def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
-    """Return a tile's weight `distance` px inside its stored box: a raised cosine over `overlap` px."""
+    """Return the weight of a tile `distance` px inside its stored box: a raised cosine over `overlap` px."""
     share = np.clip(distance / np.float32(max(overlap, 1)), 0, 1)
     weight: FloatArray = np.float32(0.5) - np.float32(0.5) * np.cos(np.float32(np.pi) * share)
     return weight
 
 
 def _restored(window: FloatArray, kernel: FloatArray, parameters: Parameters) -> FloatArray:
+    """Restore a window (c, h, w)."""
     work = Workspace(window.shape[0], (window.shape[1], window.shape[2]))
     work.y[...] = window
     work.x[...] = window
@@ -175,11 +184,11 @@ def _restored(window: FloatArray, kernel: FloatArray, parameters: Parameters) ->
 
 
 class SyntheticScene:
-    """Dead leaves (Lee, Mumford & Huang 2001), blurred and noisy: a picture that excites a cut.
+    """Dead leaves (Lee, Mumford & Huang 2001), blurred and noisy: a scene with large seam errors.
 
-    Occluding disks and bars of all sizes and grays; blacks beside whites, because encoding is steepest
-    there; long straight edges along and across the PSF's main axis, because these ring in step where the
-    response to a corner disperses.  Its truth is known, so it also tells what a set of penalties costs.
+    Occluding disks and bars of all sizes and grays; blacks beside whites, because encoding is steepest there; long
+    straight edges along and across the PSF's main axis, because they ring in phase where the response to a corner
+    disperses.  The true scene is available, so the PSNR of a set of parameters can be computed.
     """
 
     def __init__(self, kernel: FloatArray, noise: float, size: int = WINDOW, seed: int = 1) -> None:
@@ -195,26 +204,27 @@ class SyntheticScene:
         self._errors: dict[tuple[Parameters, int], DoubleArray] = {}
 
     def restored(self, parameters: Parameters) -> FloatArray:
-        """Return the scene (1, h, w) as `parameters` restore it; kept, as more than one thing is asked of it."""
+        """Return the scene (1, h, w) restored with `parameters`; cached, as errors and PSNR need it."""
         if parameters not in self._restored:
             self._restored[parameters] = _restored(self.blurred[None], self.kernel, parameters)
         return self._restored[parameters]
 
     def errors(self, parameters: Parameters, overlap: int) -> DoubleArray:
-        """Return the largest encoded difference that a cut leaves inside halos of 0, 16 ... MAX_HALO px."""
+        """Return the largest encoded difference caused by a cut, inside halos of 0, 16 ... MAX_HALO px."""
         if (parameters, overlap) not in self._errors:
             cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)
             self._errors[parameters, overlap] = _errors(self.restored(parameters), cut, overlap)
         return self._errors[parameters, overlap]
 
     def decibels(self, parameters: Parameters) -> float:
-        """Return the PSNR (dB, linear light, inside) that `parameters` reach on this scene."""
+        """Return the PSNR of the restored scene, dB, in linear light without the rim."""
         inner = np.s_[BEYOND:-BEYOND, BEYOND:-BEYOND]
         error = self.restored(parameters)[0][inner] - self.sharp[inner]
         return float(-10 * np.log10(np.mean(error**2)))
 
 
 def _dead_leaves(axis: float, size: int, generator: np.random.Generator) -> FloatArray:
+    """Draw disks and bars; a third of them are bars along or across `axis`."""
     scene = np.zeros((size, size), np.float32)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     for index in range(600):
@@ -243,6 +253,6 @@ def _main_axis(kernel: FloatArray) -> float:
 
 
 def _encoded(linear: FloatArray) -> FloatArray:
-    """Encode as sRGB does, the steepest curve near black that pictures use, clipped to 0..1."""
+    """Encode as sRGB, whose slope near black is the steepest of common curves, clipped to 0..1."""
     clipped = np.clip(linear, 0, 1)
     return np.where(clipped <= 0.0031308, 12.92 * clipped, 1.055 * clipped ** np.float32(1 / 2.4) - 0.055)

@@ -1,1 +1,1 @@
-"""The point-spread function: what it is, its file, its simple shapes."""
+"""The point-spread function (PSF): checked kernel, file format, parametric shapes, blind estimation."""

@@ -1,4 +1,4 @@
-"""The PSF as a checked value, and its file."""
+"""The PSF as a validated value, and its file format."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tilepipe.system.files import is_disk_full
 __all__ = ["LARGEST_PSF", "PSF"]
 
 LARGEST_PSF = 255
-"""Widest kernel that is accepted, px: beyond it the halo no longer fits into a tile."""
+"""Largest accepted kernel size, px; beyond it the halo no longer fits into a tile."""
 
 MOST_PLANES = 4
-"""Kernels that one PSF may hold: pictures have up to four colours."""
+"""Largest number of kernels in one PSF: images have up to four channels."""
 
 SUM_TOLERANCE = 1e-3
-"""How far a kernel's sum may be from 1 and still be taken as rounding (it is renormalised)."""
+"""Largest deviation of a kernel's sum from 1 that is treated as rounding (the kernel is renormalised)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +40,21 @@ class PSF:
 
     Parameters
     ----------
-    kernel : (k, k), k odd, up to 255; finite, not negative, sum within 1e-3 of 1 (it is renormalised); or
-        (c, k, k), one such kernel for each colour.  Kept as float32, read-only, (k, k): the mean of several.
-    made_by : what made it, JSON values only; travels in the file.
+    kernel : array, shape (k, k) or (c, k, k)
+        One kernel, or one per channel; k odd, up to 255; finite, nonnegative, sum within 1e-3 of 1 (renormalised).
+        Stored as read-only float32, shape (k, k); the mean if there are several.
+    made_by : dict
+        Provenance, JSON values only; stored in the file.
 
     Attributes
     ----------
-    planes : float32 (1, k, k), or (c, k, k) when colours have their own; read-only.
+    planes : ndarray of float32, shape (1, k, k) or (c, k, k)
+        All kernels; read-only.
 
     Raises
     ------
-    PsfError : the kernel breaks one of these rules; the message says which and by how much.
+    PsfError
+        If the kernel violates one of these rules; the message reports which and by how much.
     """
 
     kernel: FloatArray
@@ -58,7 +62,7 @@ class PSF:
     planes: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
-        planes = np.stack([_checked(plane) for plane in _planes(np.asarray(self.kernel))])
+        planes = np.stack([_validated(plane) for plane in _planes(np.asarray(self.kernel))])
         kernel = planes[0] if len(planes) == 1 else planes.mean(0)
         for name, value in (("planes", planes), ("kernel", kernel)):
             value.flags.writeable = False
@@ -66,36 +70,36 @@ class PSF:
 
     @property
     def joint(self) -> PSF:
-        """One kernel for all colours: the mean of several."""
+        """PSF with one kernel for all channels: the mean if there are several."""
         return self if len(self.planes) == 1 else PSF(self.kernel, self.made_by)
 
     @property
     def size(self) -> int:
-        """Edge of the kernel, px."""
+        """Size of the kernel, px."""
         return int(self.kernel.shape[0])
 
     @property
     def is_delta(self) -> bool:
-        """Whether convolution with it changes nothing: all its mass is in the middle."""
-        return int(np.count_nonzero(self.planes)) == int(np.count_nonzero(self._middles)) == len(self.planes)
+        """Whether convolution is the identity: each kernel is nonzero only at its centre."""
+        return int(np.count_nonzero(self.planes)) == int(np.count_nonzero(self._central_taps)) == len(self.planes)
 
     @property
-    def _middles(self) -> FloatArray:
+    def _central_taps(self) -> FloatArray:
         return self.planes[:, self.size // 2, self.size // 2]
 
     @property
     def confidence(self) -> float | None:
-        """How sure an estimate is, 0..1; None for a PSF that was not estimated."""
+        """Confidence of the estimate, 0..1; None if the PSF was not estimated."""
         value = self.made_by.get("confidence")
         return float(value) if isinstance(value, (int, float)) else None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the kernels' bytes: what a recipe knows it by."""
+        """SHA-256 of the kernels' bytes, by which recipes identify the PSF."""
         return hashlib.sha256(np.ascontiguousarray(self.planes, "<f4").tobytes()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Return what describes it to a person: size, centroid and spread (px), peak, taps in use."""
+        """Return a summary: size, number of planes, centroid and spread (px), peak, taps above 1/1000 of the peak."""
         offsets = np.arange(self.size) - self.size // 2
         kernel = self.kernel.astype(np.float64)
         x, y = float((kernel * offsets).sum()), float((kernel * offsets[:, None]).sum())
@@ -113,12 +117,16 @@ class PSF:
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a 32-bit float TIFF with ``made_by`` as JSON in ImageDescription, a page for each kernel.
+        """Write a 32-bit float TIFF, one page per kernel, with ``made_by`` as JSON in ImageDescription.
 
         Raises
         ------
-        OutputExistsError : the file exists and `overwrite` is false.
-        DoesNotFitError, OutputError : the disk is full; it cannot be written for another reason.
+        OutputExistsError
+            If the file exists and `overwrite` is false.
+        DoesNotFitError
+            If the disk is full.
+        OutputError
+            If the file cannot be written for another reason.
         """
         import tifffile
 
@@ -137,14 +145,18 @@ class PSF:
 
     @classmethod
     def load(cls, path: str | Path) -> PSF:
-        """Read a PSF from any gray TIFF of one page, or of one for each colour.
+        """Read a PSF from a gray TIFF with one page, or one page per channel.
 
-        Integer files are taken as counts and normalised, as microscopy tools write them; floats must sum to 1.
+        Integer values are treated as counts, as microscopy tools write them, and normalised; floats must sum to 1.
 
         Raises
         ------
-        InputNotFoundError, InputError : no such file; not a gray TIFF.
-        PsfError : a kernel that breaks the rules.
+        InputNotFoundError
+            If the file does not exist.
+        InputError
+            If the file is not a gray TIFF.
+        PsfError
+            If a kernel violates the rules of `PSF`.
         """
         import tifffile
 
@@ -153,8 +165,8 @@ class PSF:
             with tifffile.TiffFile(path) as tiff:
                 if len(tiff.pages) > MOST_PLANES:
                     raise InputError(
-                        f"{path} has {len(tiff.pages)} pages; a PSF file has one, or one for each colour, "
-                        f"{MOST_PLANES} at most: save the plane in focus as a file of its own"
+                        f"{path} has {len(tiff.pages)} pages; a PSF file has one, or one per channel, "
+                        f"at most {MOST_PLANES}: save the plane in focus as a separate file"
                     )
                 planes = [page.asarray() for page in tiff.pages]
                 note = tiff.pages.first.description
@@ -162,7 +174,7 @@ class PSF:
             raise InputNotFoundError(f"PSF file {path} does not exist") from error
         except InputError:
             raise
-        except Exception as error:  # a damaged file makes tifffile raise whatever comes first
+        except Exception as error:  # tifffile raises arbitrary exceptions on damaged files
             raise InputError(f"{path} is not a readable PSF (a gray TIFF is expected): {error}") from error
         planes = [
             plane / max(1, int(plane.sum())) if np.issubdtype(plane.dtype, np.integer) else plane for plane in planes
@@ -181,29 +193,29 @@ class PSF:
 def _stacked(planes: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     shapes = sorted({plane.shape for plane in planes})
     if len(shapes) > 1:
-        raise PsfError(f"its pages have shapes {shapes[0]} and {shapes[-1]}; all must be alike: pad the smaller")
+        raise PsfError(f"its pages have shapes {shapes[0]} and {shapes[-1]}; all must be equal: pad the smaller ones")
     return np.stack(planes)
 
 
 def _planes(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return (p, k, k) from one kernel or one for each colour."""
+    """Return the kernels as (p, k, k)."""
     planes = kernel if kernel.ndim == 3 else kernel[None]
     if planes.ndim != 3 or not len(planes) or planes.shape[1] != planes.shape[2]:
         raise PsfError(f"PSF has shape {kernel.shape}; it must be square, (k, k), or (c, k, k): pad it with zeros")
     return planes
 
 
-def _checked(kernel: npt.NDArray[Any]) -> FloatArray:
+def _validated(kernel: npt.NDArray[Any]) -> FloatArray:
     size = kernel.shape[0]
     if size % 2 == 0:
-        raise PsfError(f"PSF is {size} x {size}; its size must be odd, so that it has a middle: pad it by one")
+        raise PsfError(f"PSF is {size} x {size}; its size must be odd, so that it has a centre: pad it by one")
     if size > LARGEST_PSF:
         raise PsfError(
-            f"PSF is {size} x {size}; the limit is {LARGEST_PSF}: crop its empty rim or scale the image down"
+            f"PSF is {size} x {size}; the limit is {LARGEST_PSF}: crop its empty border or downscale the image"
         )
     values = kernel.astype(np.float64)
     if not np.isfinite(values).all():
-        raise PsfError("PSF holds NaN or infinite values; every value must be finite")
+        raise PsfError("PSF has NaN or infinite values; every value must be finite")
     if values.min() < 0:
         raise PsfError(f"PSF has negative values (smallest {values.min():.3g}); clip them at 0 and normalise")
     total = values.sum()

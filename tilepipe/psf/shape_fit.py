@@ -1,17 +1,16 @@
-"""The Gaussian, disk or straight line that is nearest to a PSF of any form, and how near it is.
+"""Fit of a Gaussian, disk or straight line to an arbitrary PSF.
 
-How near is said by the cosine similarity of the two kernels (normalised cross-correlation) where they lie best
-on each other:
+The fit is the cosine similarity (normalised cross-correlation) of the two kernels at the best alignment:
 
     fit = max over d of  <k, s(. - d)> / (|k| |s(. - d)|)
 
-1 is the same form, 0 no common tap.  A few shapes around what the second moments say are laid on the kernel by
-whole pixels (one Fourier transform each); from the best of them the simplex search of Nelder and Mead (Computer
-Journal 7, 1965) goes on over parameters and sub-pixel d together, without derivatives.
+1 means the same form, 0 no common tap.  Several shapes around the estimate from the second moments are aligned with
+the kernel by whole pixels (one Fourier transform each).  From the best ones a Nelder-Mead search (Computer Journal 7,
+1965) optimises parameters and sub-pixel d jointly, without derivatives.
 
-To be moved by part of a pixel a shape is rendered twice as fine and then seen through the pixel that its function
-in `tilepipe.psf.shapes` uses: the band of the grid for Gaussian and disk, the spread of a path's point for the line.
-Interpolating the line of whole pixels instead leaves a true line with a fit of 0.90.
+For sub-pixel shifts a shape is rendered at twice the resolution and sampled with the pixel response that its function
+in `tilepipe.psf.shapes` uses: the band of the grid for Gaussian and disk, the spreading of path samples for the line.
+Interpolating the line rendered at whole pixels instead limits the fit of a true line to 0.90.
 """
 
 from __future__ import annotations
@@ -34,41 +33,41 @@ from tilepipe.psf.model import LARGEST_PSF, PSF
 __all__ = ["ShapeFit", "fit_shape"]
 
 NO_BLUR = 0.97
-"""Share of the mass in the 3 x 3 taps around the centroid from which on a PSF is called no blur."""
+"""Share of the mass in the 3 x 3 taps around the centroid at or above which a PSF counts as no blur."""
 
 INDIFFERENCE = 0.005
-"""Fits that differ by no more are taken as equal: the shape with fewer parameters gives its name."""
+"""Fits that differ by at most this count as equal; the shape with fewer parameters is reported."""
 
 FAINT = 1e-3
-"""Share of the peak below which a tap is no part of the support (the limit of ``PSF.facts``)."""
+"""Share of the peak below which a tap is outside the support (as in ``PSF.facts``)."""
 
 SOLID = 0.1
-"""Share of the peak below which taps are left out of the moments: far out, little noise moves them much."""
+"""Share of the peak below which taps are excluded from the moments: weak noise far out affects them strongly."""
 
 LARGEST_SPREAD = 16.0
-"""Spread, px, beyond which a PSF is compared at a whole fraction of its size: a wide disk takes long to render."""
+"""Spread, px, above which a PSF is binned by a whole factor before the fit: a wide disk is slow to render."""
 
 WIDTHS = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0)
-"""Multiples of the width from the moments at which the search looks first."""
+"""Initial widths, as multiples of the width from the moments."""
 
 TURNS = 8
-"""Angles in half a turn at which the search looks first: a bent path is nearest to one of its stretches."""
+"""Number of initial angles over 180 degrees: a bent path is best fitted by one of its straight parts."""
 
 PADDING = 8
-"""Width of the rim of zeros around the support in which a candidate's misplaced mass counts against it, px."""
+"""Width of the zero border around the support, px; a candidate's mass there lowers its fit."""
 
 STARTS = 4
-"""From how many of the shapes looked at first a search sets out: lines have several best ones nearby."""
+"""Number of initial shapes from which a search starts: lines have several local optima nearby."""
 
 SHORT, LONG = 60, 250
-"""Candidates that a search may try from each start, and then around the best it found."""
+"""Most evaluations per start, and of the final search around the best result."""
 
 STEP = 0.4
-"""Edge of a search's first simplex, px."""
+"""Edge of the initial simplex, px."""
 
 
 ALIKE = 0.85
-"""Fit below which the name of a simple shape would mislead: the kernel is called free form."""
+"""Fit below which the kernel is reported as free form, because the name of a simple shape would mislead."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,13 @@ class ShapeFit:
 
     Parameters
     ----------
-    shape : "delta", "gaussian", "disk" or "motion".
-    parameters : what the function of that name takes: sigma; radius; length, angle.  px; degrees counter-clockwise
-        from the right, 0 <= angle < 180; none for a delta.
-    fit : 0..1; cosine similarity where it lies best, for a delta the share of the mass around the centroid.
+    shape : {"delta", "gaussian", "disk", "motion"}
+        Name of the function.
+    parameters : dict of str to float
+        Its arguments: sigma; radius; length, angle.  In px and degrees counter-clockwise from the right,
+        0 <= angle < 180; empty for a delta.
+    fit : float
+        Cosine similarity at the best alignment, 0..1; for a delta the share of the mass around the centroid.
     """
 
     shape: str
@@ -88,7 +90,7 @@ class ShapeFit:
     fit: float
 
     def facts(self) -> dict[str, Any]:
-        """Return it as JSON values, rounded to what a search can tell."""
+        """Return the fields as JSON values, rounded to the precision of the search."""
         parameters = {name: round(value, 3) for name, value in self.parameters.items()}
         return {"shape": self.shape, "parameters": parameters, "fit": round(self.fit, 4)}
 
@@ -105,33 +107,35 @@ class ShapeFit:
 
 
 def fit_shape(kernel: npt.ArrayLike) -> ShapeFit:
-    """Name the Gaussian, disk or straight motion that is nearest to `kernel`, wherever that lies in its frame.
+    """Return the best-fitting Gaussian, disk or straight motion, independent of where `kernel` lies in its frame.
 
-    Of shapes within ``INDIFFERENCE`` the one with fewer parameters is named.  No blur is what has ``NO_BLUR`` of
-    its mass in 3 x 3 taps: so have Gaussians up to about 0.6 px and motions up to 3 px.
+    Among fits within ``INDIFFERENCE`` the shape with fewer parameters is returned.  A kernel with ``NO_BLUR`` of its
+    mass in 3 x 3 taps counts as no blur; this includes Gaussians up to about 0.6 px and motions up to 3 px.
 
     Parameters
     ----------
-    kernel : (k, k) numbers that obey the rules of `PSF`.
+    kernel : array_like, shape (k, k)
+        A kernel that satisfies the rules of `PSF`.
 
     Raises
     ------
-    PsfError : they do not.
+    PsfError
+        If it does not.
     """
     values = np.asarray(PSF(np.asarray(kernel)).kernel, np.float64)
     share = _mass_around_centroid(values)
     if share >= NO_BLUR:
         return ShapeFit("delta", {}, min(1.0, share))
     target = _Target.of(values)
-    found = [_gaussian(target), _disk(target), _motion(target)]
-    best = max(nearest.fit for nearest in found)
-    return next(nearest for nearest in found if nearest.fit >= best - INDIFFERENCE)
+    fits = [_gaussian(target), _disk(target), _motion(target)]
+    best = max(candidate.fit for candidate in fits)
+    return next(candidate for candidate in fits if candidate.fit >= best - INDIFFERENCE)
 
 
 def _mass_around_centroid(kernel: DoubleArray) -> float:
     total = kernel.sum()
     offsets = np.arange(kernel.shape[0])
-    # rounded first, so that a centroid halfway between taps falls to the same side wherever the kernel lies
+    # rounded first, so that a centroid halfway between taps goes to the same side wherever the kernel lies
     y, x = (math.floor(round(float((kernel.sum(axis) * offsets).sum() / total), 6) + 0.5) for axis in (1, 0))
     return float(kernel[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].sum() / total)
 
@@ -141,15 +145,19 @@ def _mass_around_centroid(kernel: DoubleArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Family:
-    """Shapes of one name, as a search sees them.
+    """One family of shapes, parametrised for the search.
 
     Parameters
     ----------
-    render : (search parameters, fineness) -> the PSF, so many times as fine.  The search parameters are px: a width,
-        or the path of a motion to the right and up.
-    pixel : (distance in px, fineness) -> weight of a fine tap in a pixel.
-    widest : width up to which it is rendered twice as fine, px.
-    starts : how many searches it takes to find the best.
+    render : callable
+        (search parameters, fineness) -> PSF at `fineness` times the resolution.  Search parameters are in px: a width,
+        or the vector of a motion (right, up).
+    pixel : callable
+        (distance in px, fineness) -> weight of a fine tap in a pixel.
+    widest : float
+        Width up to which shapes are rendered at twice the resolution, px.
+    starts : int
+        Number of searches needed to find the best shape.
     """
 
     render: Callable[[Sequence[float], int], PSF]
@@ -165,8 +173,8 @@ def _gaussian(target: _Target) -> ShapeFit:
         return min(max(search[0], 0.3), largest)
 
     family = _Family(lambda search, fineness: shapes.gaussian(fineness * sigma(search)), _band, largest / 2)
-    found, fit = target.nearest(family, [(width * target.spread,) for width in WIDTHS])
-    return ShapeFit("gaussian", {"sigma": sigma(found) * target.scale}, fit)
+    search, fit = target.fit_family(family, [(width * target.spread,) for width in WIDTHS])
+    return ShapeFit("gaussian", {"sigma": sigma(search) * target.scale}, fit)
 
 
 def _disk(target: _Target) -> ShapeFit:
@@ -175,11 +183,11 @@ def _disk(target: _Target) -> ShapeFit:
     def radius(search: Sequence[float]) -> float:
         return round(64 * min(max(search[0], 0.5), largest)) / 64
 
-    # a search comes back to the same 1/64 px, and a disk takes long to render
+    # the search revisits the same 1/64 px, and rendering a disk is slow
     disk = lru_cache(shapes.disk)
     family = _Family(lambda search, fineness: disk(fineness * radius(search)), _band, 8.0)
-    found, fit = target.nearest(family, [(2 * width * target.spread,) for width in WIDTHS])
-    return ShapeFit("disk", {"radius": radius(found) * target.scale}, fit)
+    search, fit = target.fit_family(family, [(2 * width * target.spread,) for width in WIDTHS])
+    return ShapeFit("disk", {"radius": radius(search) * target.scale}, fit)
 
 
 def _motion(target: _Target) -> ShapeFit:
@@ -187,7 +195,7 @@ def _motion(target: _Target) -> ShapeFit:
         return min(max(math.hypot(*path), 1.0), float(LARGEST_PSF))
 
     def angle(path: Sequence[float]) -> float:
-        return math.degrees(math.atan2(path[1], path[0])) % 180 % 180  # once leaves -1e-15 at 180.0
+        return math.degrees(math.atan2(path[1], path[0])) % 180 % 180  # a single % maps -1e-15 to 180.0
 
     def render(path: Sequence[float], fineness: int) -> PSF:
         # the path of `shapes.motion` is one pixel shorter than its length
@@ -196,34 +204,43 @@ def _motion(target: _Target) -> ShapeFit:
     reach = math.sqrt(12) * target.principal_spread
     turns = target.principal_angle + np.arange(TURNS) * math.pi / TURNS
     paths = [(width * reach * math.cos(turn), width * reach * math.sin(turn)) for width in WIDTHS for turn in turns]
-    found, fit = target.nearest(_Family(render, _spread, LARGEST_PSF // 2, STARTS), paths)
-    return ShapeFit("motion", {"length": length(found) * target.scale, "angle": angle(found)}, fit)
+    search, fit = target.fit_family(_Family(render, _spread, LARGEST_PSF // 2, STARTS), paths)
+    return ShapeFit("motion", {"length": length(search) * target.scale, "angle": angle(search)}, fit)
 
 
 def _band(x: DoubleArray, fineness: int) -> DoubleArray:
-    """Sample fine taps by cubic convolution, which keeps widths: for shapes made within the band of their grid."""
+    """Return cubic convolution weights of fine taps, which preserve widths; for shapes band-limited to their grid."""
     return shapes.cubic(x * fineness)
 
 
 def _spread(x: DoubleArray, fineness: int) -> DoubleArray:
-    """Return what a point of a path gives to a pixel, however fine the points are."""
+    """Return the weight of a path sample in a pixel, independent of the fineness."""
     return shapes.cubic(x)
 
 
-# --- laying shapes on the kernel
+# --- alignment of shapes with the kernel
 
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """The kernel that candidates are laid on.
+    """The kernel with which candidates are compared.
 
     Parameters
     ----------
-    frame : (h, w), its support in a rim of ``PADDING`` zeros; norm 1, with what lies outside the support.
-    scale : kernel pixels per pixel of `frame` and axis; all lengths below are pixels of `frame`.
-    spectrum : half the Fourier transform of `frame` over `period` px, far enough that no alignment wraps.
-    spread : standard deviation along an axis, mean of both, px.
-    principal_spread, principal_angle : along the principal axis, px; radians counter-clockwise from the right.
+    frame : ndarray of float64, shape (h, w)
+        Support of the kernel in a border of ``PADDING`` zeros, divided by the norm of the whole kernel.
+    scale : int
+        Kernel pixels per pixel of `frame` along an axis; all lengths below are in pixels of `frame`.
+    spectrum : ndarray of complex128, shape (period, period // 2 + 1)
+        Half-spectrum of `frame`, zero-padded so that no alignment wraps around.
+    period : int
+        Size of the padded frame, px.
+    spread : float
+        Root mean square of the standard deviations along both axes, px.
+    principal_spread : float
+        Standard deviation along the principal axis, px.
+    principal_angle : float
+        Angle of the principal axis, radians counter-clockwise from the right.
     """
 
     frame: DoubleArray
@@ -236,7 +253,7 @@ class _Target:
 
     @classmethod
     def of(cls, kernel: DoubleArray) -> _Target:
-        """Crop (k, k) to its support, scale it down if it is wide, and measure it."""
+        """Crop a kernel (k, k) to its support, bin it if it is wide, and compute its moments."""
         rows, columns = np.nonzero(kernel > FAINT * kernel.max())
         support = kernel[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         scale = max(1, math.ceil(_moments(support)[0] / LARGEST_SPREAD))
@@ -246,17 +263,17 @@ class _Target:
         period = int(scipy.fft.next_fast_len(2 * max(frame.shape) + 1, real=True))
         return cls(frame, scale, scipy.fft.rfft2(frame, (period, period)), period, *_moments(support))
 
-    def nearest(self, family: _Family, first: Sequence[tuple[float, ...]]) -> tuple[list[float], float]:
-        """Return the search parameters of the family's best shape, and its fit; look at `first` first."""
-        laid = sorted(((self._lay(family, search), search) for search in first), reverse=True)
-        places = [np.array([*search, *middle]) for (_, middle), search in laid[: family.starts]]
-        best = min((self._search(family, place, SHORT) for place in places), key=lambda found: found[1])
+    def fit_family(self, family: _Family, first: Sequence[tuple[float, ...]]) -> tuple[list[float], float]:
+        """Return the search parameters of the family's best shape, and its fit; `first` are the initial shapes."""
+        aligned = sorted(((self._align(family, search), search) for search in first), reverse=True)
+        starts = [np.array([*search, *middle]) for (_, middle), search in aligned[: family.starts]]
+        best = min((self._search(family, start, SHORT) for start in starts), key=lambda result: result[1])
         place, loss = self._search(family, best[0], LONG)
         return [float(value) for value in place[:-2]], min(max(-loss, 0.0), 1.0)
 
     def _search(self, family: _Family, start: DoubleArray, evaluations: int) -> tuple[DoubleArray, float]:
-        """Return the best place that Nelder and Mead find from `start`, and minus its fit."""
-        found = minimize(
+        """Return the optimum of a Nelder-Mead search from `start`, and its negative fit."""
+        result = minimize(
             lambda place: -self._fit(family, place),
             start,
             method="Nelder-Mead",
@@ -267,14 +284,14 @@ class _Target:
                 "maxfev": evaluations,
             },
         )
-        return found.x, float(found.fun)
+        return result.x, float(result.fun)
 
-    def _lay(self, family: _Family, search: Sequence[float]) -> tuple[float, tuple[float, float]]:
-        """Return a shape's fit where it lies best by whole pixels, and (y, x) of its middle there in the frame, px."""
+    def _align(self, family: _Family, search: Sequence[float]) -> tuple[float, tuple[float, float]]:
+        """Return a shape's fit at the best whole-pixel alignment, and (y, x) of its middle there in the frame, px."""
         shape = family.render(search, 1).kernel.astype(np.float64)
         norm = float(np.linalg.norm(shape))
         height, width = self.frame.shape
-        # what lies further out than the frame's edge meets no tap while the middle is in the frame
+        # with its middle inside the frame, parts of the shape this far out overlap no tap
         margin = max(0, shape.shape[0] // 2 - max(height, width))
         shape = shape[margin : shape.shape[0] - margin, margin : shape.shape[0] - margin]
         spectrum = self.spectrum * scipy.fft.rfft2(shape, (self.period, self.period)).conj()
@@ -293,20 +310,20 @@ class _Target:
             family.pixel(np.arange(edge)[:, None] - (middle + offsets), fineness)
             for edge, middle in zip(self.frame.shape, (y, x), strict=True)
         )
-        seen = rows @ fine @ columns.T
-        norm = float(np.linalg.norm(seen))
-        return float((seen * self.frame).sum()) / norm if norm > 0 else 0.0
+        sampled = rows @ fine @ columns.T
+        norm = float(np.linalg.norm(sampled))
+        return float((sampled * self.frame).sum()) / norm if norm > 0 else 0.0
 
 
 def _binned(kernel: DoubleArray, scale: int) -> DoubleArray:
-    """Sum squares of scale x scale taps, after padding with zeros to whole squares."""
+    """Sum blocks of scale x scale taps, zero-padded to whole blocks."""
     rows, columns = (-(-edge // scale) for edge in kernel.shape)
     padded = np.pad(kernel, [(0, rows * scale - kernel.shape[0]), (0, columns * scale - kernel.shape[1])])
     return np.asarray(padded.reshape(rows, scale, columns, scale).sum((1, 3)))
 
 
 def _moments(support: DoubleArray) -> tuple[float, float, float]:
-    """Return the mean spread (px), the principal spread (px) and the principal angle (radians)."""
+    """Return the RMS spread of both axes (px), the principal spread (px) and the principal angle (radians)."""
     weights = np.where(support > SOLID * support.max(), support, 0)
     weights /= weights.sum()
     y, x = (np.arange(edge, dtype=np.float64) for edge in support.shape)

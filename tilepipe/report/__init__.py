@@ -1,1 +1,1 @@
-"""What people read: progress while it runs, the plan before, the summary after."""
+"""Output for users: the plan, progress during a run, and the summary."""

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, plain lines anywhere else."""
+"""Progress on stderr: bars in a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tilepipe.report.summary import duration
 __all__ = ["Progress", "make_progress"]
 
 PLAIN_INTERVAL = 5.0
-"""Seconds between plain lines of one stage."""
+"""Time between plain lines of one stage, s."""
 
 
 def make_progress(*, quiet: bool, stream: TextIO | None = None) -> Progress:
-    """Return the listener that fits `stream` (stderr): silent, bar or lines."""
+    """Return the listener for `stream` (default: stderr): silent, bars or lines."""
     stream = stream or sys.stderr
     if quiet:
         return Progress()
@@ -25,10 +25,10 @@ def make_progress(*, quiet: bool, stream: TextIO | None = None) -> Progress:
 
 
 class Progress:
-    """Listens and says nothing; a context manager, as bars must be closed."""
+    """Silent listener; a context manager, because bars must be closed."""
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Ignore the event."""
 
     def __enter__(self) -> Progress:
         return self
@@ -36,21 +36,21 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what was opened."""
+        """Do nothing."""
 
 
 class _Stage:
-    """Counts of one stage, from which speed and time left follow."""
+    """Counts of one stage, and the speed and remaining time derived from them."""
 
     def __init__(self, start: StageStart) -> None:
         self.start = start
         self.done = start.reused
         self.failed = 0
         self.began = time.monotonic()
-        self.told = 0.0
+        self.reported = 0.0
 
     def speed(self) -> str:
-        """Return Mpx/s and the time left, once there is something to go by."""
+        """Return Mpx/s and the remaining time; an empty string before the first new piece."""
         fresh, elapsed = self.done - self.start.reused, time.monotonic() - self.began
         if fresh < 1 or elapsed <= 0:
             return ""
@@ -62,14 +62,14 @@ class _Stage:
 
 
 class Lines(Progress):
-    """Plain lines: one as a stage begins, one every few seconds, one as it ends."""
+    """Listener that prints plain lines: notes, failures, counts every few seconds and at the end of a stage."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._stages: dict[str, _Stage] = {}
 
     def __call__(self, event: Event) -> None:
-        """Print what the event calls for."""
+        """Print the lines of an event."""
         if isinstance(event, Note):
             self._say(event.text)
         elif isinstance(event, StageStart):
@@ -88,8 +88,8 @@ class Lines(Progress):
             self._say(f"{receipt.stage:8s} {receipt.index} failed: {receipt.error}")
         stage.done += receipt.status == "done"
         now = time.monotonic()
-        if now - max(stage.told, stage.began) >= PLAIN_INTERVAL:
-            stage.told = now
+        if now - max(stage.reported, stage.began) >= PLAIN_INTERVAL:
+            stage.reported = now
             self._say(f"{receipt.stage:8s} {stage.done}/{stage.start.total}  {stage.speed()}")
 
     def _say(self, text: str) -> None:
@@ -97,7 +97,7 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A rich progress bar per stage; remarks appear above it."""
+    """Listener that shows a rich progress bar per stage; notes appear above it."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -120,11 +120,11 @@ class Bar(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the bars as they stand."""
+        """Stop the display and leave the bars on screen."""
         self._bars.stop()
 
     def __call__(self, event: Event) -> None:
-        """Move the bar that the event is about."""
+        """Update the bar of the event's stage, or print a note."""
         if isinstance(event, Note):
             self._bars.console.print(event.text, markup=False, highlight=False)
         elif isinstance(event, StageStart):

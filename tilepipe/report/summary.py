@@ -1,4 +1,4 @@
-"""Plans and results as lines for people."""
+"""Plans and run reports as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["duration", "plan_lines", "report_lines"]
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """Return the plan in a handful of lines."""
+    """Return a summary of the plan, one line per topic."""
     info, recipe, grid, memory, disk = plan.info, plan.recipe, plan.grid, plan.memory, plan.disk
     height, width = grid.frame_shape
     fits = "fits" if memory.projected <= memory.allowed else "DOES NOT FIT"
@@ -38,35 +38,35 @@ def _psf_line(plan: Plan) -> str:
     made_by = plan.psf.made_by
     each = f" for each of {len(plan.psf.planes)} colours" if len(plan.psf.planes) > 1 else ""
     if plan.recipe.solver == "identity":
-        found = "already sharp" if made_by.get("estimated") else "delta"
-        return f"psf      {found}: there is nothing to deconvolve, pixels pass through"
+        reason = "already sharp" if made_by.get("estimated") else "delta"
+        return f"psf      {reason}: nothing to deconvolve, pixels are unchanged"
     if made_by.get("estimated"):
         return (
-            f"psf      {plan.psf.size} x {plan.psf.size}{each}  found blind: {made_by['nearest']}; "
+            f"psf      {plan.psf.size} x {plan.psf.size}{each}  estimated: {made_by['nearest']}; "
             f"confidence {plan.psf.confidence:.2f}"
         )
     if plan.recipe.solver == "cosines":
-        return "psf      none: noise is taken off, nothing is deblurred"
+        return "psf      none: denoising only, no deblurring"
     shape = made_by.get("shape")
     return f"psf      {plan.psf.size} x {plan.psf.size}{each}" + (f"  {shape}" if shape else "")
 
 
 def _recipe_text(plan: Plan) -> str:
-    recipe, numbers = plan.recipe, plan.recipe.parameters
-    growing = " at the mean light, growing with it" if numbers.slope else ""
-    noise = f"noise {100 * recipe.noise:.2g} %{growing}"
+    recipe, parameters = plan.recipe, plan.recipe.parameters
+    increase = " at the mean light, increasing with light" if parameters.slope else ""
+    noise = f"noise {100 * recipe.noise:.2g} %{increase}"
     if recipe.solver == "identity":
         return f"identity;  {noise}"
-    where = ", luminance only" if recipe.luminance_only else ""
-    where += ", only where it is blurred" if numbers.misfit_limit else ""
-    where += ", within the mask" if plan.settings.mask else ""
+    scope = ", luminance only" if recipe.luminance_only else ""
+    scope += ", blurred regions only" if parameters.misfit_limit else ""
+    scope += ", within the mask" if plan.settings.mask else ""
     if recipe.solver == "cosines":
-        return f"cosines below {numbers.low:.2g} to {numbers.high:.2g} taken off{where};  {noise}"
-    steps = f"{numbers.steps} + {numbers.closing}" if numbers.closing else f"{numbers.steps}"
-    weights = f"lambda {numbers.lam:.3g}" + (f", r1 {numbers.r1:.3g}" if numbers.r1 else "")
+        return f"cosine coefficients below {parameters.low:.2g} to {parameters.high:.2g} removed{scope};  {noise}"
+    steps = f"{parameters.steps} + {parameters.closing}" if parameters.closing else f"{parameters.steps}"
+    weights = f"lambda {parameters.lam:.3g}" + (f", r1 {parameters.r1:.3g}" if parameters.r1 else "")
     if recipe.solver == "richardson-lucy":
-        weights += f", PSF applied by {numbers.convolution}"
-    return f"{recipe.solver}, {steps} steps, {weights}{where};  {noise}, priority {recipe.priority:+g}"
+        weights += f", PSF applied by {parameters.convolution}"
+    return f"{recipe.solver}, {steps} steps, {weights}{scope};  {noise}, priority {recipe.priority:+g}"
 
 
 def _seam_text(plan: Plan) -> str:
@@ -75,9 +75,9 @@ def _seam_text(plan: Plan) -> str:
         return "none"
     text = f"at most {plan.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
     if tuning.psnr_cost_db:
-        text += f"; softer data term for a narrower halo: about {tuning.psnr_cost_db:.1f} dB given up"
+        text += f"; softer data term for a narrower halo costs about {tuning.psnr_cost_db:.1f} dB"
     if plan.seam > SEAM_LIMIT:
-        text += "; above the limit: seams may show, leave --halo out to have it chosen"
+        text += "; above the limit: seams may be visible, omit --halo to choose it automatically"
     return text
 
 
@@ -90,7 +90,7 @@ def _core_shape(plan: Plan) -> tuple[int, int]:
 
 
 def report_lines(report: RunReport) -> list[str]:
-    """Return what a run did, in two lines."""
+    """Return the tiles, time and memory of a run, and notes."""
     tiles, memory = report.tiles, report.memory
     lines = [
         f"done     {tiles['total']} tiles ({tiles['reused']} reused, {tiles['computed']} computed, "
@@ -98,14 +98,14 @@ def report_lines(report: RunReport) -> list[str]:
         f"peak {human_bytes(memory['peak'])} of {human_bytes(memory['projected'])} projected"
     ]
     if report.not_finite:
-        lines.append(f"note     {report.not_finite} samples were NaN or infinite; they were masked and filled in")
+        lines.append(f"note     {report.not_finite} samples are NaN or infinite; they were treated as unknown")
     if report.plan.settings.keep_cache:
         lines.append(f"cache    kept in {report.folder} (tilepipe cache rm removes it)")
     return lines
 
 
 def duration(seconds: float) -> str:
-    """Return `seconds` for people: ``4.2 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    """Format a duration: ``4.2 s``, ``3 min 20 s``, ``1 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,1 +1,1 @@
-"""What the operating system lends: compiled kernels, durable files, memory, reading ahead."""
+"""Operating-system services: compiled kernels, durable files, memory, prefetching."""

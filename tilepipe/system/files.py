@@ -1,4 +1,4 @@
-"""Files and folders that are still there after the power went, and small files whose damage shows."""
+"""Files and folders that survive a power failure, and small files with a checksum."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["is_disk_full", "make_folder", "read_sealed", "seal", "sync", "unseal
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether `error` says that a disk, or somebody's share of it, is full.
+    """Return whether `error` means that a disk or a quota is full.
 
-    numpy's tofile, which tifffile writes with, tells no errno: "196608 requested and 129736 written".
+    ``numpy.ndarray.tofile``, used by tifffile, sets no errno; its message is "196608 requested and 129736 written".
     """
     if not isinstance(error, OSError):
         return False
@@ -22,7 +22,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's bytes, or a folder's entries, to the disk (fsync); some file systems have none for folders."""
+    """Flush a file's content or a folder's entries to disk (fsync); ignore file systems without fsync for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -34,7 +34,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path, *, durable: bool = True) -> None:
-    """Make `path` and what it needs above it; each new entry is flushed in the folder that holds it."""
+    """Create the folder `path` and its parents; if `durable`, flush the parent of each new folder."""
     if path.is_dir():
         return
     make_folder(path.parent, durable=durable)
@@ -44,11 +44,16 @@ def make_folder(path: Path, *, durable: bool = True) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write `path` so that after a crash it is the old file or the new one, never a part.
+    """Write `path` atomically: after a crash it is the old file or the new one, never a partial one.
 
     Parameters
     ----------
-    durable : flush file and folder, so that it holds for a power failure too, not for a killed process only.
+    path : Path
+        The file; its folder is created when needed.
+    data : bytes
+        Its content.
+    durable : bool
+        Flush the file and its folder, so that this holds after a power failure, not only after a killed process.
     """
     make_folder(path.parent, durable=durable)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
@@ -67,23 +72,23 @@ def write_durably(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def seal(data: bytes) -> bytes:
-    """Return `data`, one line, with a second line that holds its SHA-256."""
+    """Return `data`, a single line, followed by a line with its SHA-256."""
     return data + b"\n" + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
 def unseal(sealed: bytes) -> bytes | None:
-    """Return what :func:`seal` was given; None when a bit of it changed or a part is missing."""
+    """Return the data passed to :func:`seal`; None if `sealed` was altered or truncated."""
     data = sealed.partition(b"\n")[0]
     return data if seal(data) == sealed else None
 
 
 def write_sealed(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write one line of `data` and its seal, see :func:`write_durably`."""
+    """Write a single line of `data` and its SHA-256 with :func:`write_durably`."""
     write_durably(path, seal(data), durable=durable)
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """Return the line that :func:`write_sealed` wrote; None when it is absent, unreadable or damaged."""
+    """Return the line written by :func:`write_sealed`; None if it is absent, unreadable or damaged."""
     try:
         return unseal(path.read_bytes())
     except OSError:

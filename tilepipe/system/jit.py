@@ -1,7 +1,7 @@
-"""One decorator for every numba kernel, and a cache folder that can always be written.
+"""Decorators for all numba kernels, and a writable cache folder for numba.
 
-With ``cache=True`` numba raises at import when it finds no writable folder (a read-only install, a home
-that is not there); then the system's temporary folder serves.
+With ``cache=True`` numba raises at import if it finds no writable folder (a read-only install, a missing home).  If the
+package's folder is not writable, numba's cache is set to the user's cache folder or, failing that, a temporary folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["contracting_kernel", "kernel"]
 
 
 def _ensure_cache_folder() -> None:
-    """Choose numba's cache folder before numba is imported, unless the user chose one."""
+    """Set numba's cache folder before numba is imported, unless the user set one."""
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
     here = Path(__file__).parent
@@ -38,19 +38,19 @@ def _ensure_cache_folder() -> None:
 
 _ensure_cache_folder()
 
-import numba  # noqa: E402  # its cache folder had to be chosen first
+import numba  # noqa: E402  # after its cache folder is set
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function`: nopython, without the GIL, serial, cached on disk.
 
-    Division by zero gives infinity, as in numpy: Python's error would be a branch, which keeps a loop from SIMD.
+    Division by zero gives infinity, as in numpy: raising an error would need a branch, which prevents vectorization.
     """
     compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
     return compiled
 
 
 def contracting_kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """As :func:`kernel`, but products may be added without rounding them first (fused multiply-add): sums of taps."""
+    """Compile as :func:`kernel`, but allow fused multiply-add, which does not round products; for sums of taps."""
     compiled: Callable[P, R] = numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")(function)
     return compiled

@@ -1,4 +1,4 @@
-"""What the process uses and what the machine has left: memory in bytes, cores."""
+"""Memory used by the process and available on the machine, in bytes; number of cores."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def used_memory() -> int:
-    """Return the resident memory of this process now."""
+    """Return the current resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process, as the kernel kept it since :func:`forget_peak`.
+    """Return the peak resident memory of this process since :func:`forget_peak`, as counted by the kernel.
 
-    Linux's VmHWM belongs to the program alone; getrusage would include what forked it.
+    On Linux this is VmHWM, which excludes the parent process; getrusage would include the memory at the fork.
     """
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -45,20 +45,20 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Let :func:`peak_memory` count from here (Linux; proc(5), clear_refs): what came before was not this run."""
+    """Reset :func:`peak_memory` (Linux; proc(5), clear_refs), so that it excludes what preceded this run."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def available() -> int:
-    """Return the memory that can be had without swapping, the limits of all control groups round us included."""
-    return min(int(psutil.virtual_memory().available), *_left_in_groups())
+    """Return the memory available without swapping, within the limits of all control groups of this process."""
+    return min(int(psutil.virtual_memory().available), *_available_in_groups())
 
 
-def _left_in_groups() -> Iterator[int]:
-    """Yield what each control group that this process is in has left: version 2, and version 1's for memory.
+def _available_in_groups() -> Iterator[int]:
+    """Yield the memory left in each control group of this process: version 2, and the memory groups of version 1.
 
-    A container sees its own group as the root; outside of one a group may lie deep, and each above it counts.
+    A container sees its own group as the root; outside a container, the limits of all parent groups apply as well.
     """
     yield sys.maxsize
     with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def _left_in_groups() -> Iterator[int]:
             for group in (own, *own.parents):
                 if group != root and root not in group.parents:
                     break
-                with contextlib.suppress(OSError, ValueError):  # no limit: no file, or "max"
+                with contextlib.suppress(OSError, ValueError):  # without a limit: no file, or "max"
                     yield max(0, int((group / limit).read_text()) - int((group / used).read_text()))
 
 
@@ -83,36 +83,38 @@ M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX = -3, -1, -8
 """glibc's mallopt parameters (malloc.h)."""
 
 LARGE_BLOCK = 1 << 17
-"""Blocks from this size on get pages of their own, which go back to the system when they are freed."""
+"""Blocks of at least this size get their own pages, which return to the system when the block is freed."""
 
 HEAPS = 2
-"""Heaps that all threads share; left alone glibc gives each its own, with its own leavings: 70 MB more at 24 Mpx."""
+"""Heaps shared by all threads; by default glibc gives each thread its own, which costs 70 MB more at 24 Mpx."""
 
 LARGEST_KEPT, MOST_KEPT = 12 << 20, 24 << 20
-"""While tiles are restored: smaller blocks stay with the process when they are freed, up to so many bytes at the end of
-a heap.  What a tile needs for a moment the next one needs again, and a fresh page costs 3 us, a quarter of the time.
+"""While tiles are restored, the process keeps freed blocks below the first size, and up to the second size, in bytes,
+of free memory at the end of a heap.  Each tile needs the same temporary arrays again, and a fresh page costs 3 us, a
+quarter of the time.
 """
 
 
 def return_memory_at_once() -> None:
-    """Make glibc give large blocks back as they are freed.
+    """Make glibc return large blocks to the system as soon as they are freed.
 
-    Left alone it raises that limit to 32 MiB by and by; freed arrays then stay in its heaps and a process
-    that needs 400 MB shows 700 MB.  Elsewhere (musl, macOS) nothing is done.
+    By default glibc gradually raises this threshold to 32 MiB; freed arrays then stay in its heaps, and a process that
+    needs 400 MB occupies 700 MB.  With other C libraries (musl, macOS) this does nothing.
     """
     _set_malloc(LARGE_BLOCK, LARGE_BLOCK)
 
 
 def keep_memory_for_tiles() -> None:
-    """Let glibc keep what a tile frees for the next one; workspaces are larger and do not count."""
+    """Make glibc keep memory freed by one tile for the next; workspaces are above the threshold and not affected."""
     _set_malloc(LARGEST_KEPT, MOST_KEPT)
 
 
-def _set_malloc(own_pages: int, kept: int) -> None:
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
+    """Set glibc's thresholds, bytes, and its number of heaps; do nothing with other C libraries."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, own_pages)
-        libc.mallopt(M_TRIM_THRESHOLD, kept)
+        libc.mallopt(M_MMAP_THRESHOLD, mmap_threshold)
+        libc.mallopt(M_TRIM_THRESHOLD, trim_threshold)
         libc.mallopt(M_ARENA_MAX, HEAPS)
 
 
@@ -120,15 +122,15 @@ MADV_DONTNEED = 4
 """Linux's madvise advice (mman-common.h)."""
 
 LARGE_LIBRARY = 8 << 20
-"""Code segments from this size on are let go of; in practice LLVM's, of which compiling touches 60..120 MB."""
+"""Code segments of at least this size are unmapped; in practice LLVM's, of which compiling touches 60..120 MB."""
 
 
 def release_compiler_memory() -> None:
-    """Unmap the pages of large libraries' code; what is still needed comes back from the page cache at a touch.
+    """Unmap the code pages of large libraries; pages still needed are read again from the page cache.
 
-    The system counts mapped pages of a library as the process's memory, however many that were (a fresh
-    install maps twice as many as an old one), and LLVM is needed only while kernels are compiled.  Code
-    segments are read-only and hold no relocations, so nothing can be lost.  Elsewhere nothing is done.
+    The system counts mapped library pages as memory of the process, in varying numbers (a fresh install maps twice as
+    many as an old one), and LLVM is needed only while kernels are compiled.  Code segments are read-only and hold no
+    relocations, so nothing is lost.  On other systems this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError, ValueError):
         libc = ctypes.CDLL("libc.so.6")
@@ -140,8 +142,8 @@ def release_compiler_memory() -> None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    except AttributeError:  # not available on macOS and Windows
         return os.cpu_count() or 1

@@ -1,9 +1,9 @@
-"""Work on pieces ahead of the one who takes them, in order: reading, computing and writing overlap."""
+"""Process items ahead of their consumer, in order, so that reading, computing and writing overlap."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,20 +13,21 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def prefetch(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
-    """Yield ``work(item)`` for every item, in order; `threads` of them are begun or waiting to be taken, no more.
+def prefetch(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Generator[Made]:
+    """Yield ``work(item)`` for every item, in order, with at most `threads` items running or waiting to be consumed.
 
-    `items` is asked by the caller's thread.  What `work` raises is raised in its turn; nothing begins after it.
+    `items` is iterated in the caller's thread.  An exception of `work` is raised when its item is due, and pending
+    items are cancelled.
     """
-    begun: deque[Future[Made]] = deque()
+    pending: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                begun.append(pool.submit(work, item))
-                if len(begun) == threads:  # before the next item is asked for: it is memory, too
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                pending.append(pool.submit(work, item))
+                if len(pending) == threads:  # yield before fetching the next item, which takes memory too
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in begun:
+            for future in pending:
                 future.cancel()

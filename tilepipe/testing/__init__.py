@@ -1,4 +1,4 @@
-"""Scenes and reference models that tests, benchmarks and the demo share; usable by others' tests too."""
+"""Scenes and reference models shared by tests, benchmarks and the demo; also usable by external tests."""
 
 from tilepipe.testing.reference import plain_denoise, plain_restore, restore_whole
 from tilepipe.testing.scenes import BlurredScene, Scene, blur, degrade, psnr, write_scene

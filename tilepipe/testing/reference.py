@@ -1,4 +1,4 @@
-"""What the fast, tiled code is held against: the textbook in plain numpy, and the picture in one piece."""
+"""Reference solvers for the fast, tiled code: the algorithm in plain numpy, and the image in a single solve."""
 
 from __future__ import annotations
 
@@ -27,9 +27,27 @@ def restore_whole(
     halo: int,
     white: Sequence[float] | None = None,
 ) -> FloatArray:
-    """Restore (c, h, w) in ONE solve, no tiles, no blocks; unknown rim of `halo` px outside the picture.
+    """Restore an image in a single solve, without tiles or blocks, with a border of `halo` px without data around it.
 
-    `white` is what clipped samples (+inf in `known`) of each channel are at least.
+    Parameters
+    ----------
+    linear : ndarray of float32, shape (c, h, w)
+        Initial estimate; NaN and Inf are filled.
+    known : ndarray of float32, shape (c, h, w)
+        Data; NaN where there is none, +inf where clipped.
+    psf : PSF
+        The blur.
+    parameters : Parameters
+        Solver parameters.
+    halo : int
+        Width of the border, px.
+    white : sequence of float, optional
+        Lower bound of clipped samples of each channel.
+
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w)
+        The restored image.
     """
     height, width = linear.shape[1:]
     whole = Grid(height, width, max(height, width, 64), halo)
@@ -37,15 +55,26 @@ def restore_whole(
 
 
 def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parameters) -> DoubleArray:
-    """Masked ADMM in residual form on a frame, float64, one line of numpy per line of the mathematics.
+    """Run masked ADMM in residual form on a frame, float64, one line of numpy per line of the mathematics.
 
-    Total variation, noise that grows with the light, closing steps; the other priors have their own tests.
+    Reference for :func:`tilepipe.deconv.solvers.restore`.  Covers total variation, signal-dependent noise and closing
+    steps; the other priors have separate tests.
 
     Parameters
     ----------
-    y : (c, h, w), NaN where unknown.
-    start : (c, h, w), finite.
-    psf, parameters : as for :func:`tilepipe.deconv.solvers.restore`, of which this is the reference.
+    y : ndarray of float32, shape (c, h, w)
+        Data, NaN where there is none.
+    start : ndarray of float32, shape (c, h, w)
+        Initial estimate, finite.
+    psf : PSF
+        The blur.
+    parameters : Parameters
+        Solver parameters.
+
+    Returns
+    -------
+    ndarray of float64, shape (c, h, w)
+        The restored frame.
     """
     shape = y.shape[1:]
     spectrum = Spectrum.of(psf.planes, (shape[0], shape[1]))
@@ -90,7 +119,7 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parame
 
 
 def plain_denoise(x: DoubleArray, parameters: Parameters) -> DoubleArray:
-    """Sliding 4 x 4 cosines, float64: every patch transformed, shrunk, put back and averaged (c, h, w)."""
+    """Denoise (c, h, w) with a sliding 4 x 4 DCT, float64: shrink the coefficients of every patch and average."""
     height, width = x.shape[1:]
     total, count = np.zeros_like(x), np.zeros((height, width))
     for i in range(height - 3):
@@ -98,23 +127,24 @@ def plain_denoise(x: DoubleArray, parameters: Parameters) -> DoubleArray:
             patch = scipy.fft.dctn(x[:, i : i + 4, j : j + 4], axes=(1, 2), norm="ortho")
             spread = np.sqrt(_variance(patch[:, 0, 0].mean() / 4, parameters))
             low, high = parameters.low**2, parameters.high**2
-            keep = np.clip(((patch**2).mean(0) / spread - low) / (high - low), 0, 1)
-            keep[0, 0] = 1
-            total[:, i : i + 4, j : j + 4] += scipy.fft.idctn(keep * patch, axes=(1, 2), norm="ortho")
+            gain = np.clip(((patch**2).mean(0) / spread - low) / (high - low), 0, 1)
+            gain[0, 0] = 1
+            total[:, i : i + 4, j : j + 4] += scipy.fft.idctn(gain * patch, axes=(1, 2), norm="ortho")
             count[i : i + 4, j : j + 4] += 1
     return total / count
 
 
 def _variance(light: Any, parameters: Parameters) -> Any:
-    """Return the noise's variance at `light` over the one that lam is for."""
+    """Return the noise variance at `light`, relative to the one that `lam` is set for."""
     return parameters.base + parameters.slope * np.clip(light, 0, 1)
 
 
 def _forward_differences(x: DoubleArray) -> DoubleArray:
+    """Return D x: periodic forward differences along y and x."""
     return np.stack([np.roll(x, -1, 1) - x, np.roll(x, -1, 2) - x])
 
 
 def _divergence(p: DoubleArray) -> DoubleArray:
-    """D^T p for the differences above."""
+    """Return D^T p, the adjoint of :func:`_forward_differences`."""
     result: DoubleArray = np.roll(p[0], 1, 1) - p[0] + np.roll(p[1], 1, 2) - p[1]
     return result

@@ -1,8 +1,7 @@
-"""Scenes with a known truth, of any size, made band by band so that memory stays flat.
+"""Synthetic scenes with ground truth, of any size, rendered band by band in constant memory.
 
-A scene is dead leaves (Lee, Mumford & Huang 2001): thousands of occluding disks and bars of all sizes,
-each with a colour and a texture of its own, under a layer of fine lines.  Everything follows from
-(width, height, seed).
+A scene follows the dead leaves model (Lee, Mumford & Huang 2001): thousands of occluding disks and bars of all sizes,
+each with its own colour and texture, below a layer of fine lines.  A scene is determined by (width, height, seed).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LINES_PER_MEGAPIXEL = 40
 LAMPS_PER_MEGAPIXEL = 6
 LAMP_COLOUR = np.array([1.0, 0.9, 0.7], np.float32)
 BAND = 64
-"""Rows made at a time, px: making a scene takes less memory than restoring it.  The noise is seeded per band."""
+"""Rows rendered at a time, px, so that rendering takes less memory than restoring.  The noise is seeded per band."""
 
 
 class Scene:
@@ -36,8 +35,10 @@ class Scene:
 
     Parameters
     ----------
-    width, height : px.
-    seed : another seed, another scene.
+    width, height : int
+        Size, px.
+    seed : int
+        Seed of the random scene.
     """
 
     def __init__(self, width: int, height: int, seed: int = 1) -> None:
@@ -72,7 +73,7 @@ class Scene:
         )
 
     def rows(self, y0: int, y1: int) -> FloatArray:
-        """Return rows y0..y1, (y1 - y0, width, 3); rows outside the scene are made as well."""
+        """Return rows y0..y1, (y1 - y0, width, 3); rows outside the scene are valid, too."""
         out = np.full((y1 - y0, self.width, 3), 0.18, np.float32)
         near = np.abs(self._leaves[:, 0] - (y0 + y1) / 2) <= (y1 - y0) / 2 + self._leaves[:, 2] + 2
         for leaf, colour in zip(self._leaves[near], self._colours[near], strict=True):
@@ -83,6 +84,7 @@ class Scene:
         return out
 
     def _box(self, y: float, x: float, reach: float, y0: int, rows: int) -> tuple[slice, slice] | None:
+        """Return the pixels within `reach` of (y, x) in `rows` rows from `y0`, None if there are none."""
         top, bottom = max(int(y - reach) - 1, y0), min(int(y + reach) + 2, y0 + rows)
         left, right = max(int(x - reach) - 1, 0), min(int(x + reach) + 2, self.width)
         if top >= bottom or left >= right:
@@ -120,23 +122,31 @@ class Scene:
 
 
 def blur(linear: FloatArray, psf: PSF) -> FloatArray:
-    """Convolve (H, W, C) with the PSF, true convolution, and cut off what the border spoils: the result is
-    smaller by ``psf.size - 1`` rows and columns.
-    """
+    """Convolve (H, W, C) with the PSF (true convolution), valid part only: ``psf.size - 1`` rows and columns fewer."""
     kernel = np.asarray(psf.kernel)[:, :, None]
     blurred: FloatArray = scipy.signal.oaconvolve(linear, kernel, mode="valid", axes=(0, 1)).astype(np.float32)
     return blurred
 
 
 def degrade(linear: FloatArray, psf: PSF, noise: float, seed: int = 0) -> FloatArray:
-    """Blur as :func:`blur` and add white noise of standard deviation `noise`; clipped to 0..1."""
+    """Apply :func:`blur`, add white noise of standard deviation `noise` and clip to 0..1."""
     blurred = blur(linear, psf)
     blurred += np.float32(noise) * np.random.default_rng(seed).standard_normal(blurred.shape, np.float32)
     return np.clip(blurred, 0, 1, out=blurred)
 
 
 class BlurredScene:
-    """A scene seen through a PSF and noise; its rows come as the scene's do."""
+    """A scene with blur and noise, with the same interface as :class:`Scene`.
+
+    Parameters
+    ----------
+    scene : Scene
+        The sharp scene.
+    psf : PSF
+        The blur.
+    noise : float
+        Standard deviation, linear light.
+    """
 
     def __init__(self, scene: Scene, psf: PSF, noise: float) -> None:
         self.scene, self.psf, self.noise = scene, psf, noise
@@ -150,13 +160,18 @@ class BlurredScene:
 
 
 class Photograph:
-    """A scene as a camera takes it: seen through a soft lens, averaged over pixels, noisy, with lamps beyond white.
+    """Simulated photograph of a scene: lens blur, averaging over pixels, noise, and lamps brighter than white.
 
     Parameters
     ----------
-    width, height : px.
-    sigma : standard deviation of the lens's Gaussian blur, px; 0 for none.
-    noise : standard deviation, linear light.
+    width, height : int
+        Size, px.
+    sigma : float
+        Standard deviation of the lens's Gaussian blur, px; 0 for none.
+    noise : float
+        Standard deviation, linear light.
+    seed : int
+        Seed of the scene and the lamps.
     """
 
     def __init__(self, width: int, height: int, sigma: float = 0.0, noise: float = 0.0, seed: int = 3) -> None:
@@ -188,12 +203,12 @@ class Photograph:
         inner = light[reach : len(light) - reach]
         averaged = inner.reshape(y1 - y0, 2, self.width, 2, 3).mean((1, 3))
         averaged += np.float32(self.noise) * np.random.default_rng(y0).standard_normal(averaged.shape, np.float32)
-        seen: FloatArray = np.clip(averaged, 0, 1).astype(np.float32)
-        return seen
+        clipped: FloatArray = np.clip(averaged, 0, 1).astype(np.float32)
+        return clipped
 
 
 def write_jpeg(path: Path, scene: Scene | BlurredScene | Photograph, quality: int) -> None:
-    """Write a scene as an 8-bit sRGB JPEG with colours at full resolution; the pixels are held at once."""
+    """Write a scene as an 8-bit sRGB JPEG without chroma subsampling; holds all pixels in memory."""
     from PIL import Image
 
     light = Light((SRGB,) * 3, "uint8")
@@ -231,6 +246,6 @@ def write_scene(path: Path, scene: Scene | BlurredScene | Photograph, dtype: str
 
 
 def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float = 1.0) -> float:
-    """Return the peak signal-to-noise ratio of `a` against `b`, dB."""
+    """Return the peak signal-to-noise ratio of `a` relative to `b`, dB."""
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return float("inf") if error == 0 else float(10 * np.log10(peak**2 / error))

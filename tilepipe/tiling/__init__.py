@@ -1,1 +1,1 @@
-"""Where tiles lie, how their seams are weighted, how many fit into memory."""
+"""Geometry of tiles, blending of their overlaps, restoration of one tile in its frame."""

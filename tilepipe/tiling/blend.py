@@ -1,8 +1,8 @@
-"""Weights under which overlapping tiles add up to one picture.
+"""Blending of overlapping tiles into one image.
 
-Along each axis a tile weighs 1, and rises or falls with a raised cosine across the overlap with its
-neighbour; where one rises by r, the other falls to 1 - r.  The weights of a pixel are products over the
-axes, so they add up to 1 at every pixel, corners included, whatever the order of summation.
+Along each axis a tile has weight 1, rising or falling as a raised cosine across the overlap with its neighbour: where
+one has weight r, the other has 1 - r.  A pixel's weights are products over the axes, so they sum to 1 at every pixel,
+corners included, in any order of summation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _rise() -> FloatArray:
 
 
 def axis_weights(length: int, *, first: bool, last: bool) -> FloatArray:
-    """Return the weights (length,) of a stored box along one axis; `first`, `last`: it ends at the border."""
+    """Return the weights (length,) of a stored box along one axis; a `first` or `last` box ends at the border."""
     weights = np.ones(length, np.float32)
     if not first:
         weights[:OVERLAP] = _rise()
@@ -32,17 +32,23 @@ def axis_weights(length: int, *, first: bool, last: bool) -> FloatArray:
 
 
 def blend(grid: Grid, box: Box, channels: int, tiles: Iterable[tuple[Tile, FloatArray]]) -> FloatArray:
-    """Return the picture inside `box` from the tiles that touch it.
+    """Return the image inside `box`, blended from the tiles that touch it.
 
     Parameters
     ----------
-    grid, box, channels : what is wanted, from which grid.
-    tiles : every tile of ``grid.touching(box)``, in that order, with what of its stored box lies in `box`, restored,
-        float32 (c, h, w).
+    grid : Grid
+        Grid of the tiles.
+    box : Box
+        Part of the image to compute.
+    channels : int
+        Number of channels.
+    tiles : iterable of (Tile, ndarray of float32, shape (channels, h, w))
+        Every tile of ``grid.touching(box)``, in that order, with the restored pixels of its stored box inside `box`.
 
     Returns
     -------
-    float32 (channels, h, w) of the box's shape.
+    ndarray of float32, shape (channels, h, w)
+        Pixels of `box`.
     """
     out = np.zeros((channels, *box.shape), np.float32)
     for tile, pixels in tiles:

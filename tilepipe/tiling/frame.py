@@ -1,4 +1,4 @@
-"""One tile through the solver: fill the frame, restore, cut out what is kept."""
+"""Restoration of one tile: fill the frame, run the solver, cut out the stored box."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tilepipe.tiling.grid import Box, Tile
 __all__ = ["restore_in_frame", "restore_luminance"]
 
 Lamps = tuple[npt.NDArray[np.intp], FloatArray]
-"""Flat places of clipped samples, in order, and their own values."""
+"""Sorted flat indices of clipped samples, and their values."""
 
 NONE = np.zeros((0, 0), bool)
-"""No outlier in a channel."""
+"""Empty mask: no outliers in a channel."""
 
 
 def restore_in_frame(
@@ -36,20 +36,32 @@ def restore_in_frame(
     spectrum: Spectrum,
     parameters: Parameters,
 ) -> FloatArray:
-    """Restore `tile` and return its stored box, float32 (c, h, w), linear light.
+    """Restore `tile` and return its stored box.
 
-    A selective restoration has its mask as one plane more.
+    Beyond the image's border the data are unknown, and the start repeats the edge pixels.
 
     Parameters
     ----------
-    work : workspace of the frame's shape; overwritten.
-    inside : the part of the frame that lies in the picture.
-    planes : for each channel the start and the known picture in `inside`, (h, w), linear light; the start
-        finite, the known NaN where nothing is known, +inf where it is clipped.  Taken one at a time, so that they can
-        be made so.
-    white : what a clipped sample of each channel is at least, working units.
+    work : Workspace
+        Workspace of the frame's shape; overwritten.
+    tile : Tile
+        Tile to restore.
+    inside : Box
+        Part of the frame inside the image.
+    planes : iterable of (ndarray of float32, ndarray of float32), shape (h, w) each
+        Start and data of each channel in `inside`, linear light; the start is finite, the data are NaN where unknown
+        and +inf where clipped.  Consumed one at a time, so that they can be computed lazily.
+    white : sequence of float
+        Lower bound of the clipped samples of each channel, working units.
+    spectrum : Spectrum
+        The PSF prepared for the frame's shape.
+    parameters : Parameters
+        Frozen parameters from the recipe.
 
-    Beyond the picture's border nothing is known, and the start repeats the edge.
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w)
+        Linear light.  A selective restoration appends its mask as one more plane.
     """
     frame = tile.frame
     work.y[...] = np.float32(np.nan)
@@ -58,17 +70,17 @@ def restore_in_frame(
     rows = np.clip(np.arange(frame.y0, frame.y1), inside.y0, inside.y1 - 1) - inside.y0
     columns = np.clip(np.arange(frame.x0, frame.x1), inside.x0, inside.x1 - 1) - inside.x0
     kept = tile.stored.within(inside)
-    aside: list[tuple[BoolArray, FloatArray]] = []
-    bright: list[Lamps] = []
+    originals: list[tuple[BoolArray, FloatArray]] = []
+    clipped_samples: list[Lamps] = []
     for channel, (y, x, (start, known)) in enumerate(zip(work.y, work.x, planes, strict=True)):
         outlying = find_outliers(known, spectrum.kernel(channel), parameters)
         if outlying is not None:
-            aside.append((outlying[kept], start[kept].copy()))
+            originals.append((outlying[kept], start[kept].copy()))
             known, start = without(known, outlying), fill(without(start, outlying)[None])[0]
         else:
-            aside.append((NONE, start[:0]))
+            originals.append((NONE, start[:0]))
         where = np.flatnonzero(np.isposinf(known))
-        bright.append((where, start.reshape(-1)[where]))
+        clipped_samples.append((where, start.reshape(-1)[where]))
         y[place] = known
         x[...] = start[rows[:, None], columns]
     stored = (slice(None), *tile.stored.within(frame))
@@ -79,27 +91,33 @@ def restore_in_frame(
         restore(work, spectrum, parameters)
     fade_to_input(work, spectrum, parameters)
     restored = work.x[stored].copy() if mask is None else np.concatenate([work.x[stored], mask[None][stored]])
-    for plane, known, lamps in zip(restored, work.y[(slice(None), *place)], bright, strict=False):
+    for plane, known, lamps in zip(restored, work.y[(slice(None), *place)], clipped_samples, strict=False):
         _bound(plane, known, lamps, spectrum.reach, kept)
-    for plane, (outlying, original) in zip(restored, aside, strict=False):
+    for plane, (outlying, original) in zip(restored, originals, strict=False):
         if outlying.size:
             plane[outlying] = original[outlying]
     return restored
 
 
 def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, stored: tuple[slice, slice]) -> None:
-    """Keep a restored plane within what a clipped lamp allows beside it.
+    """Limit a restored plane beside clipped lamps.
 
-    A clipped sample is at least what it is.  How bright the lamp is, nobody knows; by what it is estimated too dark or
-    too bright, the pixels round it become bright or dark rings.  Within four PSFs of what is clipped nothing becomes
-    darker than the darkest within half a PSF of it, and nothing brighter than what was seen beside it: the lamp's glow
-    only adds light.
+    A clipped sample is only a lower bound.  The lamp's brightness is unknown; if it is estimated too dark or too
+    bright, bright or dark rings appear around it.  Within four PSF widths of a clipped sample, no pixel becomes darker
+    than the darkest data within half a PSF of it, nor brighter than the data next to it: the glow only adds light.
 
     Parameters
     ----------
-    restored : float32 (h, w), the `stored` part of the frame's inside; changed in place.
-    known : float32, the frame's inside, not finite where clipped or unknown.
-    lamps : where samples are clipped there, and their own values.
+    restored : ndarray of float32, shape (h, w)
+        The `stored` part of the frame's inside; changed in place.
+    known : ndarray of float32
+        Data of the frame's inside, not finite where clipped or unknown.
+    lamps : tuple of ndarray
+        Indices of the clipped samples in `known`, and their values.
+    reach : int
+        Half the PSF's width, px.
+    stored : tuple of slice
+        The stored box inside `known`.
     """
     where, values = lamps
     if not len(where):
@@ -108,14 +126,14 @@ def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, st
     clipped.reshape(-1)[where] = True
     finite = np.isfinite(known)
     near = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
-    seen = np.where(finite, known, np.float32(np.inf))
-    darkest = scipy.ndimage.minimum_filter(seen, 2 * reach + 1)[stored]
+    bounds = np.where(finite, known, np.float32(np.inf))
+    darkest = scipy.ndimage.minimum_filter(bounds, 2 * reach + 1)[stored]
     np.maximum(restored, darkest, out=restored, where=near & np.isfinite(darkest))
-    seen[~finite] = -np.inf
-    seen[clipped] = values
-    brightest = scipy.ndimage.maximum_filter(seen, 3)[stored]
+    bounds[~finite] = -np.inf
+    bounds[clipped] = values
+    brightest = scipy.ndimage.maximum_filter(bounds, 3)[stored]
     np.minimum(restored, brightest, out=restored, where=near & ~clipped[stored] & np.isfinite(brightest))
-    np.maximum(restored, seen[stored], out=restored, where=clipped[stored])
+    np.maximum(restored, bounds[stored], out=restored, where=clipped[stored])
 
 
 def restore_luminance(
@@ -127,9 +145,9 @@ def restore_luminance(
     spectrum: Spectrum,
     parameters: Parameters,
 ) -> FloatArray:
-    """As :func:`restore_in_frame`, but only the luminance goes through the solver; every colour changes by as much.
+    """Restore as :func:`restore_in_frame`, but solve for the luminance only and add its change to every colour.
 
-    `work` has one channel.  Where one colour is unknown the luminance is.
+    `work` has one channel.  Where any colour is unknown, so is the luminance.
     """
     starts, knowns = zip(*planes, strict=True)
     start, level = luminance(starts), float(np.dot(LUMINANCE if len(white) == 3 else (1.0,), white))
@@ -137,7 +155,7 @@ def restore_luminance(
     stored = tile.stored.within(inside)
     change = restored[0] - start[stored]
     colours = np.stack([colour[stored] + change for colour in starts])
-    for colour, known, seen in zip(colours, knowns, starts, strict=True):
+    for colour, known, original in zip(colours, knowns, starts, strict=True):
         clipped = np.isposinf(known[stored])
-        np.maximum(colour, seen[stored], out=colour, where=clipped)
+        np.maximum(colour, original[stored], out=colour, where=clipped)
     return np.concatenate([colours, restored[1:]])

@@ -1,20 +1,20 @@
-"""Tiles as values: core, stored box and frame.
+"""Geometry of tiles: core, stored box and frame.
 
 ::
 
-      frame (what a tile reads; all frames of a grid have one shape)
+      frame (pixels a tile reads; all frames of a grid have the same shape)
     ┌───────────────────────────────────────┐
-    │  halo: context, thrown away           │
+    │  halo: context, discarded             │
     │   ┌───────────────────────────────┐   │
-    │   │  stored = core + overlap / 2  │   │      cores tile the picture exactly, their edges
-    │   │   ┌───────────────────────┐   │   │      differ by at most 1 px;
+    │   │  stored = core + overlap / 2  │   │      cores tile the image exactly, their edge
+    │   │   ┌───────────────────────┐   │   │      lengths differ by at most 1 px;
     │   │   │  core                 │   │   │      stored boxes overlap their neighbours by `overlap`
-    │   │   └───────────────────────┘   │   │      px and end at the picture's border;
-    │   └───────────────────────────────┘   │      a frame may reach past the border: there nothing
-    └───────────────────────────────────────┘      is known, which the solver is told.
+    │   │   └───────────────────────┘   │   │      px and end at the image's border;
+    │   └───────────────────────────────┘   │      a frame may reach past the border: data there
+    └───────────────────────────────────────┘      are unknown, and the solver treats them so.
 
-Boxes are half-open, (y0, y1, x0, x1), rows first.  Geometry follows from the picture's size, the core
-edge asked for and the halo, never from memory or jobs.
+Boxes are half-open, (y0, y1, x0, x1), rows first.  The geometry depends on the image's size, the requested core edge
+and the halo, never on memory or the number of jobs.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ import scipy.fft
 __all__ = ["FRAME_EDGE", "ONE_TILE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile", "default_core", "has_seams"]
 
 FRAME_EDGE = 1152
-"""Largest frame edge by default, px: what is not halo is core.
+"""Largest default frame edge, px; the default core is what the halo and overlap leave.
 
-The wider the halo the more pays a larger frame: at 128 px, 1152 computes 1.8 pixels for one, 1024 did 2.0.  A frame of
-three colours is 110 MB of work; two of them and the process stay below 512 MB.
+The wider the halo, the more a larger frame pays: at 128 px, 1152 computes 1.8 pixels per pixel, 1024 computed 2.0.  The
+workspace of a frame of three colours takes 110 MB; two of them and the process stay below 512 MB.
 """
 
 ONE_TILE = 768
-"""Largest edge of a picture that is restored as one tile, px: with the widest halo it is a frame."""
+"""Largest edge of an image that is restored as one tile, px: with the widest halo it fills a frame."""
 
 LEAST_DEFAULT_CORE = 256
-"""Core edge that halos beyond reason leave, px."""
+"""Smallest default core edge, px, for excessive halos."""
 
 SMALLEST_CORE = 64
-"""Smallest core edge that may be asked for, px."""
+"""Smallest core edge that may be requested, px."""
 
 OVERLAP = 16
-"""Width of the band in which two neighbours are blended, px; half of it lies on either side of the edge."""
+"""Width of the band in which two neighbours are blended, px; half of it is on either side of the core's edge."""
 
 
 def default_core(halo: int) -> int:
-    """Return the largest core edge, px, whose frame is at most ``FRAME_EDGE``."""
+    """Return the largest core edge, px, whose frame is at most ``FRAME_EDGE``, but at least ``LEAST_DEFAULT_CORE``."""
     return max(FRAME_EDGE - OVERLAP - 2 * halo, LEAST_DEFAULT_CORE)
 
 
 def has_seams(height: int, width: int, core: int | None) -> bool:
-    """Return whether a picture is cut into tiles, or might be with another core: its numbers are then for seams.
+    """Return whether the parameters must suit seams: the image is cut into tiles, or would be with another core.
 
-    A core larger than ``ONE_TILE`` does not count: it changes where the seams are, not what is restored.
+    A core larger than ``ONE_TILE`` counts as ``ONE_TILE``: it changes where the seams are, not what is restored.
     """
     return max(height, width) > min(core or ONE_TILE, ONE_TILE)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open rectangle; may reach outside the picture."""
+    """A half-open rectangle; may reach outside the image."""
 
     y0: int
     y1: int
@@ -88,7 +88,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: its place in the grid and its three boxes."""
+    """One tile: its position in the grid and its three boxes."""
 
     row: int
     column: int
@@ -99,13 +99,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """All tiles of a picture.
+    """All tiles of an image.
 
     Parameters
     ----------
-    height, width : picture, px.
-    core : largest core edge, px; a value beyond the picture gives one tile.
-    halo : context on every side of a stored box, px.
+    height, width : int
+        Size of the image, px.
+    core : int
+        Largest core edge, px; a value beyond the image's size gives one tile.
+    halo : int
+        Context on every side of a stored box, px.
     """
 
     height: int
@@ -115,31 +118,31 @@ class Grid:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.core < SMALLEST_CORE or self.halo < 0:
-            raise ValueError(f"no grid: picture {self.height} x {self.width}, core {self.core}, halo {self.halo}")
+            raise ValueError(f"invalid grid: image {self.height} x {self.width}, core {self.core}, halo {self.halo}")
 
     @cached_property
     def row_edges(self) -> tuple[int, ...]:
-        """Where cores begin and end along y, first 0, last the height."""
-        return _balanced(self.height, self.core)
+        """Edges of the cores along y, from 0 to the height."""
+        return _balanced_edges(self.height, self.core)
 
     @cached_property
     def column_edges(self) -> tuple[int, ...]:
-        """Where cores begin and end along x, first 0, last the width."""
-        return _balanced(self.width, self.core)
+        """Edges of the cores along x, from 0 to the width."""
+        return _balanced_edges(self.width, self.core)
 
     @property
     def rows(self) -> int:
-        """Rows of tiles."""
+        """Number of rows of tiles."""
         return len(self.row_edges) - 1
 
     @property
     def columns(self) -> int:
-        """Columns of tiles."""
+        """Number of columns of tiles."""
         return len(self.column_edges) - 1
 
     @property
     def tiles(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return self.rows * self.columns
 
     @property
@@ -149,7 +152,7 @@ class Grid:
 
     @cached_property
     def stored_shape(self) -> tuple[int, int]:
-        """Shape that holds every stored box: one chunk of the tiles array."""
+        """Shape that holds every stored box; the tiles array stores each as a few chunks of rows."""
         return _largest_stored(self.row_edges), _largest_stored(self.column_edges)
 
     @cached_property
@@ -163,7 +166,7 @@ class Grid:
 
     @property
     def amplification(self) -> float:
-        """Pixels computed per pixel of the picture."""
+        """Pixels computed per pixel of the image."""
         height, width = self.frame_shape
         return self.tiles * height * width / (self.height * self.width)
 
@@ -182,13 +185,13 @@ class Grid:
         return (self.tile(row, column) for column in range(self.columns))
 
     def touching(self, box: Box) -> Iterator[Tile]:
-        """Yield the tiles whose stored box meets `box`, row by row."""
-        for row in _meeting(self.row_edges, box.y0, box.y1):
-            for column in _meeting(self.column_edges, box.x0, box.x1):
+        """Yield the tiles whose stored box intersects `box`, row by row."""
+        for row in _intersecting(self.row_edges, box.y0, box.y1):
+            for column in _intersecting(self.column_edges, box.x0, box.x1):
                 yield self.tile(row, column)
 
 
-def _balanced(length: int, core: int) -> tuple[int, ...]:
+def _balanced_edges(length: int, core: int) -> tuple[int, ...]:
     count = -(-length // core)
     return tuple(index * length // count for index in range(count + 1))
 
@@ -203,6 +206,6 @@ def _largest_stored(edges: tuple[int, ...]) -> int:
     return max(stop - start for start, stop in (_stored(edges, i) for i in range(len(edges) - 1)))
 
 
-def _meeting(edges: tuple[int, ...], start: int, stop: int) -> list[int]:
+def _intersecting(edges: tuple[int, ...], start: int, stop: int) -> list[int]:
     spans = ((index, _stored(edges, index)) for index in range(len(edges) - 1))
     return [index for index, (low, high) in spans if low < stop and high > start]

@@ -1,1 +1,1 @@
-"""Where tasks run: threads of this process, or a dask cluster."""
+"""Executors of the task graph: threads of this process, or a dask cluster."""

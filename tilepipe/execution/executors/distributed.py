@@ -1,7 +1,7 @@
-"""A dask cluster: the same graphs, the same tasks, other processes or machines.
+"""Executor on a dask cluster: the same graphs and tasks on other processes or machines.
 
-The workers read and write the cache, so its folder must be at the same path for all of them; and they must
-compute the same bytes, so their versions and processors are compared before the first task.
+The workers read and write the cache, so its folder must have the same path on all of them.  They must also compute the
+same bytes, so versions and processors are compared before the first task.
 """
 
 from __future__ import annotations
@@ -19,11 +19,22 @@ from tilepipe.execution.tasks import stop
 __all__ = ["Cluster", "worker_facts"]
 
 CONNECT_TIMEOUT = 10
-"""Seconds to wait for the scheduler, and for a first worker."""
+"""Time to wait for the scheduler, and for the first worker, s."""
 
 
 class Cluster:
-    """Run graphs on the workers of the scheduler at `address` (``tcp://host:port`` or ``file:path``)."""
+    """Run graphs on the workers of a dask scheduler.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://host:port`` or ``file:path`` of the scheduler.
+
+    Raises
+    ------
+    SettingsError
+        If no scheduler with workers answers.
+    """
 
     def __init__(self, address: str) -> None:
         from distributed import Client
@@ -36,18 +47,18 @@ class Cluster:
             raise SettingsError(f"--scheduler {address}: no scheduler with workers answers there ({error})") from error
 
     def check(self, job: Job) -> None:
-        """Compare every worker with this process; SettingsError names the first difference."""
+        """Compare every worker with this process; raise SettingsError on the first difference."""
         mine = worker_facts(str(job.folder))
         for worker, theirs in self._client.run(worker_facts, str(job.folder)).items():
             for name, value in mine.items():
                 if theirs[name] != value:
                     raise SettingsError(
                         f"worker {worker} has {name} {theirs[name]}, this process {value}: "
-                        "the same bytes need the same (cache: the same folder at the same path)"
+                        "identical output needs equal values (cache: the same folder at the same path)"
                     )
 
     def run(self, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
-        """Run the band `tasks`; `on_receipt` is called in this thread as each one ends."""
+        """Run the tasks of a band; call `on_receipt` in this thread as each one ends."""
         from distributed import as_completed
 
         futures = self._client.compute(tasks, optimize_graph=False)
@@ -63,12 +74,12 @@ class Cluster:
                 cancelled = True
 
     def close(self, job: Job) -> None:
-        """Let go of the scheduler; workers and scheduler go on."""
+        """Disconnect; scheduler and workers keep running."""
         self._client.close()
 
 
 def worker_facts(folder: str) -> dict[str, str]:
-    """Return what must be equal on every machine for equal bytes."""
+    """Return the facts that must be equal on all machines to compute the same bytes."""
     import llvmlite.binding
     import numba
     import numpy

@@ -1,4 +1,4 @@
-"""Threads of this process: the default place to run."""
+"""Executor on threads of this process, the default."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Threads"]
 
 
 class Threads:
-    """Run graphs on `jobs` threads."""
+    """Run graphs on `jobs` threads of this process."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
 
     def check(self, job: Job) -> None:
-        """Nothing to check: the work is done by this very process."""
+        """Do nothing: all tasks run in this process."""
 
     def run(self, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
-        """Run the band `tasks`; `on_receipt` is called in this thread as each one ends."""
+        """Run the tasks of a band; call `on_receipt` in this thread as each one ends."""
 
         def report(key: Any, result: Any, *_: Any) -> None:
             if isinstance(result, Receipt):
@@ -34,5 +34,5 @@ class Threads:
             dask.compute(*tasks, scheduler="threads", num_workers=self.jobs, optimize_graph=False)
 
     def close(self, job: Job) -> None:
-        """Free what tiles needed, before the export."""
+        """Free the workspaces of the tiles before the export."""
         job.release_workspaces()

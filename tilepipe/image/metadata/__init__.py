@@ -1,1 +1,1 @@
-"""EXIF, ICC profiles, XMP and resolution, from one file to the other."""
+"""EXIF, ICC profiles, XMP and resolution: read from the input, written to the output."""

@@ -1,4 +1,4 @@
-"""What a picture carries besides pixels, in one form for all file types."""
+"""Image metadata in one format-independent form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT_TAGS = {
     33432: "Copyright",
     GDAL_NODATA: "GDAL_NODATA",
 }
-"""Tags of the first directory that are carried over as they are."""
+"""Tags of the first directory that are copied unchanged."""
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
@@ -33,14 +33,18 @@ XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
 
 @dataclass(frozen=True)
 class Metadata:
-    """ICC profile, resolution, EXIF, XMP and the like.
+    """ICC profile, resolution, EXIF, XMP and related blocks.
 
     Parameters
     ----------
-    icc, xmp, iptc, photoshop : blocks as they stand in the file, or None.
-    resolution : (x, y, unit); each a (numerator, denominator), unit as in TIFF (1 none, 2 inch, 3 cm).
-    tags : entries of the first directory worth keeping.
-    directories : EXIF and GPS, by pointer tag.
+    icc, xmp, iptc, photoshop : bytes, optional
+        Raw blocks as stored in the file.
+    resolution : (x, y, unit), optional
+        x and y as (numerator, denominator); unit as in TIFF (1 none, 2 inch, 3 cm).
+    tags : Directory
+        Entries of the first directory with a code in ``KEPT_TAGS``.
+    directories : dict of int to Directory
+        EXIF and GPS directories, by pointer tag.
     """
 
     icc: bytes | None = None
@@ -53,13 +57,13 @@ class Metadata:
 
     @property
     def dropped(self) -> list[str]:
-        """What cannot be carried over, by name."""
+        """Names of the tags that cannot be copied to the output."""
         codes = {code for directory in self.directories.values() for code in directory.dropped}
         return ["MakerNote"] if MAKER_NOTE in codes else []
 
     @property
     def nodata(self) -> float | None:
-        """Sample value of pixels that are not part of the picture, from GDAL's tag; None without a number there."""
+        """Sample value of pixels that are not part of the image, from GDAL's tag; None without a number there."""
         entry = self.tags.get(GDAL_NODATA)
         try:
             return None if entry is None else float(entry.data.split(b"\0")[0].decode("ascii"))
@@ -67,7 +71,7 @@ class Metadata:
             return None
 
     def facts(self) -> dict[str, Any]:
-        """Return what is there, for people: sizes of blocks, the resolution, the number of EXIF tags."""
+        """Return a summary for display: block sizes in bytes, EXIF and GPS tag counts, resolution."""
         return {
             "icc": len(self.icc or b""),
             "exif": len(self.directories[EXIF_POINTER].entries) if EXIF_POINTER in self.directories else 0,
@@ -81,7 +85,7 @@ class Metadata:
 
 
 def from_tiff_directory(read: Reader, offset: int, order: str, *, big: bool) -> Metadata:
-    """Collect the metadata of the TIFF page whose directory is at `offset`."""
+    """Read the metadata of the TIFF page whose directory is at `offset`."""
     directory = read_directory(read, offset, order, big=big)
     return Metadata(
         icc=_block(directory, ICC),
@@ -95,7 +99,7 @@ def from_tiff_directory(read: Reader, offset: int, order: str, *, big: bool) -> 
 
 
 def from_exif_block(exif: bytes) -> Metadata:
-    """Collect tags, EXIF and GPS from an Exif block (a small TIFF, with or without the ``Exif`` header)."""
+    """Read tags, EXIF and GPS from an Exif block (a small TIFF, with or without the ``Exif`` header)."""
     if exif[:6] == b"Exif\0\0":
         exif = exif[6:]
     if len(exif) < 8 or exif[:2] not in (b"II", b"MM"):
@@ -122,7 +126,7 @@ def _resolution(directory: Directory) -> tuple[tuple[int, int], tuple[int, int],
 
 
 def srgb_profile() -> bytes:
-    """Return a small sRGB profile, the same bytes every time (its creation date is blanked)."""
+    """Return a small sRGB profile; its bytes are reproducible because the creation date is zeroed."""
     from PIL import ImageCms
 
     buffer = io.BytesIO(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

@@ -1,10 +1,10 @@
-"""TIFF directories (IFDs) as values: read from any file, grafted onto a finished one.
+"""Read TIFF directories (IFDs) from any file and append them to a finished one.
 
-EXIF and GPS live in directories of their own, which tifffile does not write.  They are read here entry by
-entry, and appended to the output after tifffile has closed it: the output was given placeholder tags whose
-code, type and value are patched to point to them.  (TIFF 6.0, section 2; BigTIFF; Exif 2.32, 4.6.3.)
+EXIF and GPS are stored in separate directories, which tifffile does not write.  This module reads them entry by entry
+and appends them after tifffile has closed the output: tifffile writes placeholder tags, whose code, type and value are
+then patched to point to the appended directories.  (TIFF 6.0, section 2; BigTIFF; Exif 2.32, 4.6.3.)
 
-MakerNote is left out: its inner offsets count from the old file and would dangle.
+MakerNote is dropped: its internal offsets refer to the original file and would be invalid.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ EXIF_POINTER, GPS_POINTER, INTEROP_POINTER = 34665, 34853, 40965
 MAKER_NOTE = 37500
 
 PLACEHOLDERS = {EXIF_POINTER: 34664, GPS_POINTER: 34852}
-"""Tag that stands in while tifffile writes; each sorts where its pointer will."""
+"""Placeholder tag written by tifffile, by pointer tag; both sort to the same position."""
 
 UNIT_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of what is swapped at once, by TIFF type (a rational is two longs)."""
+"""Size of the byte-swapped unit, bytes, by TIFF type (a rational is two longs)."""
 
 RATIONALS = (5, 10)
 LONGEST_VALUE = 1 << 24
-"""Values above 16 MiB are damage, not metadata."""
+"""Largest value, bytes; values above 16 MiB are treated as damaged."""
 
 Reader = Callable[[int, int], bytes]
-"""(offset, size) -> bytes; fewer when the file ends."""
+"""(offset, size) -> bytes; returns fewer bytes at the end of the file."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: code, TIFF type, number of values, and the values' bytes, little-endian."""
+    """One tag: code, TIFF type, number of values, and their bytes, little-endian."""
 
     code: int
     kind: int
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """The entries of one IFD, and the directories that it points to, by pointer tag."""
+    """One IFD: its entries, its child directories by pointer tag, and the codes of dropped entries."""
 
     entries: tuple[Entry, ...]
     children: dict[int, Directory] = field(default_factory=dict)
@@ -57,15 +57,22 @@ class Directory:
 
 
 def read_directory(read: Reader, offset: int, order: str, *, big: bool, depth: int = 0) -> Directory:
-    """Read the directory at `offset` and those below it.
+    """Read the directory at `offset` and its child directories.
+
+    Damaged entries are skipped, so that bad metadata does not make an image unreadable.
 
     Parameters
     ----------
-    read : access to the bytes that the offsets count in.
-    order : "<" or ">".
-    big : BigTIFF layout.
-
-    Entries that are damaged are passed over: metadata must not stop a picture.
+    read : Reader
+        Returns the bytes at an offset.
+    offset : int
+        Start of the directory, bytes.
+    order : {"<", ">"}
+        Byte order.
+    big : bool
+        Whether the layout is BigTIFF.
+    depth : int
+        Nesting level; pointers are followed to level 3.
     """
     count_format, entry_size, slot = ("Q", 20, 8) if big else ("H", 12, 4)
     header = read(offset, struct.calcsize(order + count_format))
@@ -100,9 +107,9 @@ def _little_endian(value: bytes, unit: int, order: str) -> bytes:
 
 
 def graft(path: Path, directories: dict[int, Directory]) -> None:
-    """Append `directories` (by pointer tag) to the little-endian TIFF at `path` and point to them.
+    """Append `directories` (by pointer tag) to the little-endian TIFF at `path` and patch the pointers.
 
-    The first directory of the file must hold the placeholder of each.
+    The file's first directory must contain the placeholder of each.
     """
     with path.open("r+b") as file:
         header = file.read(16)
@@ -112,11 +119,12 @@ def graft(path: Path, directories: dict[int, Directory]) -> None:
             file.seek(0, 2)
             target = file.tell() + file.tell() % 2
             file.seek(target)
-            file.write(_serialised(directory, target, big=big))
-            _point(file, first, pointer, target, big=big)
+            file.write(_serialise(directory, target, big=big))
+            _patch_pointer(file, first, pointer, target, big=big)
 
 
-def _point(file: object, first: int, pointer: int, target: int, *, big: bool) -> None:
+def _patch_pointer(file: object, first: int, pointer: int, target: int, *, big: bool) -> None:
+    """Replace the placeholder of `pointer` in the directory at `first` by a pointer to `target`."""
     from typing import BinaryIO, cast
 
     stream = cast(BinaryIO, file)
@@ -136,15 +144,15 @@ def _point(file: object, first: int, pointer: int, target: int, *, big: bool) ->
     raise ValueError(f"no placeholder for tag {pointer}")
 
 
-def _serialised(directory: Directory, offset: int, *, big: bool) -> bytes:
-    """Return the directory's bytes as they stand at `offset`: table, long values, children."""
+def _serialise(directory: Directory, offset: int, *, big: bool) -> bytes:
+    """Return the bytes of the directory placed at `offset`: table, out-of-line values, children."""
     slot, entry_size, head = (8, 20, 8) if big else (4, 12, 2)
     total = len(directory.entries) + len(directory.children)
     position = offset + head + total * entry_size + slot
     tail = b""
     rows: list[tuple[int, bytes]] = []
 
-    def place(data: bytes) -> int:
+    def append(data: bytes) -> int:
         nonlocal tail
         tail += b"\0" * (len(tail) % 2)
         at = position + len(tail)
@@ -154,11 +162,11 @@ def _serialised(directory: Directory, offset: int, *, big: bool) -> bytes:
     number, value = ("Q", "Q") if big else ("I", "I")
     for entry in directory.entries:
         inline = entry.data.ljust(slot, b"\0") if len(entry.data) <= slot else None
-        data = inline if inline is not None else struct.pack("<" + value, place(entry.data))
+        data = inline if inline is not None else struct.pack("<" + value, append(entry.data))
         rows.append((entry.code, struct.pack("<HH" + number, entry.code, entry.kind, entry.count) + data))
     for code, child in directory.children.items():
         at = position + len(tail) + len(tail) % 2
-        place(_serialised(child, at, big=big))
+        append(_serialise(child, at, big=big))
         rows.append((code, struct.pack("<HH" + number, code, 18 if big else 4, 1) + struct.pack("<" + value, at)))
     rows.sort()
     count = struct.pack("<Q" if big else "<H", total)

@@ -1,4 +1,4 @@
-"""Transfer curves out of ICC profiles (ICC.1:2022; tags 9.2, types 10.6 and 10.18)."""
+"""Transfer curves from ICC profiles (ICC.1:2022; tags 9.2, types 10.6 and 10.18)."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from tilepipe.errors import InputError
 from tilepipe.image.light import SRGB, Curve, check_monotone, with_positive_slope
 
 WHITE_D50 = struct.pack(">3i", 63190, 65536, 54061)
-"""The profile connection space's white, s15Fixed16."""
+"""White point of the profile connection space, s15Fixed16."""
 
 __all__ = ["curves_from_icc", "describe_icc", "gray_srgb_profile"]
 
 PARAMETRIC_COUNTS = (1, 3, 4, 5, 7)
-"""How many numbers the parametric function types 0..4 have (ICC.1:2022, table 68)."""
+"""Number of parameters of the parametric function types 0..4 (ICC.1:2022, table 68)."""
 
 
 def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
-    """Return a curve per colour channel.
+    """Return one transfer curve per colour channel.
 
     Parameters
     ----------
-    profile : the profile's bytes.
-    channels : 1 (gray) or 3 (red, green, blue).
+    profile : bytes
+        The ICC profile.
+    channels : int
+        1 (gray) or 3 (red, green, blue).
 
     Returns
     -------
-    The curves; None when the profile has none (a table-based profile).
+    tuple of Curve or None
+        None if the profile is table-based, without curves.
 
     Raises
     ------
-    InputError : the profile is damaged, or a curve cannot be undone.
+    InputError
+        If the profile is damaged or a curve cannot be inverted.
     """
     name = describe_icc(profile)
     tags = _tags(profile)
-    wanted = [b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"]
+    required = [b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"]
     if channels == 1 and b"kTRC" not in tags:
-        wanted = [b"gTRC"]
-    if any(tag not in tags for tag in wanted):
+        required = [b"gTRC"]
+    if any(tag not in tags for tag in required):
         return None
     try:
-        return tuple(with_positive_slope(check_monotone(_curve(tags[tag], name))) for tag in wanted)
+        return tuple(with_positive_slope(check_monotone(_curve(tags[tag], name))) for tag in required)
     except (struct.error, ArithmeticError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -50,7 +54,7 @@ def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
 
 
 def describe_icc(profile: bytes) -> str:
-    """Return the profile's own name, or ``ICC`` when it states none."""
+    """Return the profile's description, ``ICC`` if it has none, or ``damaged ICC``."""
     try:
         tag = _tags(profile).get(b"desc", b"")
     except InputError:
@@ -93,11 +97,11 @@ def _curve(tag: bytes, name: str) -> Curve:
         count = PARAMETRIC_COUNTS[function]
         values_ = [value / 65536 for value in struct.unpack(f">{count}i", tag[12 : 12 + 4 * count])]
         return Curve(name, _parametric(function, values_))
-    raise InputError(f"the colour profile {name!r} holds a curve of unknown type {kind!r}")
+    raise InputError(f"the colour profile {name!r} contains a curve of unknown type {kind!r}")
 
 
 def _parametric(function: int, values: list[float]) -> tuple[float, ...]:
-    """Bring function types 0..4 into the form of type 4: g, a, b, c, d, e, f."""
+    """Convert function types 0..4 to the parameters of type 4: g, a, b, c, d, e, f."""
     g = values[0]
     if function == 0:
         return (g, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -111,7 +115,7 @@ def _parametric(function: int, values: list[float]) -> tuple[float, ...]:
 
 
 def gray_srgb_profile() -> bytes:
-    """Return a minimal gray profile with sRGB's curve (ICC.1:2022, 8.4.3), the same bytes every time."""
+    """Return a minimal gray profile with the sRGB curve (ICC.1:2022, 8.4.3); its bytes are reproducible."""
     assert SRGB.parameters is not None
     g, a, b, c, d, _, _ = SRGB.parameters
     name = "Gray, sRGB curve".encode("utf-16-be")

@@ -1,7 +1,7 @@
-"""Readers of pictures: any supported format as rows of pixels, a band at a time; one module per format.
+"""Image readers: bands of rows from any supported format; one module per format.
 
-TIFF is read strip by strip or tile by tile with positioned reads; JPEG and PNG can only be decoded whole,
-which ``ImageInfo.decoded_bytes`` states, so that the plan counts it.
+TIFF is read strip by strip or tile by tile with positioned reads.  JPEG and PNG can only be decoded whole; the plan
+accounts for this memory through ``ImageInfo.decoded_bytes``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ __all__ = ["open_image"]
 
 
 def open_image(path: str | Path) -> ImageReader:
-    """Open a TIFF, JPEG or PNG, recognised by content.
+    """Open a TIFF, JPEG or PNG; the format is detected from the content.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    ImageReader
+        The open image.
 
     Raises
     ------
-    InputNotFoundError : no such file, a folder, or not readable.
-    InputError : not an image, damaged, or of a kind that is not supported; the message says which.
+    InputNotFoundError
+        If the file does not exist, is a directory, or cannot be read.
+    InputError
+        If the file is not an image, is damaged, or has an unsupported format.
     """
     path = Path(path)
     try:
@@ -38,4 +50,4 @@ def open_image(path: str | Path) -> ImageReader:
         from tilepipe.image.readers.jpeg_png import WholeReader
 
         return WholeReader(path)
-    raise InputError(f"{path} is not an image that tilepipe reads (TIFF, JPEG or PNG, by content)")
+    raise InputError(f"{path} is not an image that tilepipe reads (TIFF, JPEG or PNG, detected by content)")

@@ -1,4 +1,4 @@
-"""JPEG and PNG: recognised by Pillow, decoded whole by imagecodecs (which keeps 16 bits)."""
+"""JPEG and PNG reader: Pillow parses the header, imagecodecs decodes the whole image (it keeps 16 bits)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 __all__ = ["WholeReader"]
 
 PNG_CHANNELS = {0: (1, 0), 2: (3, 0), 4: (1, 1), 6: (3, 1)}
-"""PNG colour type -> colours, extras (PNG 3rd edition, 11.2.1)."""
+"""PNG colour type -> (colours, extras) (PNG 3rd edition, 11.2.1)."""
 
 JPEG_MODES = {"L": 1, "RGB": 3, "YCbCr": 3}
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-"""JPEG markers (T.81, table B.1); neither occurs inside a scan's data, where FF is followed by 00."""
+"""JPEG markers (T.81, table B.1); neither occurs in scan data, where FF is followed by 00."""
 
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 
 
 class WholeReader:
-    """A JPEG or PNG; decoded at the first row asked for, released by :meth:`close`."""
+    """A JPEG or PNG, decoded at the first call of :meth:`rows` and released by :meth:`close`."""
 
     def __init__(self, path: Path) -> None:
-        """Read the header only; raises InputError when damaged or not supported."""
+        """Read the header only; raises InputError if damaged or not supported."""
         self.info = _describe(path)
         self._pixels: npt.NDArray[Any] | None = None
 
@@ -42,7 +42,7 @@ class WholeReader:
         return self._pixels[y0:y1]
 
     def close(self) -> None:
-        """Release the decoded picture."""
+        """Release the decoded image."""
         self._pixels = None
 
     def _decode(self) -> npt.NDArray[Any]:
@@ -52,7 +52,7 @@ class WholeReader:
         decode = imagecodecs.jpeg_decode if info.kind == "JPEG" else imagecodecs.png_decode
         content = info.path.read_bytes()
         if info.kind == "JPEG" and content.rfind(END_OF_IMAGE) < content.rfind(START_OF_SCAN):
-            raise InputError(f"{info.path} is truncated: its last scan has no end")  # decoders fill in gray
+            raise InputError(f"{info.path} is truncated: its last scan has no end marker")  # decoders fill in gray
         try:
             pixels = np.asarray(decode(content))
         except Exception as error:  # imagecodecs has an error class per codec
@@ -61,7 +61,7 @@ class WholeReader:
         expected = (info.height, info.width, info.channels)
         if pixels.shape != expected or pixels.dtype.name != info.dtype:
             raise InputError(
-                f"{info.path} decodes to {pixels.shape} {pixels.dtype}, its header says {expected} {info.dtype}"
+                f"{info.path} decodes to {pixels.shape} {pixels.dtype}, its header states {expected} {info.dtype}"
             )
         return pixels
 
@@ -69,10 +69,10 @@ class WholeReader:
 def _describe(path: Path) -> ImageInfo:
     from PIL import Image, UnidentifiedImageError
 
-    Image.MAX_IMAGE_PIXELS = None  # large pictures are what this tool is for; nothing is decoded here
+    Image.MAX_IMAGE_PIXELS = None  # large images are expected; nothing is decoded here
     try:
         with Image.open(path) as image:
-            kind, mode, (width, height), facts = (
+            kind, mode, (width, height), properties = (
                 image.format or "",
                 image.mode,
                 image.size,
@@ -81,11 +81,11 @@ def _describe(path: Path) -> ImageInfo:
             blocks = dict(getattr(image, "applist", ()) and _app_blocks(image))
             quantisation, subsampled = _compression(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is a damaged picture: {error}") from error
+        raise InputError(f"{path} is a damaged image: {error}") from error
     colours, extras, dtype = _png_layout(path) if kind == "PNG" else _jpeg_layout(path, mode)
-    if kind == "PNG" and "transparency" in facts:
-        extras = 1  # a transparent colour, which the decoder turns into alpha
-    metadata = _metadata(facts, blocks)
+    if kind == "PNG" and "transparency" in properties:
+        extras = 1  # a transparent colour, which the decoder converts to alpha
+    metadata = _metadata(properties, blocks)
     kinds = (UNASSOCIATED_ALPHA,) * extras
     light, note = choose_light(path, metadata, colours, dtype, kinds)
     pixel = (colours + extras) * np.dtype(dtype).itemsize
@@ -113,16 +113,14 @@ def _png_layout(path: Path) -> tuple[int, int, str]:
     with path.open("rb") as file:
         depth, colour = struct.unpack(">BB", file.read(26)[24:26])
     if colour not in PNG_CHANNELS or depth not in (8, 16):
-        raise InputError(
-            f"{path} is a {depth}-bit PNG of colour type {colour}; supported are gray and RGB, 8 or 16 bit"
-        )
+        raise InputError(f"{path} is a {depth}-bit PNG of colour type {colour}; supported: 8- or 16-bit gray and RGB")
     colours, extras = PNG_CHANNELS[colour]
     return colours, extras, f"uint{depth}"
 
 
 def _jpeg_layout(path: Path, mode: str) -> tuple[int, int, str]:
     if mode not in JPEG_MODES:
-        raise InputError(f"{path} is a {mode} JPEG; supported are gray and RGB: convert it first")
+        raise InputError(f"{path} is a {mode} JPEG; supported: gray and RGB; convert it first")
     return JPEG_MODES[mode], 0, "uint8"
 
 
@@ -131,7 +129,7 @@ def _app_blocks(image: Any) -> list[tuple[str, bytes]]:
 
 
 def _compression(image: Any) -> tuple[tuple[tuple[int, ...], ...] | None, bool]:
-    """Return a JPEG's quantisation tables, row by row of frequencies, and whether its colours are subsampled."""
+    """Return a JPEG's quantisation tables, in rows of frequencies, and whether its chrominance is subsampled."""
     tables = getattr(image, "quantization", None)
     if not tables:
         return None, False
@@ -142,24 +140,24 @@ def _compression(image: Any) -> tuple[tuple[tuple[int, ...], ...] | None, bool]:
     return selected, bool(subsampled)
 
 
-def _metadata(facts: dict[str, Any], blocks: dict[str, bytes]) -> Metadata:
-    exif = from_exif_block(facts.get("exif") or b"")
-    xmp = facts.get("xmp") or facts.get("XML:com.adobe.xmp")
+def _metadata(properties: dict[str, Any], blocks: dict[str, bytes]) -> Metadata:
+    exif = from_exif_block(properties.get("exif") or b"")
+    xmp = properties.get("xmp") or properties.get("XML:com.adobe.xmp")
     photoshop = blocks.get("APP13")
     return replace(
         exif,
-        icc=facts.get("icc_profile") or None,
+        icc=properties.get("icc_profile") or None,
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         photoshop=photoshop[len(PHOTOSHOP_HEADER) :] if photoshop else None,
-        resolution=exif.resolution or _density(facts),
+        resolution=exif.resolution or _density(properties),
     )
 
 
-def _density(facts: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], int] | None:
-    if facts.get("jfif_unit") in (1, 2) and all(facts.get("jfif_density", (0, 0))):
-        x, y = facts["jfif_density"]
-        return (int(x), 1), (int(y), 1), int(facts["jfif_unit"]) + 1
-    if "dpi" in facts and all(facts["dpi"]):
-        x, y = facts["dpi"]
+def _density(properties: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    if properties.get("jfif_unit") in (1, 2) and all(properties.get("jfif_density", (0, 0))):
+        x, y = properties["jfif_density"]
+        return (int(x), 1), (int(y), 1), int(properties["jfif_unit"]) + 1
+    if "dpi" in properties and all(properties["dpi"]):
+        x, y = properties["dpi"]
         return (round(x * 1000), 1000), (round(y * 1000), 1000), 2
     return None

@@ -1,6 +1,6 @@
-"""TIFF in bands: tifffile parses the directory and decodes segments, the bytes are read here.
+"""Banded TIFF reader: tifffile parses the directory and decodes segments, this module reads the bytes.
 
-Positioned reads, no memory map: mapped pages would count as the process's memory.
+Uses positioned reads instead of a memory map, because mapped pages count as memory of the process.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["TiffReader"]
 
 UNCOMPRESSED = 1
 REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
-"""Bits of NewSubfileType that mark a thumbnail, and a page that says which pixels are part of the picture."""
+"""Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
 
 
 class TiffReader:
-    """The first full-size page of a TIFF."""
+    """The only full-size page of a TIFF, with its mask page if there is one."""
 
     def __init__(self, path: Path) -> None:
-        """Parse the directory; raises InputError when damaged, truncated or not supported."""
+        """Parse the directory; raises InputError if damaged, truncated or not supported."""
         self._descriptor = os.open(path, os.O_RDONLY)
         self._tiff: tifffile.TiffFile | None = None
         try:
@@ -40,7 +40,7 @@ class TiffReader:
         except InputError:
             self.close()
             raise
-        except Exception as error:  # tifffile raises whatever comes first on damaged files
+        except Exception as error:  # on damaged files tifffile raises arbitrary exceptions
             self.close()
             raise InputError(f"{path} is a damaged TIFF: {_reason(error)}") from error
         self._last: tuple[int, npt.NDArray[Any], tuple[int, ...]] | None = None
@@ -66,7 +66,7 @@ class TiffReader:
                 out[:, :, -1] = self._mask_rows(y0, y1)
         except InputError:
             raise
-        except Exception as error:  # a damaged segment makes the decoders raise whatever comes first
+        except Exception as error:  # on a damaged segment decoders raise arbitrary exceptions
             raise InputError(f"{info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
         return out
 
@@ -77,16 +77,16 @@ class TiffReader:
         photometric = int(page.photometric)
         colours = {1: 1, 2: 3}.get(photometric, 0)
         if photometric == 6 and int(page.compression) == 7:
-            colours = 3  # YCbCr in JPEG, which the decoder turns into RGB
+            colours = 3  # YCbCr in JPEG, which the decoder converts to RGB
         if not colours or samples < colours or page.imagedepth > 1:
             raise InputError(
-                f"{path} is {_name(page.photometric)} with {samples} samples a pixel; "
-                "supported are gray and RGB, with or without alpha: convert it first"
+                f"{path} is {_name(page.photometric)} with {samples} samples per pixel; "
+                "supported: gray and RGB, with or without alpha; convert it first"
             )
         if dtype not in SUPPORTED_DTYPES or int(page.bitspersample) != 8 * np.dtype(dtype).itemsize:
             raise InputError(
                 f"{path} has {page.bitspersample}-bit {dtype or 'unknown'} samples; "
-                f"supported are {', '.join(SUPPORTED_DTYPES)}: convert it first"
+                f"supported: {', '.join(SUPPORTED_DTYPES)}; convert it first"
             )
         self._check_extent(path, page)
         metadata = self._metadata()
@@ -111,18 +111,20 @@ class TiffReader:
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
+        """Raise InputError if pixel data or segments are missing."""
         size = os.fstat(self._descriptor).st_size
         needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c), default=0)
         if needed > size:
-            raise InputError(f"{path} is truncated: its pixels end at byte {needed}, the file at {size}")
+            raise InputError(f"{path} is truncated: its pixel data ends at byte {needed}, the file at byte {size}")
         assert page.dtype is not None
         plain = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize
         if self._is_plain() and sum(page.databytecounts) < plain:
-            raise InputError(f"{path} is truncated: {sum(page.databytecounts)} of {plain} bytes of pixels are there")
+            raise InputError(f"{path} is truncated: it has {sum(page.databytecounts)} of {plain} bytes of pixel data")
         if len(page.dataoffsets) < self._segments_expected() or not needed:
             raise InputError(f"{path} is damaged: {len(page.dataoffsets)} of {self._segments_expected()} segments")
 
     def _segments_expected(self) -> int:
+        """Return the number of strips or tiles that the header implies."""
         page = self._page
         planes = page.samplesperpixel if int(page.planarconfig) == 2 else 1
         if page.is_tiled:
@@ -142,11 +144,12 @@ class TiffReader:
         return _strip_rows(self._page)
 
     def _is_plain(self) -> bool:
+        """Return whether the page is uncompressed in strips with standard bit order."""
         page = self._page
         return int(page.compression) == UNCOMPRESSED and not page.is_tiled and int(page.fillorder) == 1
 
     def _segment_memory(self) -> int:
-        """Bytes that decoding one segment holds: its file bytes and its pixels, and one kept for the next band."""
+        """Return the memory for decoding one segment, bytes: file bytes, pixels, and the cached segment."""
         page = self._page
         if self._is_plain():
             return 0
@@ -156,7 +159,7 @@ class TiffReader:
         return 2 * int(rows * columns * samples * page.dtype.itemsize) + int(max(page.databytecounts))
 
     def _copy_plain_rows(self, out: npt.NDArray[Any], y0: int) -> None:
-        """Read uncompressed strips row range by row range, however large a strip is."""
+        """Read only the rows needed from uncompressed strips, whatever their size."""
         page, strip = self._page, self._strip_rows()
         planar = int(page.planarconfig) == 2
         assert page.dtype is not None
@@ -172,7 +175,7 @@ class TiffReader:
                 offset = page.dataoffsets[plane * strips + index] + (y % strip) * row_bytes
                 raw = os.pread(self._descriptor, (stop - y) * row_bytes, offset)
                 if len(raw) < (stop - y) * row_bytes:
-                    raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are not all there")
+                    raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are incomplete")
                 pixels = np.frombuffer(raw, dtype).reshape(stop - y, self.info.width, -1)
                 if planar:
                     out[y - y0 : stop - y0, :, plane] = pixels[:, :, 0]
@@ -181,7 +184,7 @@ class TiffReader:
                 y = stop
 
     def _mask_rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
-        """Return rows y0..y1 of the mask: 0 where a pixel is not part of the picture, else the largest sample."""
+        """Return rows y0..y1 of the mask: 0 where a pixel is not part of the image, else the largest sample."""
         page = self._mask
         assert page is not None
         kept = np.zeros((y1 - y0, self.info.width), bool)
@@ -201,9 +204,10 @@ class TiffReader:
         return _touching(self._page, y0, y1)
 
     def _copy_segment(self, out: npt.NDArray[Any], y0: int, index: int) -> None:
+        """Copy the rows of a segment that lie in `out`, whose first row is `y0`."""
         decoded = self._decode(index)
         if decoded is None:
-            return  # a hole in a sparse file: zeros
+            return  # segment missing in a sparse file: zeros
         pixels, (plane, _, top, left, _) = decoded
         height, width = pixels.shape[0], min(pixels.shape[1], self.info.width - left)
         low, high = max(y0, top), min(y0 + len(out), top + height)
@@ -215,7 +219,7 @@ class TiffReader:
             target[...] = source
 
     def _decode(self, index: int) -> tuple[npt.NDArray[Any], tuple[int, ...]] | None:
-        """Decode one segment to (rows, columns, samples) and its position; the last one is kept."""
+        """Decode one segment to (rows, columns, samples) and its position; the last one is cached."""
         if self._last is not None and self._last[0] == index:
             return self._last[1:]
         page = self._page
@@ -235,7 +239,7 @@ def _strip_rows(page: tifffile.TiffPage) -> int:
 
 
 def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
-    """Return the segments of `page` that hold pixels of rows y0..y1."""
+    """Return the indices of the segments of `page` that contain rows y0..y1."""
     rows = int(page.tilelength) if page.is_tiled else _strip_rows(page)
     across = -(-int(page.imagewidth) // int(page.tilewidth)) if page.is_tiled else 1
     down = -(-int(page.imagelength) // rows)
@@ -249,15 +253,16 @@ def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
 
 
 def _only_page(path: Path, tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    beside = REDUCED_IMAGE | TRANSPARENCY_MASK
-    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & beside]
+    """Return the only full-size page; raises InputError if there are none or several."""
+    excluded = REDUCED_IMAGE | TRANSPARENCY_MASK
+    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & excluded]
     if len(full) != 1:
-        raise InputError(f"{path} has {len(full)} full-size pages; tilepipe takes one picture a file: split it first")
+        raise InputError(f"{path} has {len(full)} full-size pages; tilepipe reads one image per file; split it first")
     return full[0].aspage()
 
 
 def _mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
-    """Return the page that masks the picture: of the same size, one sample a pixel (TIFF 6.0, NewSubfileType 4)."""
+    """Return the mask page: same size as `picture`, one sample per pixel (TIFF 6.0, NewSubfileType 4)."""
     for page in tiff.pages:
         kind = int(getattr(page, "subfiletype", 0) or 0)
         if kind & TRANSPARENCY_MASK and not kind & REDUCED_IMAGE:
@@ -269,9 +274,9 @@ def _mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.
 
 
 def _reason(error: Exception) -> str:
-    """Return a decoder's own words when they are meant for people, not the Python slip that damage led to."""
+    """Return a decoder's message, or a generic one for internal Python errors caused by damaged data."""
     if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not str(error):
-        return "its directory or data make no sense"
+        return "its directory or data are invalid"
     return str(error)
 
 

@@ -1,1 +1,1 @@
-"""One file per format: what writes a picture."""
+"""Image writers, one module per format."""

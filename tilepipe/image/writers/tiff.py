@@ -1,4 +1,4 @@
-"""The output: a tiled TIFF, streamed a row of tiles at a time, with everything the input carried."""
+"""Output writer: a tiled TIFF, streamed one row of tiles at a time, with the metadata of the input."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from tilepipe.system.files import is_disk_full, sync
 __all__ = ["TILE", "is_unfinished", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
 
 TILE = 256
-"""Edge of the output's tiles, px (TIFF wants multiples of 16)."""
+"""Edge of the output's tiles, px (TIFF requires multiples of 16)."""
 
 RECORD = 65001
-"""Private TIFF tag (the range for use without registration) that says how the picture was made."""
+"""Private TIFF tag (in the range for use without registration) with the processing record."""
 
 TRANSPARENCY_MASK = 4
-"""Bit of NewSubfileType of a page that says which pixels are part of the picture."""
+"""Bit of NewSubfileType of a page that marks which pixels are part of the image."""
 
 CLASSIC_LIMIT = 2**32 - 2**25
-"""Largest pixel data in a classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
+"""Largest pixel data written as classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
 
 LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw": "lzw", "zstd": "zstd"}
-"""Compressions of an input TIFF that the output keeps; from anything else it is uncompressed."""
+"""Input compressions that the output keeps; for all others it is uncompressed."""
 
 
 def output_light(info: ImageInfo, dtype: str) -> Light:
-    """Return the curves that the output is written on: the input's.
+    """Return the curves of the output: those of the input.
 
-    Only linear floats without a profile that become integers change theirs: plain integers read as sRGB.
+    Exception: floats without a profile that are written as integers get sRGB, because integers without a profile
+    are read as sRGB.
     """
     if info.is_float and info.metadata.icc is None and np.dtype(dtype).kind == "u":
         return Light((SRGB,) * info.colours, info.dtype)
@@ -50,11 +51,11 @@ def output_light(info: ImageInfo, dtype: str) -> Light:
 
 
 Bands = Iterator[npt.NDArray[Any]]
-"""The picture by ``TILE`` rows, top to bottom: (rows, width, channels), in the output's dtype."""
+"""The image in bands of ``TILE`` rows, top to bottom: (rows, width, channels), in the output's dtype."""
 
 
 def output_bytes(info: ImageInfo, dtype: str) -> int:
-    """Return the size of the uncompressed pixels of the output, whole tiles."""
+    """Return the size of the output's uncompressed pixels, bytes, padded to whole tiles."""
     padded = -(-info.height // TILE) * TILE * -(-info.width // TILE) * TILE
     return padded * info.written_channels * np.dtype(dtype).itemsize
 
@@ -69,82 +70,99 @@ def write_tiff(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the picture, see :func:`write_beside`.
+    """Write the image through :func:`write_beside`.
 
     Parameters
     ----------
-    path : where the picture goes.
-    info : the input, whose metadata is carried over.
-    dtype : samples of the output.
-    bands : the pixels.
-    record : how the picture was made, ASCII JSON, for the private tag ``RECORD``.
-    mask : which pixels are part of the picture, bool (rows, width, 1) by ``TILE`` rows, for a page of its own.
+    path : Path
+        Output file.
+    info : ImageInfo
+        The input, whose metadata is copied.
+    dtype : str
+        dtype of the output.
+    bands : iterator of ndarray, shape (rows, width, channels)
+        The pixels.
+    record : bytes
+        Processing record, ASCII JSON, for the private tag ``RECORD``.
+    mask : iterator of ndarray of bool, shape (rows, width, 1), optional
+        Which pixels belong to the image, in bands of ``TILE`` rows; written as a separate page.
+    overwrite : bool
+        Whether to replace an existing file.
 
     Raises
     ------
-    DoesNotFitError, OutputError, OutputExistsError : as :func:`write_beside`.
+    DoesNotFitError, OutputError, OutputExistsError
+        As :func:`write_beside`.
     """
     write_beside(path, lambda partial: _write(partial, info, dtype, bands, record, mask), overwrite=overwrite)
 
 
 def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
-    """Let `write` make ``PATH.partial``, flush it to disk, and give it its name; whatever fails, `path` is untouched.
+    """Write ``PATH.partial``, flush it to disk and rename it to `path`; on failure `path` is unchanged.
 
     Parameters
     ----------
-    overwrite : replace a file that stands at `path`; without it not even one that came to be meanwhile is.
+    path : Path
+        Output file.
+    write : callable
+        ``write(partial)`` creates the file under the temporary name.
+    overwrite : bool
+        Whether to replace an existing file; if False, a file created in the meantime is not replaced either.
 
     Raises
     ------
-    DoesNotFitError : the disk is full.
-    OutputExistsError : a file stands at `path`.
-    OutputError : the file cannot be written, or another run is writing it.
+    DoesNotFitError
+        If the disk is full.
+    OutputExistsError
+        If `path` exists.
+    OutputError
+        If the file cannot be written, or another run is writing it.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         if is_unfinished(path):
             partial.unlink()
             overwrite = True
-        with partial.open("ab") as mine:  # one that a killed run left is written over
-            _claim(mine, path)
+        with partial.open("ab") as file:  # the partial file of a killed run is overwritten
+            _lock(file, path)
             try:
                 write(partial)
-                os.fsync(mine.fileno())
-                _give_name(partial, path, overwrite=overwrite)
+                os.fsync(file.fileno())
+                _rename(partial, path, overwrite=overwrite)
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
         sync(path.parent)
     except TilepipeError:
-        raise  # some are OSErrors as well
+        raise  # some are also OSErrors
     except OSError as error:
         if is_disk_full(error):
             raise DoesNotFitError(
-                f"the disk of the output {path} is full; free some space and run the same command to go on"
+                f"the disk of the output {path} is full; free some space and rerun the same command to resume"
             ) from error
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_unfinished(path: Path) -> bool:
-    """Return whether a run was killed just as it gave its finished file the name `path`."""
+    """Return whether a run was killed after linking its finished file to `path`, before removing ``PATH.partial``."""
     try:
         return path.samefile(path.with_name(path.name + ".partial"))
     except OSError:
         return False
 
 
-def _claim(file: IO[bytes], path: Path) -> None:
-    """Let no other process write the same output at the same time, where the file system has locks."""
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Lock `file` so that no other process writes the same output, if the file system supports locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(f"{path} is being written by another run; wait for it or write elsewhere") from None
+        raise OutputError(f"{path} is being written by another run; wait for it or use another output path") from None
     except OSError:
         return
 
 
-def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename `partial` to `path`; without `overwrite` a link shows in the same step that nothing stands there."""
+def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename `partial` to `path`; without `overwrite` by a hard link, which fails atomically if `path` exists."""
     if overwrite:
         partial.replace(path)
         return
@@ -152,26 +170,26 @@ def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
         os.link(partial, path)
     except FileExistsError:
         raise OutputExistsError(
-            f"output {path} came to be while the run worked and is left alone; --overwrite replaces it, "
-            "what is done is kept"
+            f"output {path} was created during the run and was not replaced; --overwrite replaces it, "
+            "completed work is kept"
         ) from None
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         if path.exists():
-            raise OutputExistsError(f"output {path} exists; --overwrite replaces it, what is done is kept") from None
+            raise OutputExistsError(f"output {path} exists; --overwrite replaces it, completed work is kept") from None
         partial.replace(path)
     else:
         partial.unlink()
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
-    """Return how tilepipe made the TIFF at `path`; None when it did not, or does not say."""
+    """Return tilepipe's processing record of the TIFF at `path`; None if it has none."""
     try:
         with tifffile.TiffFile(path) as tiff:
             tag = tiff.pages.first.tags.get(RECORD)
-            found = None if tag is None else json.loads(tag.value)
-    except (OSError, ValueError):  # no TIFF, or somebody else's tag; tifffile's errors are ValueErrors
+            record = None if tag is None else json.loads(tag.value)
+    except (OSError, ValueError):  # not a TIFF, or a foreign tag; tifffile's errors are ValueErrors
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes, mask: Bands | None) -> None:
@@ -227,7 +245,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes,
 
 
 def _profile(info: ImageInfo, dtype: str) -> bytes | None:
-    """Keep the input's profile; floats that carry a curve must say so, as plain floats read as linear."""
+    """Return the input's profile; for floats from integers without one, sRGB, as floats without one read as linear."""
     if info.metadata.icc is None and np.dtype(dtype).kind == "f" and not info.is_float:
         return srgb_profile() if info.colours == 3 else gray_srgb_profile()
     return info.metadata.icc
@@ -242,6 +260,7 @@ def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
 
 
 def _tiles(width: int, channels: int, dtype: str, bands: Bands) -> Iterator[npt.NDArray[Any]]:
+    """Yield the zero-padded tiles of `bands`, row by row."""
     for band in bands:
         for left in range(0, width, TILE):
             tile = np.zeros((TILE, TILE, channels), dtype)

@@ -1,1 +1,1 @@
-"""The PSF of a picture, estimated from the picture alone: a slight one from its spectrum, a strong one free in form."""
+"""Blind PSF estimation: slight blurs parametrically from the power spectrum, strong blurs as free-form kernels."""

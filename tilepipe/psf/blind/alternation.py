@@ -1,4 +1,4 @@
-"""One way from a blurred window to its kernel: sharp edges and kernel in turn, coarse to fine."""
+"""Kernel estimation from blurred windows: sharp edges and kernel are updated alternately, coarse to fine."""
 
 from __future__ import annotations
 
@@ -28,42 +28,54 @@ __all__ = [
 ]
 
 SCALE = math.sqrt(0.5)
-"""Each scale of the pyramid to the next finer one."""
+"""Ratio of a scale of the pyramid to the next finer one."""
 
 COARSEST = 5
 """Width of the kernel at the coarsest scale, px."""
 
 FINEST_FLOOR = 1 / 20
-"""Taps below this share of the peak are noise in a finished kernel."""
+"""Taps below this share of the peak count as noise in the final kernel."""
 
 THRESHOLD_DECAY = 1.1
-"""The gradient that selects edges is divided by it each round: faint edges come in when the kernel is nearly right."""
+"""Divisor of the edge threshold after each round: faint edges are added when the kernel is nearly right."""
 
 REFINED_THRESHOLD = 1 / 3
-"""Share of the first threshold that refining starts with: what two scales of rounds leave of it."""
+"""Initial edge threshold of a refinement relative to that of a full run: about its value after two scales of rounds."""
 
 SPARSITY_PER_NOISE = 0.1
-"""mu never falls below this many standard deviations of the noise: below it noise counts as edges."""
+"""Least mu in standard deviations of the noise: with a smaller mu, noise counts as edges."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of numbers for the alternation.
+    """One set of parameters of the alternation.
 
     Parameters
     ----------
-    nonnegative : solve for k >= 0; otherwise conjugate gradients, cut at 0 afterwards.
-    margin : edges closer to the border than this many kernel widths do not count.
-    mass : pieces of the kernel with less than this share are dropped.
-    sparsity : mu at the start, the weight of a gradient in the sharp image.
-    decay : mu is divided by it each round.
-    sparsest : mu does not fall below.
-    floor : taps below this share of the peak are dropped each round.
-    edges : pixels wanted per direction and px of kernel width.
-    wider : px added to the kernel's width while it is sought.
-    rounds : at each scale.
-    gamma : weight of the kernel's energy in its equations.
-    growth : factor of the splitting's weight from step to step while sharp edges are predicted.
+    nonnegative : bool
+        Solve with k >= 0; otherwise by conjugate gradients, with negative taps set to 0 afterwards.
+    margin : float
+        Width of the border in which edges are ignored, in kernel widths.
+    mass : float
+        Connected pieces of the kernel with less than this share of the mass are dropped.
+    sparsity : float
+        Initial mu, the weight of a nonzero gradient in the sharp image.
+    decay : float
+        Divisor of mu after each round.
+    sparsest : float
+        Lower limit of mu.
+    floor : float
+        Taps below this share of the peak are dropped each round.
+    edges : int
+        Pixels required per direction and px of kernel width.
+    wider : int
+        Px added to the kernel's width during estimation.
+    rounds : int
+        Rounds at each scale.
+    gamma : float
+        Weight of the kernel's energy in its equations.
+    growth : float
+        Factor of the splitting weight from step to step in the prediction of sharp edges.
     """
 
     nonnegative: bool
@@ -81,17 +93,23 @@ class Variant:
 
 
 def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, variant: Variant) -> FloatArray:
-    """Return the kernel that one way ends at.
+    """Return the kernel estimated by one variant.
 
     Parameters
     ----------
-    windows : float32 (h, w) each, all with the same blur; estimated from jointly.
-    size : edge of the kernel, px, odd; the way's ``wider`` is added.
-    noise : standard deviation of the windows' noise.
+    windows : sequence of ndarray of float32, shape (h, w)
+        Windows with the same blur, used jointly.
+    size : int
+        Size of the kernel, px, odd; ``variant.wider`` is added.
+    noise : float
+        Standard deviation of the windows' noise.
+    variant : Variant
+        Parameters of the alternation.
 
     Returns
     -------
-    float32 (k, k), k = size + way.wider, sum 1.
+    ndarray of float32, shape (k, k)
+        k = size + variant.wider, sum 1.
     """
     size += variant.wider
     sparsest = _sparsest(variant, noise)
@@ -108,7 +126,7 @@ def coarse_to_fine(windows: Sequence[FloatArray], size: int, noise: float, varia
 
 
 def refine(windows: Sequence[FloatArray], kernel: FloatArray, noise: float, variant: Variant) -> FloatArray:
-    """Return what the finest scale alone makes of a `kernel` (k, k) that is nearly right; (k, k), sum 1."""
+    """Refine an approximate `kernel` (k, k) at the finest scale only; return (k, k), sum 1."""
     size = kernel.shape[0]
     level = Level([Window(window, size) for window in windows], size)
     threshold = REFINED_THRESHOLD * level.threshold(variant.edges * size)
@@ -122,7 +140,7 @@ def _sparsest(variant: Variant, noise: float) -> float:
 
 
 class Level:
-    """The windows at one scale, with everything that all rounds there share."""
+    """The windows at one scale, with the data shared by all rounds."""
 
     def __init__(self, windows: Sequence[Window], size: int) -> None:
         self.windows = windows
@@ -130,26 +148,26 @@ class Level:
         self.equations = [BlurredEdges(window.blurred, size) for window in windows]
 
     def threshold(self, count: int) -> float:
-        """Return the gradient that selects edges at first, from the blurred windows."""
+        """Return the initial edge threshold, computed from the blurred windows."""
         return min(edge_threshold(*gradients(window.blurred), count) for window in self.windows)
 
     def rounds(
         self, kernel: FloatArray, variant: Variant, sparsity: float, sparsest: float, threshold: float
     ) -> tuple[FloatArray, float]:
-        """Return the kernel after the way's rounds at this scale, and the weight of gradients that is left."""
+        """Return the kernel after the variant's rounds at this scale, and the remaining gradient weight."""
         for _ in range(variant.rounds):
             kernel = self.turn(kernel, variant, max(sparsity, sparsest), threshold)
             sparsity, threshold = sparsity / variant.decay, threshold / THRESHOLD_DECAY
         return kernel, sparsity
 
     def turn(self, kernel: FloatArray, variant: Variant, sparsity: float, threshold: float) -> FloatArray:
-        """Return the next kernel: sharp edges from this one, then the kernel from them."""
+        """Run one round: predict sharp edges with `kernel`, then solve for the next kernel."""
         return self.solve(
             [window.sharp_edges(kernel, sparsity, growth=variant.growth) for window in self.windows], variant, threshold
         )
 
     def solve(self, sharp: Sequence[FloatArray], variant: Variant, threshold: float) -> FloatArray:
-        """Return the pruned kernel that turns the edges of `sharp` into the blurred ones."""
+        """Return the pruned kernel that maps the edges of `sharp` to the blurred ones."""
         margin = int(variant.margin * self.size)
         edges = [select_edges(*gradients(image), threshold, margin) for image in sharp]
         equations = KernelEquations(self.equations, edges, variant.gamma)
@@ -167,14 +185,14 @@ def _pyramid(size: int) -> list[tuple[float, int]]:
 
 
 def two_taps(size: int) -> FloatArray:
-    """Return (size, size) with two equal taps beside each other: where every way starts."""
+    """Return a (size, size) kernel of two equal adjacent taps, the initial kernel of all variants."""
     kernel = np.zeros((size, size), np.float32)
     kernel[size // 2, size // 2 : size // 2 + 2] = 0.5
     return kernel
 
 
 def shrunk(window: FloatArray, scale: float) -> FloatArray:
-    """Return the window scaled down by `scale`, smoothed against aliasing first."""
+    """Return the window downscaled by `scale` after anti-aliasing."""
     if scale == 1:
         return window
     smooth = scipy.ndimage.gaussian_filter(window, 0.5 / scale)

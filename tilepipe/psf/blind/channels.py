@@ -1,4 +1,4 @@
-"""One kernel per colour, for lenses whose blur differs between them (chromatic aberration)."""
+"""One kernel per channel, for lenses whose blur differs between colours (chromatic aberration)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from tilepipe.psf.kernel_ops import centroid, extent, fit_to, place_at, spread
 __all__ = ["kernels_by_channel"]
 
 ROOM = 2
-"""Added to the shared kernel on each side: one colour may be blurred wider than their mean, px."""
-
+"""Padding of the shared kernel on each side, px: the blur of one channel may be wider than that of the mean."""
 
 LIKE, WIDER = 0.85, 1.6
-"""A refined kernel less like the shared one, or wider by this factor, is a mistake and not taken."""
+"""Least likeness of a refined kernel to the shared one, and its largest relative spread; otherwise it is rejected."""
 
 
 def kernels_by_channel(windows: Sequence[FloatArray], shared: FloatArray, *, threads: int = 1) -> FloatArray:
-    """Refine a kernel that all colours share for each of them.
+    """Refine a kernel shared by all channels for each channel.
 
-    From a single colour a kernel is known but for its place, so all are put on the centre of mass of the shared
-    one: colours are sharpened each for itself, and never displaced against each other.
+    A single channel determines a kernel only up to a shift, so all kernels are moved to the centre of mass of the
+    shared one: channels are sharpened separately but never displaced against each other.
 
     Parameters
     ----------
-    windows : float32 (c, h, w) each, linear light, finite.
-    shared : float32 (k, k), found in the mean of the colours.
-    threads : colours worked on at a time; the result does not depend on it.
+    windows : sequence of ndarray of float32, shape (c, h, w)
+        Linear light, finite.
+    shared : ndarray of float32, shape (k, k)
+        Kernel estimated from the mean of the channels.
+    threads : int
+        Number of channels processed in parallel; the result does not depend on it.
 
     Returns
     -------
-    float32 (c, m, m), k <= m <= k + 4, each with sum 1.
+    ndarray of float32, shape (c, m, m)
+        k <= m <= k + 4; each kernel has sum 1.
     """
     start = fit_to(shared, shared.shape[0] + 2 * ROOM)
     place = centroid(start)

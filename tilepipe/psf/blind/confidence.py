@@ -1,9 +1,9 @@
-"""How far a PSF that was found blind can be trusted, 0..1.
+"""Confidence in a blindly estimated PSF, 0..1.
 
-A logistic regression on 154 known cases: sharp pictures (photographs and made scenes) seen through known blurs at 0 to
-3 % noise, some of them then as JPEG, and pictures with nothing to see (flat, ramps, soft blobs, white noise).
-A case is good when restoring with the kernel found gains more than 0.3 dB over the blurred picture.
-docs/blind.md has the table.
+A logistic regression on 154 cases with known truth: sharp images (photographs and synthetic scenes) blurred with known
+PSFs at 0 to 3 % noise, some of them saved as JPEG, and images without structure (flat, ramps, soft blobs, white noise).
+A case is good if restoration with the estimated kernel gains more than 0.3 dB over the blurred image.
+The table is in docs/blind.md.
 """
 
 from __future__ import annotations
@@ -20,27 +20,30 @@ __all__ = ["confidence", "relief", "strong_confidence"]
 
 OFFSET = -5.64
 AGREEMENT, RELIEF, GAIN, BORDER, MISFIT = 2.27, 1.24, 2.2, -0.67, -2.2
-"""Weights of the regression: what each feature adds to the log odds."""
+"""Weights of the regression: contributions of the features to the log odds."""
 
 SHARP_CORE, SHARP_MASS, SHARP_RELIEF = 20.0, 0.85, 3.08
-"""For a picture called sharp: weight of the mass found within 3 x 3 px, where it counts nothing, weight of relief."""
+"""For an image classified as sharp: weight of the mass within 3 x 3 px, mass at which that term is 0,
+weight of relief."""
 
 LIKENESS_SHARE, HALF_SURE, SURENESS = 0.5, 1.19, 25.0
-"""Of a strong blur likeness of ripples counts by half beside agreement; their sum at which a kernel is right in every
-second case; how fast trust grows."""
+"""For a strong blur: weight of ripple likeness relative to agreement; weighted sum at which half of the kernels are
+right; slope of the log odds."""
 
 BAND = (1.5, 8.0)
-"""Gaussians whose difference holds edges of all blurs that are looked for, but neither pixel noise nor shading."""
+"""Standard deviations, px, of the Gaussians whose difference passes edges of all blurs considered, but neither pixel
+noise nor shading."""
 
 BAND_NOISE = 0.188
-"""Standard deviation of that difference for white noise of standard deviation 1, 1 / (2 sqrt(pi) 1.5)."""
+"""Approximate standard deviation of that difference for white noise of standard deviation 1: that of the narrow
+Gaussian alone, 1 / (2 sqrt(pi) 1.5)."""
 
 NOISE_RELIEF = 3.0
-"""What :func:`relief` gives for noise alone, about (2.8 for the 99.5 % quantile of a Gaussian)."""
+"""Approximate :func:`relief` of noise alone (2.8 for the 99.5 % quantile of a Gaussian)."""
 
 
 def relief(windows: Sequence[FloatArray], noise: float) -> float:
-    """Return how far structures rise above the noise: the 99.5 % quantile of the band-passed windows over its noise."""
+    """Return the height of structures over the noise: 99.5 % quantile of the band-passed windows over their noise."""
     heights = [
         np.quantile(np.abs(np.subtract(*(scipy.ndimage.gaussian_filter(window, sigma) for sigma in BAND))), 0.995)
         for window in windows
@@ -65,13 +68,15 @@ def confidence(agreement: float, relief: float, gain: float, misfit: float, bord
 
 
 def strong_confidence(likeness: float, agreement: float) -> float:
-    """Return the confidence, 0..1, in the kernel of a picture with strong ripples.
+    """Return the confidence, 0..1, in the kernel of an image with strong ripples.
 
     Parameters
     ----------
-    likeness : of its ripples and the picture's (:meth:`tilepipe.psf.blind.ripples.Ripples.likeness`): 0.3 to 0.64 for
-        kernels that have nothing to do with the blur, 0.74 and more for right ones, and for some right in part.
-    agreement : with the kernels that other ways gave: 0.84 and more for right ones, 0.66 to 0.72 for those.
+    likeness : float
+        Likeness of its ripples to the image's (:meth:`tilepipe.psf.blind.ripples.Ripples.likeness`): 0.3 to 0.64 for
+        kernels unrelated to the blur, at least 0.74 for correct and some partly correct ones.
+    agreement : float
+        Mean likeness to the other candidates: at least 0.84 for correct kernels, 0.66 to 0.72 for those partly correct.
     """
     return _logistic(SURENESS * (LIKENESS_SHARE * likeness + agreement - HALF_SURE))
 

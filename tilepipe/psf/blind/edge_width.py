@@ -1,9 +1,9 @@
-"""The width of a slight blur from isolated edges: for text and renders, whose spectrum is none of nature's.
+"""Width of a slight blur from isolated edges, for text and renders, whose spectrum is unlike that of natural images.
 
-An ideal step blurred by a Gaussian of standard deviation sigma and differentiated by Gaussians of standard deviations
-a < b has at its peak gradients in the ratio R^(1/2), R = (sigma^2 + b^2) / (sigma^2 + a^2) (Zhuo & Sim, Pattern
-Recognition 44, 2011), so that sigma^2 = (b^2 - R a^2) / (R - 1).  Three scales give it twice; where both agree the edge
-is isolated.  Edges of the scene are not all steps: the sharpest ones say what the blur is.
+For an ideal step blurred by a Gaussian of standard deviation sigma, the peak gradients under Gaussian derivatives of
+standard deviations a < b have the ratio R^(1/2), R = (sigma^2 + b^2) / (sigma^2 + a^2) (Zhuo & Sim, Pattern Recognition
+44, 2011), so sigma^2 = (b^2 - R a^2) / (R - 1).  Three scales give two estimates; an edge is isolated if they agree.
+Since not all edges of a scene are steps, the sharpest ones determine the blur.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from tilepipe.dtypes import BoolArray, DoubleArray, FloatArray
 __all__ = ["EdgeWidth", "measure_edges"]
 
 SCALES = (0.8, 1.4, 2.2)
-"""Standard deviations of the differentiating Gaussians, px."""
+"""Standard deviations of the Gaussian derivatives, px."""
 
 NOISE_FLOOR = 0.004
-"""Noise below this counts as this, linear light: faint edges are texture."""
+"""Least noise assumed, linear light: fainter edges are texture."""
 
 HEIGHT = 20.0
-"""Height of a gradient that counts as an edge, in standard deviations of the noise's gradient."""
+"""Least gradient of an edge, in standard deviations of the noise's gradient."""
 
 RIM = 8
-"""Border of a window that is left out, px."""
+"""Border of a window that is excluded, px."""
 
 CLIPPED_REACH = 7
-"""Edges within a box of this many px of clipped samples do not count."""
+"""Size of the box, px, centred on an edge, that must not contain clipped samples."""
 
 FEWEST = 50
-"""Edges that are needed."""
+"""Least number of edges for a result."""
 
 SHARPEST = 0.2
-"""Quantile of the variances that is taken: most edges of a scene are softer than the blur alone."""
+"""Quantile of the variances that is used: most edges of a scene are softer than the blur alone."""
 
 STRONGEST, MANY = 0.67, 150
-"""Quantile of the heights from which on edges count, when there are so many."""
+"""Quantile of the heights at or above which edges are used, and number of edges from which this applies."""
 
 CALIBRATION = (0.10, 1.02, 0.03)
-"""The blur's variance as a polynomial of that quantile (nine photographs, 0.4 to 2 px)."""
+"""Coefficients of the blur's variance as a polynomial of the SHARPEST quantile (nine photographs, 0.4 to 2 px)."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,18 @@ class EdgeWidth:
 
 
 def measure_edges(windows: Iterable[tuple[FloatArray, BoolArray]], noise: float) -> EdgeWidth | None:
-    """Return the blur's variance from the isolated edges of windows; None when there are fewer than ``FEWEST``.
+    """Return the blur's variance from the isolated edges of windows; None if there are fewer than ``FEWEST``.
 
     Parameters
     ----------
-    windows : float32 (h, w), linear light, finite, and bool (h, w), False where clipped or unknown.
-    noise : standard deviation of the noise.
+    windows : iterable of (ndarray of float32, ndarray of bool), shape (h, w) each
+        Pixels in linear light, finite, and their mask, False where clipped or unknown.
+    noise : float
+        Standard deviation of the noise.
     """
-    found = [_edges(plane, usable, max(noise, NOISE_FLOOR)) for plane, usable in windows]
-    variance = np.concatenate([variance for variance, _ in found] or [np.empty(0)])
-    height = np.concatenate([height for _, height in found] or [np.empty(0)])
+    edges = [_edges(plane, usable, max(noise, NOISE_FLOOR)) for plane, usable in windows]
+    variance = np.concatenate([variance for variance, _ in edges] or [np.empty(0)])
+    height = np.concatenate([height for _, height in edges] or [np.empty(0)])
     count = len(variance)
     if count < FEWEST:
         return None
@@ -76,7 +78,7 @@ def measure_edges(windows: Iterable[tuple[FloatArray, BoolArray]], noise: float)
 
 
 def _edges(plane: FloatArray, usable: BoolArray, noise: float) -> tuple[DoubleArray, DoubleArray]:
-    """Return variance and height of every isolated edge."""
+    """Return the variances and heights of all isolated edges."""
     gradients = [
         [scipy.ndimage.gaussian_filter(plane, scale, order=order, mode="nearest") for order in ((0, 1), (1, 0))]
         for scale in SCALES
@@ -102,7 +104,7 @@ def _edges(plane: FloatArray, usable: BoolArray, noise: float) -> tuple[DoubleAr
     normal_x, normal_y = along_x[y, x] / top, along_y[y, x] / top
     step_y, step_x = np.where(across[y, x], 0, 1), np.where(across[y, x], 1, 0)
     logs: list[DoubleArray] = []
-    for scale, (gx, gy) in enumerate(gradients):  # log gradient where the edge is steepest, by a parabola
+    for scale, (gx, gy) in enumerate(gradients):  # log gradient at the steepest point, by parabolic interpolation
         before, at, after = (
             np.log(
                 np.maximum(

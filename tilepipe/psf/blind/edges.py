@@ -1,4 +1,4 @@
-"""The edges that a blur is read from: strong gradients in every direction, away from the window's border."""
+"""Selection of the edges used for estimation: strong gradients of all directions, away from the window's border."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from tilepipe.dtypes import FloatArray
 __all__ = ["edge_threshold", "gradients", "select_edges"]
 
 DIRECTIONS = 4
-"""Orientation classes, 45 degrees each: every one has to be seen, or the kernel is known across it only."""
+"""Orientation classes, 45 degrees each.  All are needed: edges of one orientation determine the kernel only across
+them."""
 
 
 def gradients(image: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the forward differences along x and along y, (h, w) each, 0 in the last column or row."""
+    """Return the forward differences along x and y, shape (h, w) each; 0 in the last column and row, respectively."""
     across, down = np.zeros_like(image), np.zeros_like(image)
     np.subtract(image[:, 1:], image[:, :-1], out=across[:, :-1])
     np.subtract(image[1:], image[:-1], out=down[:-1])
@@ -21,16 +22,19 @@ def gradients(image: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def edge_threshold(across: FloatArray, down: FloatArray, count: int) -> float:
-    """Return the largest gradient that leaves at least `count` pixels in each direction (Cho & Lee 2009, sec. 4).
+    """Return the largest threshold that keeps at least `count` pixels in each direction (Cho & Lee 2009, sec. 4).
 
     Parameters
     ----------
-    across, down : float32 (h, w), as :func:`gradients` returns them.
-    count : pixels wanted in each of the four classes; fewer when a class has fewer.
+    across, down : ndarray of float32, shape (h, w)
+        Gradients as returned by :func:`gradients`.
+    count : int
+        Pixels required in each of the four classes; a class with fewer contributes all of them.
 
     Returns
     -------
-    In the unit of the gradients; 0.0 when a direction does not occur at all.
+    float
+        In the unit of the gradients; 0.0 if a direction does not occur at all.
     """
     length = np.hypot(across, down).ravel()
     angle = np.arctan2(down, across).ravel() % np.pi
@@ -46,10 +50,10 @@ def edge_threshold(across: FloatArray, down: FloatArray, count: int) -> float:
 
 
 def select_edges(across: FloatArray, down: FloatArray, threshold: float, margin: int) -> tuple[FloatArray, FloatArray]:
-    """Return the gradients of at least `threshold`, the others and those within `margin` px of the border set to 0.
+    """Return the gradients with those below `threshold` and those within `margin` px of the border set to 0.
 
-    Near the border the restored image is a guess about what lies beyond; its edges there draw streaks into
-    the kernel.
+    Near the border the restored image depends on unknown pixels outside the window; edges there cause streaks in the
+    kernel.
     """
     keep = np.hypot(across, down) >= np.float32(threshold)
     if margin:

@@ -1,4 +1,4 @@
-"""The linear equations that a kernel satisfies, given where the sharp edges are."""
+"""Linear equations for the kernel, given the sharp edges."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ Edges = tuple[FloatArray, FloatArray]
 
 
 class BlurredEdges:
-    """The gradients of a blurred window, ready to be correlated with sharp edges.
+    """Gradients of a blurred window, transformed for correlation with sharp edges.
 
     Parameters
     ----------
-    blurred : float32 (h, w).
-    size : edge of the kernel, px, odd.
+    blurred : ndarray of float32, shape (h, w)
+    size : int
+        Size of the kernel, px, odd.
     """
 
     def __init__(self, blurred: FloatArray, size: int) -> None:
@@ -33,9 +34,9 @@ class BlurredEdges:
         self._spectra = scipy.fft.rfft2(np.stack(gradients(blurred)), self.frame)
 
     def correlate(self, edges: Edges) -> tuple[npt.NDArray[Any], FloatArray]:
-        """Return the autocorrelation of `edges` on (2k-1)^2 lags and their correlation with the blurred ones on k^2.
+        """Return the autocorrelation of `edges` at (2k-1)^2 lags and their correlation with the blurred ones at k^2.
 
-        Both are linear (zero-padded), summed over the two gradient directions.
+        Both are linear (zero-padded) and summed over the two gradient directions.
         """
         spectra = scipy.fft.rfft2(np.stack(edges), self.frame)
         lags = np.arange(1 - self.size, self.size)
@@ -46,16 +47,19 @@ class BlurredEdges:
 
 
 class KernelEquations:
-    """(A + gamma I) k = b of min ||k * g - grad y||^2 + gamma ||k||^2 over one or several windows.
+    """Normal equations (A + gamma I) k = b of min ||k * g - grad y||^2 + gamma ||k||^2 over one or more windows.
 
-    A is a convolution with the autocorrelation of the edges g, so a product is two transforms of about
-    (2k)^2 whatever the windows' size (Cho & Lee 2009, eq. 9, with correlations that do not wrap).
+    A is a convolution with the autocorrelation of the edges g, so a product needs two transforms of about (2k)^2
+    independent of the windows' size (Cho & Lee 2009, eq. 9, with correlations that do not wrap around).
 
     Parameters
     ----------
-    windows : the blurred windows, all for one kernel size.
-    edges : the sharp edges of each, as :func:`tilepipe.psf.blind.edges.select_edges` returns them.
-    gamma : weight of the kernel's energy.
+    windows : sequence of BlurredEdges
+        Blurred windows, all for one kernel size.
+    edges : sequence of tuple of ndarray
+        Sharp edges of each window, as returned by :func:`tilepipe.psf.blind.edges.select_edges`.
+    gamma : float
+        Weight of the kernel's energy.
     """
 
     def __init__(self, windows: Sequence[BlurredEdges], edges: Sequence[Edges], gamma: float) -> None:
@@ -79,7 +83,7 @@ class KernelEquations:
         return np.full((self.size, self.size), 1 / self.size**2, np.float32)
 
     def conjugate_gradients(self, steps: int) -> FloatArray:
-        """Return the kernel after `steps` from a flat start, negative taps cut; stopping early regularises."""
+        """Return the kernel after `steps` from a flat start, negative taps set to 0; early stopping regularises."""
         kernel = self._flat()
         residual = self._right - self._times(kernel)
         direction = residual

@@ -1,4 +1,4 @@
-"""Which of several kernels explains the windows best: each restores them, and what comes out is compared."""
+"""Scoring of kernels: the windows are restored with each kernel and the results are compared."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from tilepipe.psf.blind.splitting import Window
 __all__ = ["Score", "Scorer"]
 
 RIM = 20
-"""Border of a window that is not judged, px, or half the widest kernel if that is more: there the restoration guesses
-what lies beyond."""
+"""Border of a window excluded from the score, px; half the widest kernel if that is more.  There the restoration
+depends on unknown pixels outside the window."""
 
 TOLERANCE = 1.08
-"""A kernel may misfit by this factor more than the best one and still win by restoring a sparser picture."""
+"""Largest ratio of a kernel's misfit to the smallest misfit at which it can still win by a sparser restoration."""
 
 NOISE_SHARE = 0.6
-"""A misfit below this share of the noise is no merit: the restoration follows the noise."""
+"""Share of the noise below which a smaller misfit is no advantage: the restoration then fits the noise."""
 
 SMALLEST_LAM, LAM_PER_VARIANCE = 2e-4, 8.0
-"""Weight of the total variation while judging: 8 sigma^2, but not less."""
+"""Weight of the total variation in scoring: 8 sigma^2, at least 2e-4."""
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A kernel with what it makes of the windows.
+    """A kernel and the quality of the windows restored with it.
 
     Parameters
     ----------
-    kernel : float32 (k, k), sum 1.
-    misfit : standard deviation of k*x - y, the unit of the windows.
-    density : l1 / l2 norm of the restored gradients; sharp pictures without ringing have a low one
-        (Krishnan, Tay & Fergus 2011).
+    kernel : ndarray of float32, shape (k, k)
+        Sum 1.
+    misfit : float
+        Standard deviation of k*x - y, in the unit of the windows.
+    density : float
+        l1 / l2 norm of the restored gradients; low for sharp images without ringing (Krishnan, Tay & Fergus 2011).
     """
 
     kernel: FloatArray
@@ -45,13 +47,16 @@ class Score:
 
 
 class Scorer:
-    """Judges kernels by the windows they restore, and remembers every verdict.
+    """Scores kernels by the windows restored with them and stores all scores.
 
     Parameters
     ----------
-    windows : blurred windows.
-    noise : their noise, standard deviation.
-    widest : edge of the widest kernel that will be judged, px.
+    windows : sequence of Window
+        Blurred windows.
+    noise : float
+        Standard deviation of their noise.
+    widest : int
+        Size of the widest kernel to be scored, px.
     """
 
     def __init__(self, windows: Sequence[Window], noise: float, widest: int = 1) -> None:
@@ -62,11 +67,11 @@ class Scorer:
         self.scores: list[Score] = []
 
     def restore(self, window: Window, kernel: FloatArray) -> FloatArray:
-        """Return the window restored with `kernel`, as it is for judging."""
+        """Return the window restored with `kernel`, as used for the score."""
         return window.total_variation(kernel, self.lam)
 
     def score(self, kernel: FloatArray) -> Score:
-        """Restore every window with `kernel`; return and remember the verdict."""
+        """Restore all windows with `kernel`; store and return the score."""
         misfit = first = second = 0.0
         pixels = 0
         for window in self.windows:
@@ -85,9 +90,9 @@ class Scorer:
         return score
 
     def best(self) -> Score:
-        """Return the verdict of lowest density among those whose misfit is within TOLERANCE of the lowest.
+        """Return the score of lowest density among those whose misfit is within TOLERANCE of the lowest.
 
-        Misfit alone prefers kernels that explain noise; density alone is fooled by a carpet of faint taps.
+        Misfit alone prefers kernels that fit noise; density alone prefers kernels with many faint taps everywhere.
         """
         limit = TOLERANCE * max(NOISE_SHARE * self.noise, min(score.misfit for score in self.scores))
-        return min((score for score in self.scores if score.misfit <= limit), key=lambda v: v.density)
+        return min((score for score in self.scores if score.misfit <= limit), key=lambda score: score.density)

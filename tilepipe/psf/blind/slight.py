@@ -1,8 +1,8 @@
-"""A slight blur, a Gaussian or a small disk, from the spectrum of the picture and from its isolated edges.
+"""Estimation of a slight blur, a Gaussian or a small disk, from the image's spectrum and its isolated edges.
 
-The spectrum is the better measure wherever a picture's power falls as nature's does; edges take over in text and
-renders.  Taking a blur for wider than it is costs far more than taking it for narrower (0.2 px: 3 to 5 dB), so where
-the two disagree the narrower one leads.
+The spectrum is more accurate where an image's power falls like that of natural images; edges are used for text and
+renders.  Overestimating a blur costs far more than underestimating it (0.2 px: 3 to 5 dB), so where the two disagree,
+the narrower one limits the result.
 """
 
 from __future__ import annotations
@@ -21,72 +21,88 @@ from tilepipe.psf.shapes import disk, elliptical_gaussian
 __all__ = ["SlightBlur", "measure_slight_blur", "slight_psf"]
 
 EDGE_SHARE, MANY_EDGES = 0.3, 1000
-"""Weight of the edges beside the spectrum, when there are so many."""
+"""Weight of the edges relative to spectrum and edges together, and number of edges at which it is reached."""
 
 GAP, GAP_SHARE, ENOUGH_EDGES = 0.35, 0.2, 300
-"""How far the spectrum's variance may lie above the edges', px^2 and a share of it, when there are enough of them."""
+"""Largest excess of the variance over that from edges, px^2 plus a share of the latter, and least number of edges
+for which this applies."""
 
 EDGES_ALONE = 150
-"""Edges that suffice where the spectrum says nothing."""
+"""Number of edges that suffices if the spectrum is not trusted."""
 
 CONTRAST = 6.0
-"""Least contrast of a spectrum that is trusted."""
+"""Contrast above which a spectrum is trusted."""
 
 WIDE, WIDE_REACH, WIDE_SPREAD = 1.2, 0.09, 0.3
-"""A variance above the first, px^2, leaves little contrast: it is trusted when the picture rises above its noise up to
-the second, cycles/px, and the fit leaves less than the third of it open."""
+"""A variance above the first, px^2, leaves little contrast; it is trusted if the image rises above its noise beyond the
+second, cycles/px, and the relative standard deviation of the variance is below the third."""
 
 WORST_MISFIT = 0.3
-"""Misfit of the rings from which on a spectrum is none of nature's."""
+"""Misfit of the rings at or above which a spectrum counts as unlike natural images."""
 
 EXPLAINED = 0.2
-"""Mean misfit of the sectors up to which a blur explains the picture; a small picture's own scatter is added."""
+"""Mean misfit of the sectors up to which a blur explains the image; SCATTER is added for small images."""
 
 SCATTER = 0.25
-"""Misfit that the power of few blocks scatters by, times the root of their number."""
+"""Scatter of the misfit times the square root of the number of blocks."""
 
 DISK_SHARE, SMALLEST_DISK = 0.8, 1.0
-"""A disk is taken when its misfit is below this share of the Gaussian's; below this radius, px, they look alike."""
+"""Share of the Gaussian's misfit below which a disk is used; radius, px, below which the two are indistinguishable."""
 
 LARGEST_SIGMA, LARGEST_RADIUS = 2.6, 4.5
-"""Slight blurs end here, px: wider ones are left to the free-form estimate."""
+"""Upper limits of slight blurs, px; wider ones are left to the free-form estimate."""
 
 UNEVEN, UNEVEN_SHARE = 0.12, 0.15
-"""Amplitude of the sectors' variances from which on a Gaussian is elliptical, px^2 and a share of their mean."""
+"""Amplitude of the sectors' variances above which a Gaussian is elliptical, px^2 plus a share of their mean."""
 
 FREE = 2.0
-"""Spread of a picture's exponent that leaves it free: renders and night scenes fall off faster than nature, and would
-read as blurred; the narrower of both blurs is taken."""
+"""Prior spread that leaves an image's exponent free: the power of renders and night scenes falls faster than that of
+natural images, as if blurred.  The narrower of both estimates is used."""
 
 FEW_BLOCKS = 40
-"""Below so many blocks the directions of a picture do not tell an elliptical blur from its own structure, nor its
-ripples a strong blur."""
+"""Number of blocks below which an elliptical blur cannot be told from the image's own directional structure."""
 
 SHADE, SHADE_UNEVEN = 0.04, 0.3
-"""Taken off the variance, px^2, and per unevenness: scatter is as likely up as down, and up costs more."""
+"""Subtracted from the variance, px^2, constant and per unevenness: errors are equally likely in both directions, but an
+overestimate costs more."""
 
 MOST_UNEVEN = 0.5
-"""Unevenness from which on a round or elliptical blur does not explain the picture."""
+"""Unevenness at or above which a round or elliptical blur does not explain the image."""
 
 
 @dataclass(frozen=True)
 class SlightBlur:
-    """What spectrum and edges say of a picture.
+    """Estimate of a slight blur from spectrum and edges.
 
     Parameters
     ----------
-    variance : of a round Gaussian, px^2; NaN when neither says anything.
-    spread : standard deviation of `variance` that the spectrum leaves.
-    stretch : (e, angle): variance is e more along `angle` (radians counter-clockwise from the right) and e less across.
-    radius : of a disk that explains the spectrum better, px; 0 for none.
-    misfit : mean misfit of the sectors of the better form; infinite without a spectrum.
-    allowed : misfit up to which it explains the picture.
-    unevenness : by what share of their mean the sectors' widths differ: 0 for all alike.
-    blocks : of the spectrum.
-    trusted : the spectrum is nature's.
-    edges : variance by edges, NaN when there are too few; `count` of them.
-    contrast : of the spectrum.
-    reach : frequency up to which the picture rises above its noise, cycles/px.
+    variance : float
+        Variance of a round Gaussian, px^2; NaN if neither spectrum nor edges determine it.
+    spread : float
+        Standard deviation of `variance` according to the spectrum.
+    stretch : tuple of float
+        (e, angle): the variance is larger by e along `angle` (radians counter-clockwise from the right) and smaller by
+        e across.
+    radius : float
+        Radius of a disk that explains the spectrum better, px; 0 for none.
+    misfit : float
+        Mean misfit of the sectors for the better form; infinite without a spectrum.
+    allowed : float
+        Misfit up to which the blur explains the image.
+    unevenness : float
+        Scatter of the sectors' variances, beyond an ellipse if there is one, over their mean plus 0.5 px^2.
+    blocks : int
+        Blocks of the spectrum.
+    trusted : bool
+        Whether the spectrum is like that of natural images.
+    edges : float
+        Variance from edges, NaN if there are too few.
+    count : int
+        Number of these edges.
+    contrast : float
+        Contrast of the spectrum.
+    reach : float
+        Frequency up to which the image rises above its noise, cycles/px.
     """
 
     variance: float
@@ -112,19 +128,22 @@ class SlightBlur:
 
     @property
     def explains(self) -> bool:
-        """Whether a slight blur, or none, explains the picture's spectrum in all directions."""
+        """Whether a slight blur, or none, explains the image's spectrum in all directions."""
         fits = self.trusted and self.misfit <= self.allowed
         return fits and (bool(self.radius) or self.unevenness < MOST_UNEVEN) and self.sigma <= LARGEST_SIGMA
 
 
 def measure_slight_blur(power: Power | None, noise: float, edges: EdgeWidth | None) -> SlightBlur:
-    """Return what spectrum and edges say.
+    """Estimate a slight blur from spectrum and edges.
 
     Parameters
     ----------
-    power : of the mean of the colours; None when the picture is too small.
-    noise : standard deviation of that mean.
-    edges : None when there are too few.
+    power : Power or None
+        Power of the mean of the channels; None if the image is too small.
+    noise : float
+        Standard deviation of the noise of that mean.
+    edges : EdgeWidth or None
+        None if there are too few.
     """
     edge = math.nan if edges is None else edges.variance
     count = 0 if edges is None else edges.count
@@ -188,27 +207,31 @@ def _combined(fit: SpectrumFit, trusted: bool, edge: float, count: int) -> float
 
 
 def _direction(widths: DoubleArray) -> tuple[tuple[float, float], float]:
-    """Return the stretch of sectors' variances (SECTORS,), and by what share of their mean they differ otherwise."""
-    known = np.isfinite(widths)
-    if known.sum() < 4:
+    """Return stretch and unevenness (see `SlightBlur`) of the sectors' variances (SECTORS,)."""
+    valid = np.isfinite(widths)
+    if valid.sum() < 4:
         return (0.0, 0.0), 1.0
     angle = np.pi * np.arange(SECTORS) / SECTORS
-    waves = np.stack([np.ones(SECTORS), np.cos(2 * angle), np.sin(2 * angle)], 1)[known]
-    mean, along, across = np.linalg.lstsq(waves, widths[known], rcond=None)[0]
-    rest = float(np.std(widths[known] - waves @ np.array([mean, along, across])))
+    waves = np.stack([np.ones(SECTORS), np.cos(2 * angle), np.sin(2 * angle)], 1)[valid]
+    mean, along, across = np.linalg.lstsq(waves, widths[valid], rcond=None)[0]
+    rest = float(np.std(widths[valid] - waves @ np.array([mean, along, across])))
     size = math.hypot(along, across)
     uneven = size > UNEVEN + UNEVEN_SHARE * abs(mean) and rest < 0.5 * size and size < abs(mean)
-    scatter = rest if uneven else float(np.std(widths[known]))
+    scatter = rest if uneven else float(np.std(widths[valid]))
     return ((size, 0.5 * math.atan2(across, along)) if uneven else (0.0, 0.0)), scatter / (abs(float(mean)) + 0.5)
 
 
 def slight_psf(blur: SlightBlur, target: float, offset: float = 0.0) -> PSF | None:
-    """Return the PSF that leads from the picture to one of a Gaussian of `target` px; None when that is none.
+    """Return the PSF whose removal leaves a Gaussian blur of `target` px; None if the blur is no wider than that.
 
     Parameters
     ----------
-    target : what is left of the blur on purpose, px.
-    offset : added to the variance, px^2, for one of the colours.
+    blur : SlightBlur
+        Estimated blur of the image.
+    target : float
+        Standard deviation of the blur to be left, px.
+    offset : float
+        Added to the variance, px^2, for one of the channels.
     """
     if blur.radius:
         return disk(blur.radius, target=target)

@@ -1,14 +1,14 @@
-r"""The width of a slight blur from the power spectrum of the picture.
+r"""Width of a slight blur from the power spectrum of the image.
 
-Sharp photographs have power that falls as a power of frequency, f^-alpha with alpha near 2.4 (Field 1987; Ruderman &
-Bialek 1994).  A Gaussian blur of standard deviation sigma multiplies it by exp(-sigma^2 w^2), w = 2 pi f; what is left
-of it at high frequencies is noise, which in a JPEG rises towards low frequencies:
+The power of sharp photographs falls as f^-alpha, with alpha near 2.4 (Field 1987; Ruderman & Bialek 1994).  A Gaussian
+blur of standard deviation sigma multiplies it by exp(-sigma^2 w^2), w = 2 pi f.  At high frequencies noise remains,
+which in a JPEG rises towards low frequencies:
 
 .. math:: \log P(f) = \log ( e^c f^{-\alpha} \exp(-\sigma^2 w^2) + e^n (2 f)^{-\beta} )
 
-The power of blocks of the picture is averaged over rings of frequency within sectors of direction, and the five numbers
-are fitted to the rings with priors on alpha, n and beta.  Sectors give the axes of a Gaussian that is not round; the
-transform of a disk is fitted beside the Gaussian's.
+The power of blocks of the image is averaged over rings of frequency within sectors of direction, and the five
+parameters are fitted to the rings with priors on alpha, n and beta.  Sectors give the axes of an anisotropic Gaussian;
+the transform of a disk is fitted as an alternative to the Gaussian's.
 """
 
 from __future__ import annotations
@@ -40,54 +40,54 @@ __all__ = [
 ]
 
 BLOCK = 128
-"""Edge of the blocks that are transformed, px; they overlap by half."""
+"""Size of the blocks that are transformed, px; they overlap by half."""
 
 SECTORS = 6
-"""Sectors of direction over half a turn; the first one is centred on waves that run along x."""
+"""Number of sectors of direction over 180 degrees; the first is centred on wave vectors along x."""
 
 LOWEST, HIGHEST = 0.05, 0.35
-"""Frequencies that are fitted, cycles/px: below, the picture's composition rules; above, demosaicing and resampling."""
+"""Range of frequencies that are fitted, cycles/px; composition dominates below, demosaicing and resampling above."""
 
 MOST_BLOCKS = 4096
-"""Blocks that are transformed; of larger pictures they are taken at regular distances."""
+"""Approximate maximum number of blocks; larger images are sampled at regular distances."""
 
 TELLING, FLOOR_SHARE = 4.0, 0.3
-"""A block shows something when its power in the middle is so many times that of its finest waves; of these, this share
-is added before logarithms are taken."""
+"""A block has structure if its power at middle frequencies exceeds that of its finest waves by the first factor; the
+second, times the least power of their finest waves, is added before logarithms are taken."""
 
 MOST_CLIPPED = 0.02
-"""Share of a block that may be clipped."""
+"""Largest share of a block that may be clipped."""
 
 FEWEST_BLOCKS = 4
-"""Blocks that are needed for an estimate."""
+"""Least number of blocks for an estimate."""
 
 ALPHA, ALPHA_SPREAD = 2.4, 0.25
-"""Exponent of the power of natural pictures, and how much it varies among them."""
+"""Prior mean and standard deviation of the exponent of the power of natural images."""
 
 BETA, BETA_SPREAD = 1.0, 0.7
-"""Exponent of the noise's rise towards low frequencies."""
+"""Prior mean and standard deviation of the exponent of the noise's rise towards low frequencies."""
 
 FLOOR_SPREAD = 3.0
-"""How far, in natural logarithms of power, the floor may be from the noise that was measured."""
+"""Prior standard deviation of the floor around the measured noise, natural logarithm of power."""
 
 ABOVE = 0.7
-"""How far, in natural logarithms of power, the picture lies above the floor where it is seen."""
+"""Least height of the image over the floor at which it counts as above its noise, natural logarithm of power."""
 
 FEWEST_RINGS = 10
-"""Rings with power that are needed for a fit."""
+"""Least number of rings with power for a fit."""
 
 LEAST_TRANSFER = 1e-4
-"""Power that is left at the zeros of a transfer function: the blocks' window mixes frequencies."""
+"""Power at the zeros of a transfer function, nonzero because the blocks' window mixes frequencies."""
 
 LEAST_MISFIT = 0.05
-"""A fit is never surer of its width than with this misfit."""
+"""Least misfit assumed for the standard deviation of the width."""
 
 LOSS_SCALE = 0.3
-"""Misfit in natural logarithms from which on a ring counts linearly."""
+"""Misfit, in natural logarithms, above which the loss of a ring is linear."""
 
 
 def _rings() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], int]:
-    """Return which entries of a half spectrum are used, the bin (sector, ring) of each, and the first ring."""
+    """Return the used indices of a half spectrum, the bin (sector, ring) of each, and the first ring."""
     fy, fx = np.fft.fftfreq(BLOCK)[:, None], np.fft.rfftfreq(BLOCK)[None, :]
     ring = np.rint(np.hypot(fx, fy) * BLOCK).astype(int)
     first, last = int(LOWEST * BLOCK) + 1, int(HIGHEST * BLOCK)
@@ -105,7 +105,7 @@ _MIDDLE, _FINE = (_RADIUS > 0.06) & (_RADIUS < 0.25), _RADIUS > 0.45
 _RINGS = int(HIGHEST * BLOCK) - _FIRST + 1
 _COUNTS = np.bincount(_BINS, minlength=SECTORS * _RINGS).reshape(SECTORS, _RINGS)
 FREQUENCIES = (_FIRST + np.arange(_RINGS)) / BLOCK
-"""Of the rings, cycles/px."""
+"""Frequencies of the rings, cycles/px."""
 
 
 def _window() -> FloatArray:
@@ -120,18 +120,22 @@ _WINDOW = _window()
 
 @dataclass(frozen=True, eq=False)
 class Power:
-    """Mean power of a picture's blocks.
+    """Mean power of an image's blocks.
 
     Parameters
     ----------
-    rings : float64 (SECTORS, rings), power per pixel and frequency: white noise of standard deviation s gives s^2
-        times `weight`.
-    weight : mean weight of the blocks.
-    blocks : how many there are.
-    logs : float64 (BLOCK, BLOCK // 2 + 1), mean logarithm of the power of those blocks that show something; None when
-        they are too few.
-    logged : how many these are.
-    parts : the same of each quarter of the picture with blocks enough, and how many those are.
+    rings : ndarray of float64, shape (SECTORS, rings)
+        Power per pixel and frequency; white noise of standard deviation s gives s^2 times `weight`.
+    weight : float
+        Mean weight of the blocks.
+    blocks : int
+        Number of blocks.
+    logs : ndarray of float64, shape (BLOCK, BLOCK // 2 + 1), optional
+        Mean log power of the blocks with structure; None if there are too few.
+    logged : int
+        Number of these blocks.
+    parts : tuple of (ndarray of float64, int)
+        `logs` and `logged` of each quarter of the image with enough blocks.
     """
 
     rings: DoubleArray
@@ -143,12 +147,14 @@ class Power:
 
 
 class PowerAccumulator:
-    """Collects the power of the blocks of pieces of a picture.
+    """Accumulates the power of blocks from pieces of an image.
 
     Parameters
     ----------
-    height, width : of the picture, px: its quarters are kept apart; 0: they are not.
-    apart : steps of half a block from one block to the next, so that large pictures take no longer than small ones.
+    height, width : int
+        Size of the image, px, to separate its quarters; 0 if they are not needed.
+    apart : int
+        Distance between blocks in half blocks, which bounds the time for large images.
     """
 
     def __init__(self, height: int = 0, width: int = 0, apart: int = 1) -> None:
@@ -160,7 +166,7 @@ class PowerAccumulator:
 
     @classmethod
     def of_size(cls, height: int, width: int) -> PowerAccumulator:
-        """Return a survey for a picture of `height` x `width` px that takes up to about ``MOST_BLOCKS`` blocks."""
+        """Return an accumulator for an image of `height` x `width` px that uses up to about ``MOST_BLOCKS`` blocks."""
         blocks = 4 * height * width / BLOCK**2
         return cls(height, width, max(1, math.ceil(math.sqrt(blocks / MOST_BLOCKS))))
 
@@ -169,9 +175,12 @@ class PowerAccumulator:
 
         Parameters
         ----------
-        plane : float32 (h, w), linear light, finite.
-        usable : bool (h, w), False where clipped or unknown.
-        at : (y, x) of its corner in the picture, px.
+        plane : ndarray of float32, shape (h, w)
+            Linear light, finite.
+        usable : ndarray of bool, shape (h, w)
+            False where clipped or unknown.
+        at : tuple of int
+            (y, x) of its corner in the image, px.
         """
         height, width = plane.shape
         for top in range(0, height - BLOCK + 1, self._step):
@@ -191,21 +200,21 @@ class PowerAccumulator:
                 self._binned.extend(np.bincount(_BINS, one, SECTORS * _RINGS).astype(np.float64) for one in power)
 
     def _quarter(self, top: int, left: int) -> int:
-        """Return which quarter of the picture holds the middle of the block at (top, left)."""
+        """Return the index of the quarter of the image that contains the middle of the block at (top, left)."""
         below, right = (at + BLOCK // 2 >= length / 2 for at, length in zip((top, left), self._shape, strict=True))
         return 2 * below + right
 
     def _add_logs(self, power: FloatArray, parts: npt.NDArray[np.intp]) -> None:
-        """Add the logarithms of the power of blocks (n, BLOCK, BLOCK // 2 + 1) that rises above its own finest part."""
+        """Add the log power of those blocks (n, BLOCK, BLOCK // 2 + 1) whose power rises above its finest part."""
         fine = power[:, _FINE].mean(1)
-        telling = power[:, _MIDDLE].mean(1) > TELLING * fine
-        if telling.any():
-            floor = FLOOR_SHARE * float(fine[telling].min())
-            np.add.at(self._logs, parts[telling], np.log(power[telling] + max(floor, 1e-30)))
-            np.add.at(self._logged, parts[telling], 1)
+        structured = power[:, _MIDDLE].mean(1) > TELLING * fine
+        if structured.any():
+            floor = FLOOR_SHARE * float(fine[structured].min())
+            np.add.at(self._logs, parts[structured], np.log(power[structured] + max(floor, 1e-30)))
+            np.add.at(self._logged, parts[structured], 1)
 
     def power(self) -> Power | None:
-        """Return the mean of the blocks, in which strong ones lead and none rules; None when there are too few."""
+        """Return the weighted mean of the blocks; weights limit the strongest blocks.  None if there are too few."""
         if len(self._binned) < FEWEST_BLOCKS:
             return None
         sums = np.array(self._binned).reshape(-1, SECTORS, _RINGS)
@@ -221,12 +230,14 @@ class PowerAccumulator:
 
 @dataclass(frozen=True)
 class Family:
-    """Blurs of one form, by their width.
+    """Blurs of one form, parametrised by width.
 
     Parameters
     ----------
-    transfer : (width, w) -> logarithm of the power that the blur leaves at w radians a pixel.
-    starts : widths from which a fit sets out.
+    transfer : callable
+        (width, w) -> log power of the blur's transfer function at w radians per pixel.
+    starts : tuple of float
+        Initial widths for a fit.
     """
 
     transfer: Callable[[float, DoubleArray], DoubleArray]
@@ -243,7 +254,7 @@ def _disk_transfer(radius: float, w: DoubleArray) -> DoubleArray:
 
 
 GAUSSIAN = Family(_gaussian_transfer, (0.1, 1.5))
-"""The width is sigma^2, px^2; below 0: the picture is sharper than nature."""
+"""The width is sigma^2, px^2; negative if the image is sharper than natural images."""
 
 DISK = Family(_disk_transfer, (0.8, 1.5, 2.2, 3.2, 4.5))
 """The width is the radius, px."""
@@ -251,16 +262,22 @@ DISK = Family(_disk_transfer, (0.8, 1.5, 2.2, 3.2, 4.5))
 
 @dataclass(frozen=True)
 class SpectrumFit:
-    """What was fitted.
+    """Result of a fit.
 
     Parameters
     ----------
-    width : of the family.
-    spread : standard deviation of `width` that the fit leaves.
-    misfit : root mean square, natural logarithms of power.
-    contrast : power of the picture over the floor's at 0.15 cycles/px.
-    floor : standard deviation of white noise with the floor's power at 0.2 cycles/px, working units.
-    reach : frequency up to which the picture rises above the floor, cycles/px.
+    width : float
+        Width in the family's unit.
+    spread : float
+        Standard deviation of `width`.
+    misfit : float
+        Root mean square misfit, natural logarithm of power.
+    contrast : float
+        Power of the image over the floor's at 0.15 cycles/px.
+    floor : float
+        Standard deviation of white noise with the floor's power at 0.2 cycles/px, working units.
+    reach : float
+        Frequency up to which the image rises above the floor, cycles/px.
     """
 
     width: float
@@ -278,14 +295,20 @@ def fit_spectrum(
     sectors: list[int] | None = None,
     alpha_spread: float = ALPHA_SPREAD,
 ) -> SpectrumFit | None:
-    """Fit the model to the power of a picture; None when hardly a ring holds power.
+    """Fit the model to the power of an image; return None if too few rings have power.
 
     Parameters
     ----------
-    noise : measured standard deviation of the pixels, working units.
-    family : of blurs, whose width is fitted.
-    sectors : which of them; all by default.
-    alpha_spread : how far the picture's exponent may be from ALPHA.
+    power : Power
+        Power of the image.
+    noise : float
+        Measured standard deviation of the pixels' noise, working units.
+    family : Family
+        Family of blurs whose width is fitted.
+    sectors : list of int, optional
+        Sectors used; all by default.
+    alpha_spread : float
+        Prior standard deviation of the image's exponent around ALPHA.
     """
     selected = list(range(SECTORS)) if sectors is None else sectors
     counts = _COUNTS[selected].sum(0)
@@ -316,7 +339,7 @@ def fit_spectrum(
         start = [level[0] + ALPHA * log_f[0] - first, ALPHA, max(measured, level[-1] - 1), BETA, width]
         return scipy.optimize.least_squares(residuals, start, loss="soft_l1", f_scale=LOSS_SCALE, max_nfev=60)
 
-    best = min((fitted(width) for width in family.starts), key=lambda found: float(found.cost))
+    best = min((fitted(width) for width in family.starts), key=lambda result: float(result.cost))
     p = best.x
     rms = float(np.sqrt(np.mean(misfit(p) ** 2)))
     at = int(np.argmin(np.abs(f - 0.15)))
@@ -330,7 +353,7 @@ def fit_spectrum(
 
 
 def sector_misfit(power: Power, noise: float, family: Family) -> tuple[float, DoubleArray]:
-    """Return the misfit of a family when every sector is fitted by itself, and the widths found in them (SECTORS,)."""
+    """Return the mean misfit of a family fitted to each sector separately, and the fitted widths, shape (SECTORS,)."""
     fits = [fit_spectrum(power, noise, family, [sector]) for sector in range(SECTORS)]
     misfits = [fit.misfit for fit in fits if fit is not None]
     widths = np.array([math.nan if fit is None else fit.width for fit in fits])

@@ -1,7 +1,7 @@
-"""Half-quadratic splitting on one periodic window: sharp-edged and total-variation restorations.
+"""Half-quadratic splitting on a periodic window: restorations with sharp edges (L0) and with total variation.
 
-Fast (a pair of real transforms a step) and good enough to judge and to estimate a PSF with; not local, so not
-for tiles (:mod:`tilepipe.deconv.admm` is).
+Fast (one pair of real transforms per step) and accurate enough to estimate and score PSFs.  The operators are not local
+and therefore unsuitable for tiles, for which :mod:`tilepipe.deconv.admm` is used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ Array = Any
 
 
 class Window:
-    """A blurred window, wrapped smoothly into a torus, ready to be restored with kernel after kernel.
+    """A blurred window, extended smoothly to a torus, that can be restored with any number of kernels.
 
     Parameters
     ----------
-    blurred : float32 (h, w).
-    widest : edge of the widest kernel that will be used, px: what the wrap has room for.
+    blurred : ndarray of float32, shape (h, w)
+    widest : int
+        Size of the widest kernel that will be used, px; the periodic extension is at least this wide.
     """
 
     def __init__(self, blurred: FloatArray, widest: int) -> None:
@@ -42,17 +43,23 @@ class Window:
     def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3, growth: float = 2.0) -> FloatArray:
         """Return the window restored with few gradients: min ||k*S - y||^2 + mu ||grad S||_0.
 
-        Xu, Zheng & Jia (CVPR 2013), eq. 7..10: gradients with |g|^2 < mu/beta go to 0, beta grows by a factor of
+        Xu, Zheng & Jia (CVPR 2013), eq. 7..10: gradients with |g|^2 < mu/beta are set to 0; beta grows by a factor of
         `growth` from 2 mu to `last`.
 
         Parameters
         ----------
-        kernel : (k, k), k odd.
-        mu : weight of a gradient.
+        kernel : ndarray, shape (k, k)
+            k odd.
+        mu : float
+            Weight of a nonzero gradient.
+        last : float
+            Upper limit of beta.
+        growth : float
+            Factor of beta from step to step.
 
         Returns
         -------
-        float32 (h, w).
+        ndarray of float32, shape (h, w)
         """
         data, power = self._data_term(kernel)
         image = _backward(self._spectrum, self.frame)
@@ -67,16 +74,21 @@ class Window:
     def total_variation(
         self, kernel: npt.NDArray[Any], lam: float, first: float = 1.0, last: float = 256.0, ratio: float = 2.8284271
     ) -> FloatArray:
-        """Return min 1/2 ||k*x - y||^2 + lam sum |grad x| by six steps of splitting (Krishnan & Fergus 2009, p = 1).
+        """Minimise 1/2 ||k*x - y||^2 + lam sum |grad x| by six steps of splitting (Krishnan & Fergus 2009, p = 1).
 
         Parameters
         ----------
-        kernel : (k, k), k odd.
-        lam : weight of the total variation.
+        kernel : ndarray, shape (k, k)
+            k odd.
+        lam : float
+            Weight of the total variation.
+        first, last, ratio : float
+            First and largest splitting weight, in units of `lam`, and its factor from step to step; the defaults give
+            six steps.
 
         Returns
         -------
-        float32 (h, w).
+        ndarray of float32, shape (h, w)
         """
         data, power = self._data_term(kernel)
         image = self._wrapped
@@ -89,7 +101,7 @@ class Window:
         return self._cut(image)
 
     def blur(self, image: FloatArray, kernel: npt.NDArray[Any]) -> FloatArray:
-        """Return k*x of an (h, w) image, its borders joined like the window's."""
+        """Return k*x of an (h, w) image, periodically extended like the window."""
         wrapped = _forward(wrap_smoothly(image, self.frame))
         return self._cut(_backward(wrapped * self._transfer(kernel), self.frame))
 
@@ -104,7 +116,7 @@ class Window:
         return np.conj(transfer) * self._spectrum, (transfer.real**2 + transfer.imag**2)
 
     def _solve(self, data: ComplexArray, power: FloatArray, divergence: FloatArray, weight: float) -> FloatArray:
-        """F^-1[(conj(K) F(y) + weight F(D^T g)) / (|K|^2 + weight |D|^2)]."""
+        """Return F^-1[(conj(K) F(y) + weight F(D^T g)) / (|K|^2 + weight |D|^2)]."""
         sources = _forward(divergence)
         _combine(sources, data, power, self._laplacian, np.float32(weight))
         return _backward(sources, self.frame)
@@ -137,7 +149,7 @@ def _laplacian(shape: tuple[int, int]) -> FloatArray:
 
 @kernel
 def _combine(sources: Array, data: Array, power: Array, laplacian: Array, weight: Array) -> None:
-    """Sources <- (data + weight sources) / (power + weight laplacian)."""
+    """Compute sources <- (data + weight sources) / (power + weight laplacian) in place."""
     height, width = power.shape
     for i in range(height):
         for j in range(width):
@@ -147,7 +159,7 @@ def _combine(sources: Array, data: Array, power: Array, laplacian: Array, weight
 
 @kernel
 def _hard(image: Array, threshold: Array, divergence: Array) -> None:
-    """Divergence <- D^T g, g = forward differences where |g|^2 >= threshold, else 0; periodic."""
+    """Compute divergence <- D^T g, g = periodic forward differences where |g|^2 >= threshold, else 0."""
     height, width = image.shape
     flow_x = np.empty(width + 1, np.float32)
     flow_y = np.empty((2, width), np.float32)
@@ -161,7 +173,7 @@ def _hard(image: Array, threshold: Array, divergence: Array) -> None:
 
 @kernel
 def _hard_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y: Array) -> None:
-    """flow_x[j + 1], flow_y[j] <- the kept differences at pixel j; flow_x[0] is that of the last pixel."""
+    """Store the thresholded differences at pixel j in flow_x[j + 1], flow_y[j]; flow_x[0] is that of the last pixel."""
     width = row.shape[0]
     for j in range(width - 1):
         across = row[j + 1] - row[j]
@@ -179,7 +191,7 @@ def _hard_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y:
 
 @kernel
 def _soft(image: Array, threshold: Array, divergence: Array) -> None:
-    """Divergence <- D^T w, w = forward differences with their length shortened by threshold; periodic."""
+    """Compute divergence <- D^T w, w = periodic forward differences, their length reduced by threshold."""
     height, width = image.shape
     flow_x = np.empty(width + 1, np.float32)
     flow_y = np.empty((2, width), np.float32)
@@ -193,7 +205,7 @@ def _soft(image: Array, threshold: Array, divergence: Array) -> None:
 
 @kernel
 def _soft_row(row: Array, below: Array, threshold: Array, flow_x: Array, flow_y: Array) -> None:
-    """As `_hard_row`, but every difference is shortened: max(n - T, 0) / max(n, T) without a branch."""
+    """Store differences as `_hard_row` does, scaled by max(n - T, 0) / max(n, T), n their length, without a branch."""
     width = row.shape[0]
     for j in range(width - 1):
         across = row[j + 1] - row[j]

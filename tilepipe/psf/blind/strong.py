@@ -1,7 +1,8 @@
-"""The kernel of a strong blur: wide ones followed up from small scales, narrow ones sought in windows, the best of all.
+"""Estimation of a strong blur: wide kernels from coarse to full scale, narrow kernels in windows, and selection.
 
-Which is best the spectrum of the whole picture says first: kernels whose ripples are less like its own than the best
-one's drop out.  Of the others those stay that explain the picture's pixels, and the one that makes it sparsest wins.
+Kernels are selected first by the spectrum of the whole image: those whose ripples are clearly less like the image's
+than the best one's are dropped.  Of those that then explain the pixels of the image, the one that makes it sparsest is
+selected.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from tilepipe.psf.kernel_ops import border_mass, centre_in, delta_kernel, extent
 __all__ = ["estimate_strong_blur"]
 
 NARROW = 35
-"""Extent up to which a kernel is sought in windows at full scale, too, px: there its finest detail is known best."""
+"""Extent, px, up to which kernels are also estimated in windows at full scale, where their finest detail is determined
+best."""
 
 SURE = 0.9
-"""Confidence in the best wide kernel from which on no narrow one is sought."""
+"""Confidence in the best wide kernel at or above which no narrow one is estimated."""
 
 LESS_LIKE = 0.06
-"""By so much the likeness of ripples may fall short of the best kernel's."""
+"""Largest difference between a kernel's ripple likeness and the best one's at which the kernel stays eligible."""
 
 SHAKE, SHAKE_SURE = 25, 0.6
-"""Where a slight blur explains a picture: extent of all candidates of half the scale, px, and confidence in the best,
-from which on a strong one is believed.  Behind shakes of 25 to 90 px all are 29 px and wider; of five
-pictures softened by 2 px, which a slight blur explains, the best one is 19 px at most."""
+"""If a slight blur explains the image: least extent, px, of all candidates at half the scale, and least confidence in
+the best one, at which a strong blur is accepted.  With camera shakes of 25 to 90 px all candidates have 29 px or more;
+for five images softened by 2 px, which a slight blur explains, the best one has at most 19 px."""
 
 SPARE = 2
-"""Added to the extent at half the scale for the frame of a narrow kernel, px."""
+"""Margin added to an extent for the frame of a kernel, px."""
 
 
 def estimate_strong_blur(
@@ -52,18 +54,30 @@ def estimate_strong_blur(
     doubted: bool = False,
     threads: int = 1,
 ) -> Estimate | None:
-    """Find the kernel k of y = k * x, 3 to 101 px, of a picture whose spectrum has ripples.
+    """Estimate the kernel k of y = k * x, 3 to 101 px, of an image whose spectrum has ripples.
 
     Parameters
     ----------
-    windows, noise : as for :func:`~tilepipe.psf.blind.narrow.estimate_kernel`; narrow kernels are sought in them.
-    large : float32 (h, w), the window for wide ones, finite, both edges at least ``LEAST_EDGE``.
-    ripples : of the whole picture.
-    size : edge of the kernel, px, odd; None finds it.
-    doubted : a slight blur may be all; the search then ends at half the scale, and None is returned, unless all
-        candidates there are wide and alike, and the best one's ripples are like the picture's, and in the end unless
-        the best kernel is wide.
-    threads : candidates that are followed at a time; the result does not depend on it.
+    windows : sequence of ndarray of float32, shape (h, w)
+        Windows for narrow kernels, as for :func:`~tilepipe.psf.blind.narrow.estimate_kernel`.
+    noise : float
+        Standard deviation of their noise.
+    large : ndarray of float32, shape (h, w)
+        Window for wide kernels, finite, both edges at least ``LEAST_EDGE``.
+    ripples : Ripples
+        Ripples of the whole image.
+    size : int, optional
+        Size of the kernel, px, odd; estimated by default.
+    doubted : bool
+        Whether the blur may be only slight.  Then the search stops at half the scale and returns None unless all
+        candidates there are wide and agree and the best one's ripples are like the image's; it also returns None if
+        the final kernel is not wide.
+    threads : int
+        Number of candidates processed in parallel; the result does not depend on it.
+
+    Returns
+    -------
+    Estimate or None
     """
     (picture,), _ = at_ordinary_contrast([large], 0.0)
     with ThreadPoolExecutor(threads) as pool:
@@ -99,31 +113,31 @@ def estimate_strong_blur(
 
 
 def _is_shake(halves: Sequence[Candidate], ripples: Ripples) -> bool:
-    """Return whether candidates of half the scale, best first, show a strong blur where a slight one was likely."""
+    """Return whether candidates at half the scale, best first, show a strong blur although a slight one is likely."""
     best, *others = halves
-    sure = _confidence(_doubled(best), [], others, ripples)
-    return sure >= SHAKE_SURE and min(one.extent for one in halves) >= SHAKE
+    confidence = _confidence(_doubled(best), [], others, ripples)
+    return confidence >= SHAKE_SURE and min(one.extent for one in halves) >= SHAKE
 
 
 def _confidence(kernel: FloatArray, wide: Sequence[Candidate], halves: Sequence[Candidate], ripples: Ripples) -> float:
-    """Return the confidence in one kernel among others, 0..1; 0 where the likeness of its ripples is not known."""
+    """Return the confidence in one kernel among others, 0..1; 0 if the likeness of its ripples cannot be measured."""
     alike = ripples.likeness(kernel)
     return 0.0 if alike is None else strong_confidence(alike, _agreement(kernel, wide, halves))
 
 
 def _agreement(kernel: FloatArray, wide: Sequence[Candidate], halves: Sequence[Candidate]) -> float:
-    """Return the mean likeness of `kernel` to all other candidates of the full and of half the scale."""
+    """Return the mean likeness of `kernel` to all other candidates at full scale and at half the scale."""
     others = [one.kernel for one in wide if one.kernel is not kernel] + [_doubled(one) for one in halves]
     return float(np.mean([likeness(one, kernel) for one in others]))
 
 
 def _doubled(candidate: Candidate) -> FloatArray:
-    """Return the kernel of a candidate of half the scale at the full one."""
+    """Return the kernel of a candidate at half the scale, upsampled to full scale."""
     return resize(candidate.kernel, 2 * candidate.kernel.shape[0] + 1, 2)
 
 
 def _best(picture: FloatArray, kernels: Sequence[FloatArray], ripples: Ripples) -> tuple[Scorer, FloatArray]:
-    """Return the best kernel, and the judge that heard all that are like the picture's ripples."""
+    """Return the scorer with the scores of all kernels whose ripples are like the image's, and the best kernel."""
     alike = [ripples.likeness(kernel) or 0.0 for kernel in kernels]
     eligible = [kernel for kernel, one in zip(kernels, alike, strict=True) if one >= max(alike) - LESS_LIKE]
     widest = max(kernel.shape[0] for kernel in eligible)

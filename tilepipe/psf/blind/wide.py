@@ -1,12 +1,12 @@
-"""A kernel of up to 101 px, sought at a quarter of the scale first and followed up to the full one.
+"""Estimation of a kernel of up to 101 px, from a quarter of the scale to full scale.
 
-At full scale a window holds few kernels of 50 px and more, and the alternation of sharp edges and kernel
+At full scale a window is only a few kernels of 50 px and more wide, and the alternation of sharp edges and kernel
 (:mod:`tilepipe.psf.blind.alternation`) converges to a wrong path about half the time.  At a quarter and at half the
-scale the same picture holds many, and some of several widths and variants converge to the right one.  So all of them
-start there, and at each scale those continue that explain the ripples of the picture's spectrum
-(:mod:`tilepipe.psf.blind.ripples`, Gennery 1973) and make the picture sparse (l1 / l2 norm of its gradients,
-Krishnan, Tay & Fergus 2011): the first cannot detect a kernel turned by half a turn, the second not one that is too
-narrow; their sum selects the best within 0.2 dB in the mean.
+scale the same image is many kernels wide, and some of several widths and variants converge to the right path.  So all
+of them start there, and at each scale those continue that explain the ripples of the image's spectrum
+(:mod:`tilepipe.psf.blind.ripples`, Gennery 1973) and make the image sparse (l1 / l2 norm of its gradients, Krishnan,
+Tay & Fergus 2011).  Ripples cannot detect a kernel rotated by 180 degrees, sparsity cannot detect one that is too
+narrow; their sum selects the best within 0.2 dB on average.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from tilepipe.psf.kernel_ops import centre, delta_kernel, extent, fit_to, prune,
 __all__ = ["LEAST_EDGE", "WIDEST", "Candidate", "Explained", "WideSearch"]
 
 WIDEST = 101
-"""Edge of the widest kernel that is looked for, px."""
+"""Size of the widest kernel that is estimated, px."""
 
 WIDTHS = (27, 43, 63, 87, 111)
-"""Frames in which kernels are sought, px: a path is found best in one that is 1.2 to 2 times as wide."""
+"""Sizes of the frames in which kernels are estimated, px; best is a frame 1.2 to 2 times as wide as the path."""
 
 GROWTH, LAST_GROWTH = 8**0.5, 2.0
-"""Of the splitting's weight while edges are predicted, and in the last way.  Larger steps take a fifth of the time less
-than those of 2 and give the same kernels within the scatter (twelve photographs 0.1 dB worse in the mean); with 4 some
-are lost, and in the last way they show (a made scene: error 0.077 against 0.073)."""
+"""Growth of the splitting weight in the prediction of edges, in general and in the last variant.  Larger steps take
+20 % less time than steps of 2 and give the same kernels within the scatter (twelve photographs, 0.1 dB worse on
+average).  Steps of 4 lose some kernels; in the last variant larger steps increase the error (0.077 against 0.073 for a
+synthetic scene)."""
 
-WAYS = (
+VARIANTS = (
     Variant(nonnegative=True, margin=1.0, sparsity=2e-2, growth=GROWTH),
     Variant(nonnegative=False, margin=1.0, growth=GROWTH),
     Variant(nonnegative=True, margin=0.25, sparsity=2e-3, decay=1.07, growth=GROWTH),
@@ -46,51 +47,51 @@ WAYS = (
 )
 
 QUARTER, HALF, NEARLY_FULL, FULL = 4, 2, 1, 0
-"""Steps down the pyramid, by the root of two each, at which the candidates are compared."""
+"""Steps down the pyramid, a factor sqrt(2) each, at which candidates are compared."""
 
 KEPT = {QUARTER: 8, HALF: 3, NEARLY_FULL: 2}
-"""Candidates that go on from there."""
+"""Number of candidates that continue from there."""
 
 THIN = 0.02
-"""Share of the peak below which taps are dropped in the last two steps.  A hand that rests for a moment writes a peak;
-at 0.05, right for the coarse steps, the faint stretches beside it are lost: 0.3 to 3 dB, even from the true kernel."""
+"""Share of the peak below which taps are dropped in the last two steps.  A camera at rest for a moment causes a peak;
+0.05, right for coarse steps, drops the faint stretches beside it and costs 0.3 to 3 dB, even with the true kernel."""
 
 FULL_ROUNDS, LAST_ROUNDS = 4, 8
-"""Rounds at full scale, in the candidate's own way, then in another."""
+"""Rounds at full scale with the candidate's own variant, then with another."""
 
-LAST_WAY = {
-    nonnegative: replace(WAYS[1 if nonnegative else 2], floor=THIN, rounds=LAST_ROUNDS, growth=LAST_GROWTH)
+LAST_VARIANT = {
+    nonnegative: replace(VARIANTS[1 if nonnegative else 2], floor=THIN, rounds=LAST_ROUNDS, growth=LAST_GROWTH)
     for nonnegative in (True, False)
 }
-"""The way that follows one that is non-negative, or is not: the other kind mends what the first cannot, up to 2 dB, or
-spoils it, so both are kept and compared."""
+"""Last variant, by whether the candidate's variant is nonnegative.  The other kind of solver corrects errors of the
+first by up to 2 dB, or makes the kernel worse, so both kernels are kept and compared."""
 
 LOST, ROOM = 0.01, 1.25
-"""Share of a kernel's mass that may lie outside its extent; frame over extent, from half the scale on."""
+"""Share of a kernel's mass that may lie outside its extent; frame over extent from half the scale on."""
 
 LEAST_EDGE = 383
-"""Shorter edge of a picture from which on it is large enough at a quarter of the scale, px."""
+"""Shorter edge of an image, px, at or above which it is large enough at a quarter of the scale."""
 
 FRAMES_PER_EDGE = 3
-"""The shorter edge of a picture holds at least so many frames."""
+"""Least ratio of the shorter edge of an image to a frame."""
 
 Explained = Callable[[FloatArray], float]
-"""Kernel (k, k) at full scale -> share of the ripples of the picture's spectrum that it explains."""
+"""Kernel (k, k) at full scale -> share of the ripples of the image's spectrum that it explains."""
 
 
 class Pyramid:
-    """A picture at scales 1, 1/sqrt 2, 1/2 ..., each made once.
+    """An image at scales 1, 1/sqrt(2), 1/2 ..., each computed once.
 
     Parameters
     ----------
-    picture : float32 (h, w).
+    picture : ndarray of float32, shape (h, w)
     """
 
     def __init__(self, picture: FloatArray) -> None:
         self._planes = {FULL: picture, HALF: _halved(picture)}
 
     def at(self, step: int) -> FloatArray:
-        """Return the picture at scale 2^(-step/2); half the scale is an average of 2 x 2 px, the others are cubic."""
+        """Return the image at scale 2^(-step/2): half the scale by averaging 2 x 2 px, the others by cubic splines."""
         if step not in self._planes:
             nearest = FULL if step < HALF else HALF
             self._planes[step] = shrunk(self._planes[nearest], SCALE ** (step - nearest))
@@ -99,13 +100,18 @@ class Pyramid:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A kernel on its way up the pyramid.
+    """A kernel during coarse-to-fine estimation.
 
     Parameters
     ----------
-    way, frame : numbers of the alternation; edge at full scale, px, odd.
-    sparsity : weight of gradients that is left.
-    kernel : (k, k) at the step reached, sum 1; empty at the start.
+    variant : Variant
+        Parameters of the alternation.
+    frame : int
+        Size of its frame at full scale, px, odd.
+    sparsity : float
+        Current gradient weight.
+    kernel : ndarray of float32, shape (k, k)
+        Kernel at the current step, sum 1; empty at the start.
     """
 
     variant: Variant
@@ -115,18 +121,18 @@ class Candidate:
 
     @property
     def extent(self) -> int:
-        """Edge, px at full scale, outside which next to nothing lies."""
+        """Size, px at full scale, of the square outside which at most ``LOST`` of the mass lies."""
         edge: int = self.kernel.shape[0]
         return 2 * round(extent(self.kernel, LOST) * self.frame / edge / 2) + 1
 
     def reframed(self) -> Candidate:
-        """Return it in a frame that fits: in one much too wide, a carpet of noise takes part."""
+        """Return the candidate cropped to a frame that fits; a frame much too wide admits noise taps everywhere."""
         frame = min(self.frame, round(ROOM * self.extent) // 2 * 2 + 1)
         edge = round(frame * self.kernel.shape[0] / self.frame) // 2 * 2 + 1
         return replace(self, frame=frame, kernel=fit_to(self.kernel, edge))
 
     def climbed(self, pyramid: Pyramid, steps: Sequence[int], noise: float) -> Candidate:
-        """Return it after the rounds of these steps, where the picture has this noise; two taps are the start."""
+        """Return the candidate after the rounds of `steps` on an image of this noise; the first kernel is two taps."""
         sparsest = max(self.variant.sparsest, SPARSITY_PER_NOISE * noise)
         kernel, sparsity = self.kernel, self.sparsity
         for step in steps:
@@ -143,9 +149,9 @@ class Candidate:
         return replace(self, kernel=prune(kernel, THIN) if steps[-1] == FULL else kernel, sparsity=sparsity)
 
     def finished(self, pyramid: Pyramid, noise: float) -> Candidate:
-        """Return what the last way makes of it at full scale."""
+        """Return the candidate refined by the last variant at full scale."""
         edge: int = self.kernel.shape[0]
-        variant = LAST_WAY[self.variant.nonnegative]
+        variant = LAST_VARIANT[self.variant.nonnegative]
         sparsest = max(variant.sparsest, SPARSITY_PER_NOISE * noise)
         level = Level([Window(pyramid.at(FULL), edge)], edge)
         kernel, _ = level.rounds(self.kernel, variant, sparsest, sparsest, level.threshold(variant.edges * edge))
@@ -153,14 +159,17 @@ class Candidate:
 
 
 class WideSearch:
-    """The search for the kernel of one picture.
+    """The search for the kernel of one image.
 
     Parameters
     ----------
-    picture : float32 (h, w), linear light, finite, at the contrast that the ways' weights are for; as large as there
-        is, up to about a megapixel, both edges at least ``LEAST_EDGE``.
-    explained : what the spectrum of the whole picture says of a kernel.
-    executor : runs the candidates; the result does not depend on it.
+    picture : ndarray of float32, shape (h, w)
+        Linear light, finite, at the contrast that the variants' weights assume; as large as available, up to about a
+        megapixel, both edges at least ``LEAST_EDGE``.
+    explained : Explained
+        Share of the ripples of the whole image's spectrum that a kernel explains.
+    executor : Executor
+        Runs the candidates; the result does not depend on it.
     """
 
     def __init__(self, picture: FloatArray, explained: Explained, executor: Executor) -> None:
@@ -173,25 +182,26 @@ class WideSearch:
 
         Parameters
         ----------
-        size : edge of the kernel at full scale, px, odd, when it is known.
+        size : int, optional
+            Size of the kernel at full scale, px, odd, if known.
         """
         frames = _frames(min(self.pyramid.at(FULL).shape), size)
-        candidates = [Candidate(variant, frame, variant.sparsity) for frame in frames for variant in WAYS]
+        candidates = [Candidate(variant, frame, variant.sparsity) for frame in frames for variant in VARIANTS]
         first = _first_step(max(frames))
         return self._climb(self._climb(candidates, range(first, QUARTER - 1, -1)), range(QUARTER - 1, HALF - 1, -1))
 
     def at_full_scale(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return what becomes of candidates of half the scale, before and after the last way, best first."""
+        """Return candidates of half the scale at full scale, before and after the last variant, best first."""
         full = self._climbed(self._climb([one.reframed() for one in candidates], [NEARLY_FULL]), [FULL])
         finish = partial(Candidate.finished, pyramid=self.pyramid, noise=self._noise(FULL))
         return self._best_first(full + list(self.executor.map(finish, full)), FULL)
 
     def _climb(self, candidates: Sequence[Candidate], steps: Sequence[int]) -> list[Candidate]:
-        """Return those of the candidates, best first, that go on after the rounds of these steps."""
+        """Return the candidates that continue after the rounds of these steps, best first."""
         return self._best_first(self._climbed(candidates, steps), steps[-1])[: KEPT[steps[-1]]]
 
     def _climbed(self, candidates: Sequence[Candidate], steps: Sequence[int]) -> list[Candidate]:
-        for step in steps:  # made here once, not by every thread
+        for step in steps:  # computed once here rather than in every thread
             self.pyramid.at(step)
         climb = partial(Candidate.climbed, pyramid=self.pyramid, steps=steps, noise=self._noise(steps[-1]))
         return list(self.executor.map(climb, candidates))
@@ -204,7 +214,7 @@ class WideSearch:
         return estimate_noise([self.pyramid.at(step)[None]])
 
     def _scores(self, kernels: Sequence[FloatArray], step: int) -> list[float]:
-        """Return what speaks for each kernel (k, k) of a step: the ripples it explains plus its gain in sparsity."""
+        """Return the score of each kernel (k, k) of a step: the share of ripples it explains plus its sparsity gain."""
         here = self.pyramid.at(step)
         widest = max(kernel.shape[0] for kernel in kernels)
         scorer = Scorer([Window(here, widest)], self._noise(step), widest)
@@ -219,13 +229,13 @@ class WideSearch:
 
 
 def _frames(edge: int, size: int | None) -> list[int]:
-    """Return the frames to try in a picture of this shorter edge; the two just above a known size."""
+    """Return the frames to try for an image of shorter edge `edge`; if `size` is known, the two just above it."""
     fitting = [frame for frame in WIDTHS if FRAMES_PER_EDGE * frame <= edge]
     return fitting if size is None else ([frame for frame in fitting if frame > size] or fitting[-1:])[:2]
 
 
 def _first_step(frame: int) -> int:
-    """Return the step at which a frame is as narrow as it may be."""
+    """Return the first step at which a frame is at most COARSEST wide."""
     step = 0
     while _edge_at(frame, step) > COARSEST:
         step += 1

@@ -1,6 +1,6 @@
-"""Where to look for the blur: windows with edges in every direction, in focus, unclipped, textured but not noise.
+"""Ranking of windows for blur estimation: edges in all directions, in focus, unclipped, texture rather than noise.
 
-The picture goes by once, in bands; per block of 32 px a few sums stay (some bytes a thousand pixels).
+The image is read once, in bands; a few sums per block of 32 px are stored (some bytes per thousand pixels).
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ __all__ = ["BLOCK", "WindowRanking"]
 Array = Any
 
 BLOCK = 32
-"""Edge of the blocks that are summed up, px."""
+"""Size of the blocks over which differences are summed, px."""
 
 REACH = 3
-"""Distance of the differences that count as edges, px: a blurred edge is wide, noise does not care."""
+"""Distance of the differences that measure edges, px: blurred edges are wide, noise does not depend on distance."""
 
 FLOOR_SHARE = 0.05
-"""Share of the emptiest blocks whose differences are taken for noise."""
+"""Quantile of the block means of differences that is treated as the noise level."""
 
 CLIPPED_POWER = 40
-"""A window keeps this power of its usable share as weight: two hundredths clipped cost more than half of it."""
+"""Exponent of the usable share in a window's worth: 2 % clipped pixels more than halve it."""
 
 
 class WindowRanking:
-    """Sums up a picture band by band, then names its best windows.
+    """Collects block statistics of an image band by band and returns its best windows.
 
     Parameters
     ----------
-    height, width : of the picture, px.
+    height, width : int
+        Size of the image, px.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -46,23 +47,29 @@ class WindowRanking:
         self._pixels = np.zeros((rows, columns))
 
     def add(self, top: int, luminance: FloatArray) -> None:
-        """Take in the rows from `top` on, a multiple of BLOCK.
+        """Add the rows starting at `top`.
 
         Parameters
         ----------
-        luminance : float32 (rows, width), linear light; NaN where clipped or not finite.
+        top : int
+            First row, px; a multiple of BLOCK.
+        luminance : ndarray of float32, shape (rows, width)
+            Linear light; NaN where clipped or not finite.
         """
         _sum_blocks(luminance, top // BLOCK, self._edges, self._fine, self._unusable, self._pixels)
 
     def best(self, count: int, size: int) -> list[tuple[int, int, int, int]]:
         """Return up to `count` windows (y0, y1, x0, x1), best first, that overlap by less than a quarter.
 
+        A window's worth is the geometric mean of the edges in its weakest direction and in all directions, times the
+        square root of the ratio of fine to coarse differences (focus), times a power of the unclipped share.
+
         Parameters
         ----------
-        size : edge, px; windows of a smaller picture are as large as it.
-
-        A window's worth is the geometric mean of its weakest direction and of all of them, times the ratio of
-        fine to coarse differences (focus), times what is not clipped.
+        count : int
+            Largest number of windows.
+        size : int
+            Size of the windows, px; limited to the size of the image.
         """
         height, width = (min(size, length) for length in self.shape)
         spans = max(1, height // BLOCK), max(1, width // BLOCK)
@@ -87,16 +94,16 @@ class WindowRanking:
 
 
 def _above_floor(sums: DoubleArray, pixels: DoubleArray) -> DoubleArray:
-    """Return block sums less what noise alone gives, read from the emptiest blocks."""
-    seen = pixels > 0
-    if not seen.any():
+    """Return block sums minus the contribution of noise, estimated from the blocks with the smallest differences."""
+    has_data = pixels > 0
+    if not has_data.any():
         return sums
-    floor = float(np.quantile(sums[seen] / pixels[seen], FLOOR_SHARE))
+    floor = float(np.quantile(sums[has_data] / pixels[has_data], FLOOR_SHARE))
     return np.maximum(sums - floor * pixels, 0)
 
 
 def _box(blocks: DoubleArray, spans: tuple[int, int]) -> DoubleArray:
-    """Return the sums over all boxes of `spans` blocks."""
+    """Return the sums over all boxes of `spans` (rows, columns) blocks."""
     total = np.pad(blocks.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = spans
     boxes: DoubleArray = (
@@ -113,9 +120,9 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 @kernel
 def _sum_blocks(luminance: Array, first: int, edges: Array, fine: Array, unusable: Array, pixels: Array) -> None:
-    """Add every pixel's differences to its block; those that touch NaN count as unusable.
+    """Add each pixel's differences to its block; pixels whose differences involve NaN count as unusable.
 
-    Both differences are means over the same square: with one corner in common, falling diagonals would not be seen.
+    Both differences are means over the same square; with only one corner in common they would miss falling diagonals.
     """
     height, width = luminance.shape
     for i in range(height - REACH):

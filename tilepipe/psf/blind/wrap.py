@@ -1,4 +1,4 @@
-"""Make a window periodic, so that Fourier solvers see no jump at its borders."""
+"""Periodic extension of a window without discontinuities at its borders, for Fourier solvers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ __all__ = ["wrap_smoothly"]
 def wrap_smoothly(image: FloatArray, shape: tuple[int, int]) -> FloatArray:
     """Extend `image` to `shape` by a membrane that joins its opposite borders (Liu & Jia, ICIP 2008).
 
-    The strip below is the solution of Laplace's equation between the last and the first row, free at its
-    ends; the strip at the right joins the columns of the result, the strip below included.  Both have a closed
-    form in the cosine and in the Fourier basis along the strip.
+    The strip below solves Laplace's equation between the last and the first row, with free ends; the strip at the
+    right joins the columns of the result, including the strip below.  The solutions have a closed form in the cosine
+    basis and the Fourier basis along the strip, respectively.
 
     Parameters
     ----------
-    image : float32 (h, w).
-    shape : (H, W), at least (h, w).
+    image : ndarray of float32, shape (h, w)
+    shape : tuple of int
+        (H, W), at least (h, w).
 
     Returns
     -------
-    float32 (H, W); the first h x w pixels are `image`.
+    ndarray of float32, shape (H, W)
+        The first h x w pixels are `image`.
     """
     height, width = shape
     tall = np.empty((height, image.shape[1]), np.float64)
@@ -48,7 +50,7 @@ def wrap_smoothly(image: FloatArray, shape: tuple[int, int]) -> FloatArray:
 def _membrane(ends: npt.NDArray[np.generic], angles: DoubleArray, gap: int) -> npt.NDArray[np.generic]:
     """Return the (gap, m) coefficients of the discrete harmonic strip between the two rows `ends` (2, m).
 
-    Per frequency u[j-1] - (4 - 2 cos) u[j] + u[j+1] = 0 with u[0], u[gap + 1] given: two decaying powers.
+    Per frequency, u[j-1] - (4 - 2 cos) u[j] + u[j+1] = 0 with u[0], u[gap + 1] given: the sum of two decaying powers.
     """
     middle = 2 - np.cos(angles)
     decay = middle - np.sqrt(np.maximum(middle**2 - 1, 0))

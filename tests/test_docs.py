@@ -1,0 +1,103 @@
+"""What README and docs show works: Python blocks run, command lines parse, links and module paths lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import tifffile
+
+from tilepipe.cli.main import tilepipe as command
+from tilepipe.image.light import SRGB, Light
+from tilepipe.psf.shapes import motion
+from tilepipe.testing import Scene, degrade
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4}(?:\$ )?(tilepipe .*)$", re.MULTILINE)
+PATH = re.compile(r"`((?:tilepipe|tests|benchmarks|docs|configs)/[\w/.-]+|[a-z]\w*/[\w/]+\.py)`")
+MARKS = ("...", "IMAGE", "OUT", "CACHE", "FILE", "DIR", "ADDRESS", "|", "[")
+"""Marks of lines that stand for more than one command."""
+
+
+def names(pages):
+    return [page.name for page in pages]
+
+
+def code(page, language):
+    return [body for kind, body in FENCED.findall(page.read_text()) if kind == language]
+
+
+def command_lines(page):
+    """Return the command lines of a page, as arguments, comments and prompts taken off."""
+    lines = INDENTED.findall(page.read_text())
+    for language in ("sh", "bash", "console", "shell"):
+        for body in code(page, language):
+            lines += re.findall(r"^(?:\$ )?(tilepipe .*)$", body, re.MULTILINE)
+    lines = [re.split(r"\s+#|\s&&|\s2?>", line)[0].strip() for line in lines]
+    return [shlex.split(line)[1:] for line in lines if not any(mark in line for mark in MARKS)]
+
+
+@pytest.fixture
+def photograph(tmp_path, monkeypatch):
+    """A folder with ``photo.tif``, 16 bit, behind a short motion; linear light of it."""
+    psf = motion(7, 30)
+    edge = 300 + psf.size - 1
+    linear = degrade(Scene(edge, edge, 3).rows(0, edge), psf, 0.003).astype(np.float32)
+    light = Light((SRGB,) * 3, "uint16")
+    planes = np.moveaxis(linear, -1, 0)
+    encoded = np.stack([light.encoded(index, plane, "uint16") for index, plane in enumerate(planes)], -1)
+    tifffile.imwrite(tmp_path / "photo.tif", encoded, photometric="rgb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return linear
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page, photograph, capsys):
+    space = {"image": photograph, "__name__": "__main__"}
+    for body in code(page, "python"):
+        exec(compile(body, f"{page.name}", "exec"), space)  # its own documentation
+
+
+def test_pages_show_commands():
+    assert len(command_lines(ROOT / "README.md")) > 10
+    assert code(ROOT / "README.md", "python")
+
+
+def parse(arguments):
+    """Parse a command line down to its verb, without running it; click raises what a user would see."""
+    group, context = command, click.Context(command, info_name="tilepipe")
+    while isinstance(group, click.Group):
+        name, verb, arguments = group.resolve_command(context, arguments)
+        context = click.Context(verb, parent=context, info_name=name)
+        group = verb
+    verb.make_parser(context).parse_args(list(arguments))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_command_lines_parse(page):
+    for arguments in command_lines(page):
+        parse(arguments)
+
+
+def test_a_flag_that_is_not_there_is_noticed():
+    with pytest.raises(click.NoSuchOption):
+        parse(["run", "photo.tif", "--sharpness", "3"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_paths_that_are_named_exist(page):
+    named = {path.rstrip("/.") for path in PATH.findall(page.read_text())}
+    missing = [path for path in named if not (ROOT / path).exists() and not (ROOT / "tilepipe" / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
