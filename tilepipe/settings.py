@@ -35,7 +35,7 @@ PRIORITIES = {"denoise": -1.0, "balanced": 0.0, "deblur": 1.0}
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a run.
 
-    Parameters
+    Attributes
     ----------
     psf : str or None
         PSF file; None estimates the PSF from the image.
