@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 DOCS = $(VENV)/.docs
 OLDEST = .venv-min
 
-.PHONY: all demo check test test-quick test-all test-min lint docs bench clean
+.PHONY: all demo check test test-thorough test-quick test-all test-min lint docs bench clean
 all: test
 
 $(READY): pyproject.toml
@@ -29,19 +29,22 @@ $(OLDEST)/.ready: pyproject.toml tests/oldest_versions.py
 demo: $(READY)            ## blur a 24 Mpx scene by a camera shake, deblur it blind, print the gain
 	$(BIN)/tilepipe demo -o demo --cache demo/cache
 
-check: lint test docs     ## what CI runs
+check: lint test test-thorough docs  ## what CI runs
 
-test: $(READY)            ## all tests but the slow ones
+test: $(READY)            ## the tests, in a few minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-thorough: $(READY)   ## those that take tens of seconds each: benchmarks, presets, clusters, many shapes
+	$(BIN)/python -m pytest -q -n 2 -m thorough
 
 test-quick: $(READY)      ## unit tests: no subprocess, no cluster, no whole run
 	$(BIN)/python -m pytest -q tests/cache tests/deconv tests/execution tests/image tests/planning tests/system tests/tiling \
 	    tests/test_architecture.py tests/test_settings.py
 
 test-all: $(READY)        ## all tests
-	$(BIN)/python -m pytest -q -m 'slow or not slow' --timeout 3000
+	$(BIN)/python -m pytest -q -m '' --timeout 3000
 
-test-min: $(OLDEST)/.ready  ## all tests but the slow ones, with the oldest versions that pyproject.toml allows
+test-min: $(OLDEST)/.ready  ## the tests, with the oldest versions that pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY)            ## style, spelling and types

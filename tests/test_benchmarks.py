@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 BENCHMARKS = {
     "seams": ["--width", "420", "--height", "380", "--tiles", "200", "--psfs", "gaussian 2"],
     "restore": ["--made", "--cases", "1", "--edge", "80"],

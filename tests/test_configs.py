@@ -15,6 +15,7 @@ def test_there_are_presets():
     assert names | {"microscope-poisson", "astronomy"} <= {config.stem for config in CONFIGS}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_preset_loads_and_runs(config, small, tmp_path, tilepipe_command):
     effective = resolve(config=config)

@@ -264,6 +264,7 @@ def test_a_shape_that_cannot_be_made(refused_here, arguments, word):
     assert word in refused_here(2, "psf", "make", *arguments, "-o", "psf.tif")
 
 
+@pytest.mark.thorough
 def test_bad_values_and_kernels_seen_from_outside(refused, photo, tmp_path):
     """One of each kind above, as a process of its own."""
     kernel_file(tmp_path / "psf.tif", BAD_KERNELS["negative"][0])
@@ -323,6 +324,7 @@ def test_a_budget_below_what_python_takes(refused, photo, psf):
     assert "--memory" in line
 
 
+@pytest.mark.thorough
 def test_a_budget_that_smaller_tiles_would_meet(tilepipe, refused, large_photo, psf):
     """The budget lies between what restoring in one tile needs and what all other stages do."""
     arguments = [large_photo, "-o", "out.tif", "--psf", psf, "--tile", 3000, "-j", 1, "--quality", "fast"]

@@ -88,6 +88,7 @@ def test_an_uncertain_blur_is_refused_with_the_ways_out(tilepipe, grain, tmp_pat
     assert not (tmp_path / "out.tif").exists()
 
 
+@pytest.mark.thorough
 def test_an_uncertain_blur_may_be_forced(tilepipe, grain, tmp_path):
     flags = ["--force", "--blur", "7", "--cache", tmp_path / "c"]
     done = tilepipe("run", grain, "-o", tmp_path / "out.tif", *flags)
@@ -95,6 +96,7 @@ def test_an_uncertain_blur_may_be_forced(tilepipe, grain, tmp_path):
     assert (tmp_path / "out.tif").exists()
 
 
+@pytest.mark.thorough
 def test_a_psf_is_estimated_kept_and_checked_against_another_picture(tilepipe, scenes, tmp_path):
     psf = tmp_path / "psf.tif"
     flags = ("--blur", "13", "--psf-per-channel", "--png", tmp_path / "psf.png")
@@ -116,6 +118,7 @@ def test_a_psf_is_estimated_kept_and_checked_against_another_picture(tilepipe, s
     ]
 
 
+@pytest.mark.thorough
 def test_an_array_gives_the_psf_that_its_file_gives(scenes):
     import tilepipe
 

@@ -79,6 +79,7 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
     assert max(messages) <= MESSAGE_LIMIT
 
 
+@pytest.mark.thorough
 def test_graphs_and_receipts_are_small(moving, tmp_path):
     plan = make_plan(
         moving / "blurred.tif",
@@ -102,11 +103,13 @@ def test_graphs_and_receipts_are_small(moving, tmp_path):
     assert len(keys) == len(set(keys)) == plan.grid.tiles + todo.chunks_total
 
 
+@pytest.mark.thorough
 def test_a_scheduler_that_is_not_there_is_one_sentence(moving, tmp_path):
     with pytest.raises(SettingsError, match="no scheduler with workers answers"):
         run(moving, tmp_path, scheduler="tcp://127.0.0.1:9")
 
 
+@pytest.mark.thorough
 def test_a_worker_that_is_killed_costs_what_it_had_in_hand(moving, tmp_path, cluster):
     (tmp_path / "calm").mkdir()
     (tmp_path / "killed").mkdir()
@@ -124,6 +127,7 @@ def test_a_worker_that_is_killed_costs_what_it_had_in_hand(moving, tmp_path, clu
     assert report.tiles["failed"] == 0
 
 
+@pytest.mark.thorough
 def test_a_cluster_reuses_what_threads_made(moving, tmp_path, cluster):
     first, _, _ = run(moving, tmp_path, jobs=2)
     (tmp_path / "out.tif").unlink()

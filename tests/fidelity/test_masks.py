@@ -57,6 +57,7 @@ def test_a_drawn_mask_is_kept_to_exactly(portrait):
         deconvolve(seen, PSF, mask=np.zeros((3, 3)))
 
 
+@pytest.mark.thorough
 def test_files_masked_and_refocused_keep_their_codes_outside(portrait, tilepipe_command, tmp_path):
     light = Light((SRGB,) * 3, "uint16")
     codes = np.stack([light.encoded(c, np.clip(portrait[0][..., c], 0, 1), "uint16") for c in range(3)], -1)

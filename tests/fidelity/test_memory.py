@@ -40,6 +40,7 @@ def test_tiff_stays_within_its_budget(tmp_path, size):
     check(*run_and_measure(tmp_path, tmp_path / "in.tif", "--psf", tmp_path / "psf.tif", "--memory", "512MB"))
 
 
+@pytest.mark.thorough
 def test_jpeg_is_decoded_whole_and_counted(tmp_path):
     from PIL import Image
 

@@ -139,6 +139,7 @@ def test_lamps_stay_white_and_get_no_ring(radius, brightness, ground, solver):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("radius", "brightness"), [(1, 50), (10, 1.2), (30, 5)])
 def test_tiles_that_cut_a_lamp_show_no_seam(radius, brightness):
     psf = gaussian(1.5)

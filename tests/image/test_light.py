@@ -204,6 +204,7 @@ def test_curves_that_cannot_be_undone_are_refused_by_name(curve):
         check_monotone(curve)
 
 
+@pytest.mark.thorough
 @integers
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=50).filter(lambda values: max(values) > 0))
 def test_flat_stretches_still_tell_codes_apart(dtype, values):

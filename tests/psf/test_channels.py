@@ -37,6 +37,7 @@ def error(restored, sharp, rim=24):
     return float(np.sqrt(((restored - sharp)[rim:-rim, rim:-rim] ** 2).mean()))
 
 
+@pytest.mark.thorough
 def test_the_colour_that_is_blurred_more_gets_the_wider_kernel(kernels):
     spreads = [spread(kernel) for kernel in kernels]
     assert spreads == sorted(spreads)

@@ -112,6 +112,7 @@ def test_an_estimate_of_a_blurred_window_speaks_for_itself(name):
     assert found.border < 0.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["shake 15", "gaussian 2"])
 def test_an_unknown_size_is_found(name):
     kernel = KERNELS[name]
@@ -144,6 +145,7 @@ def five_per_cent(light, generator):
     return light + 0.05 * generator.standard_normal(light.shape)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spoil", [poisson, jpeg, five_per_cent])
 def test_a_kernel_is_found_through_what_cameras_do(spoil):
     kernel = KERNELS["shake 15"]
@@ -161,6 +163,7 @@ def test_a_kernel_is_found_through_what_cameras_do(spoil):
     assert found.confidence > 0.6
 
 
+@pytest.mark.thorough
 def test_threads_change_nothing():
     windows = [window("shake 9", 71, corner)[0] for corner in (20, 120)]
     one, two = (astuple(estimate_kernel(windows, NOISE, 7, threads=threads)) for threads in (1, 2))
@@ -175,6 +178,7 @@ def test_estimating_leaves_the_windows_alone():
     assert seen.tobytes() == before
 
 
+@pytest.mark.thorough
 def test_a_darker_picture_has_the_same_kernel():
     name = "shake 9"
     darker = estimate_kernel([window(name)[0] * np.float32(0.1)], NOISE * 0.1, KERNELS[name].shape[0])

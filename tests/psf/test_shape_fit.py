@@ -105,6 +105,7 @@ def test_a_motion_is_named_wherever_it_lies(length, angle, shift, noise, seed):
     assert nearest.fit > 0.96
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("made", "parameters"),
     [
@@ -135,6 +136,7 @@ def test_a_kernel_turned_turns_the_angle_and_nothing_else(turns):
     assert turned.fit == pytest.approx(upright.fit, abs=0.005)
 
 
+@pytest.mark.thorough
 @few
 @given(kind=st.sampled_from(["gaussian", "disk", "line", "shake"]), x=st.integers(0, 10), y=st.integers(0, 10))
 def test_a_shift_by_whole_pixels_changes_nothing(kind, x, y):
@@ -186,6 +188,7 @@ def test_less_in_the_middle_is_blur():
 # --- what is none of them
 
 
+@pytest.mark.thorough
 def test_a_shake_fits_worse_than_a_line():
     lines = [fit_shape(normalised(line_at(31, 20, 40 * seed, 0.2, 0.1), 0.02, seed)) for seed in range(3)]
     shakes = [fit_shape(normalised(shake(31, seed), 0.02, seed)) for seed in range(3)]
@@ -201,6 +204,7 @@ def test_the_fit_falls_as_a_line_bends():
     assert fits[0] > fits[1] + 0.05 > fits[2] + 0.1
 
 
+@pytest.mark.thorough
 def test_of_two_equals_the_simpler_one_is_named():
     """Between a Gaussian and a disk the name changes where the disk is ahead by 0.005, not before."""
 
@@ -216,6 +220,7 @@ def test_of_two_equals_the_simpler_one_is_named():
     assert between(high).fit - between(low).fit == pytest.approx(0.005, abs=0.002)
 
 
+@pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(
     kernel=hnp.arrays(

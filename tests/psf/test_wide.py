@@ -30,9 +30,9 @@ def seen(psf, noise=0.004, seed=8):
 
 
 def power_of(picture):
-    read_status = PowerAccumulator.of_size(*picture.shape)
-    read_status.add(picture, np.ones(picture.shape, bool))
-    return read_status.power()
+    accumulator = PowerAccumulator.of_size(*picture.shape)
+    accumulator.add(picture, np.ones(picture.shape, bool))
+    return accumulator.power()
 
 
 def error(restored, sharp, reach=6, rim=60):
@@ -42,6 +42,7 @@ def error(restored, sharp, reach=6, rim=60):
     return min(float(np.sqrt(np.square(np.roll(restored, at, (0, 1)) - sharp)[inside].mean())) for at in shifts)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [pytest.param(LENGTHS[0], marks=pytest.mark.slow), LENGTHS[1]])
 def test_a_wide_shake_is_found_without_being_told_its_width(length):
     psf = shake(length, 5)
@@ -84,6 +85,7 @@ def test_neither_likeness_nor_agreement_alone_makes_sure():
     assert strong_confidence(0.45, 0.9) < MIN_CONFIDENCE, "all ways agree on a path that the spectrum does not know"
 
 
+@pytest.mark.thorough
 def test_the_number_of_threads_changes_nothing():
     (picture,), _ = at_ordinary_contrast([seen(shake(31, 5))[1][:400, :400]], 0.0)
     found = []

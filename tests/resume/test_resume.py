@@ -141,7 +141,9 @@ def wait_for_stage(process, tmp_path, stage):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("stage", STAGE_MARKS)
+@pytest.mark.parametrize(
+    "stage", [stage if stage == "restore" else pytest.param(stage, marks=pytest.mark.thorough) for stage in STAGE_MARKS]
+)
 def test_kill_9_in_every_stage_then_the_same_bytes(small, tmp_path, undisturbed, stage):
     process = start(small, tmp_path)
     wait_for_stage(process, tmp_path, stage)
@@ -169,6 +171,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(small, tmp_path, undisturbed):
     assert same_bytes(tmp_path, undisturbed)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_twice_ends_at_once_and_the_same_command_goes_on(small, tmp_path, undisturbed):
     process = start(small, tmp_path)
     wait_for_stage(process, tmp_path, "restore")
@@ -183,6 +186,7 @@ def test_ctrl_c_twice_ends_at_once_and_the_same_command_goes_on(small, tmp_path,
     assert same_bytes(tmp_path, undisturbed)
 
 
+@pytest.mark.thorough
 def test_sigterm_exits_143(small, tmp_path):
     process = start(small, tmp_path)
     wait_for_stage(process, tmp_path, "restore")
@@ -191,6 +195,7 @@ def test_sigterm_exits_143(small, tmp_path):
     assert process.returncode == 143
 
 
+@pytest.mark.thorough
 def test_a_second_run_on_the_same_recipe_is_refused(small, tmp_path):
     process = start(small, tmp_path)
     wait_for_stage(process, tmp_path, "ingest")
