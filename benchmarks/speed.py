@@ -37,7 +37,7 @@ from tilepipe.deconv.convolution import FOURIER, Convolution, select_convolution
 from tilepipe.deconv.convolution import convolutions as possible_convolutions
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
-from tilepipe.deconv.richardson_lucy import seen
+from tilepipe.deconv.richardson_lucy import back_project
 from tilepipe.deconv.solvers import restore
 from tilepipe.deconv.transforms import LIBRARY
 from tilepipe.psf.model import PSF
@@ -148,7 +148,7 @@ def convolutions(edge: int) -> list[Row]:
         work, spectrum = Workspace(1, (edge, edge)), Spectrum.of(psf.planes, (edge, edge))
         work.x[...], work.y[...] = generator.uniform(0.1, 1, (2, 1, edge, edge))
         for convolution in (*possible_convolutions(kernel), FOURIER):
-            seconds = best(partial(seen, work, spectrum, convolution, 0, work.x[0], work.y[0], work.e[0, 0]))
+            seconds = best(partial(back_project, work, spectrum, convolution, 0, work.x[0], work.y[0], work.e[0, 0]))
             taken = "yes" if same_way(convolution, selected) else ""
             nanoseconds = round(seconds / edge**2 * 1e9, 2)
             rows.append(

@@ -14,7 +14,7 @@ from tilepipe.deconv.parameters import Parameters
 from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.system.jit import kernel
 
-__all__ = ["find_outliers", "without"]
+__all__ = ["find_outliers", "without_outliers"]
 
 Array = Any
 
@@ -45,7 +45,7 @@ def find_outliers(known: FloatArray, psf: FloatArray, parameters: Parameters) ->
     return found if count else None
 
 
-def without(plane: FloatArray, outlying: BoolArray) -> FloatArray:
+def without_outliers(plane: FloatArray, outlying: BoolArray) -> FloatArray:
     """Return `plane` (h, w) with NaN at the outliers."""
     return np.where(outlying, np.float32(np.nan), plane)
 

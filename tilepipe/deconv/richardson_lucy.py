@@ -32,7 +32,7 @@ from tilepipe.deconv.transforms import forward, inverse
 from tilepipe.dtypes import FloatArray
 from tilepipe.system.jit import kernel
 
-__all__ = ["find_momentum", "restore", "seen"]
+__all__ = ["back_project", "find_momentum", "restore"]
 
 Array = Any
 
@@ -88,18 +88,18 @@ def _begin(work: Workspace, spectrum: Spectrum) -> list[Convolution]:
         np.maximum(y, np.float32(DARK), out=y)
         ones[...] = 1  # x = 1 and y = 1 where known give K^T M, as K 1 = 1
         known = np.where(np.isnan(y), y, np.float32(1))
-        seen(work, spectrum, convolution, channel, ones, known, work.e[1, channel])
+        back_project(work, spectrum, convolution, channel, ones, known, work.e[1, channel])
     return convolutions
 
 
 def _step(work: Workspace, spectrum: Spectrum, convolutions: list[Convolution], lam: float, following: float) -> None:
     """Run one step from the prediction in x; d <- its result, x <- the next prediction with momentum `following`."""
     for channel, convolution in enumerate(convolutions):
-        seen(work, spectrum, convolution, channel, work.x[channel], work.y[channel], work.e[0, channel])
+        back_project(work, spectrum, convolution, channel, work.x[channel], work.y[channel], work.e[0, channel])
     _advance(work.x, work.d, work.e[0], work.e[1], np.float32(lam), np.float32(following))
 
 
-def seen(
+def back_project(
     work: Workspace,
     spectrum: Spectrum,
     convolution: Convolution,

@@ -10,7 +10,7 @@ import scipy.ndimage
 
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.highlights import REACHES, fade_to_input
-from tilepipe.deconv.outliers import find_outliers, without
+from tilepipe.deconv.outliers import find_outliers, without_outliers
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.refocus import restore_blurred
 from tilepipe.deconv.solvers import restore
@@ -76,7 +76,7 @@ def restore_in_frame(
         outlying = find_outliers(known, spectrum.kernel(channel), parameters)
         if outlying is not None:
             originals.append((outlying[kept], start[kept].copy()))
-            known, start = without(known, outlying), fill(without(start, outlying)[None])[0]
+            known, start = without_outliers(known, outlying), fill(without_outliers(start, outlying)[None])[0]
         else:
             originals.append((NONE, start[:0]))
         where = np.flatnonzero(np.isposinf(known))
