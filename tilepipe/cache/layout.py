@@ -1,6 +1,6 @@
-"""Layout of a cache: folders, files, arrays and their chunks.  Only this module defines it.
+"""Layout of a cache: folders, files, arrays and chunk shapes; names inside an array or a ledger belong to these.
 
-Layout of a cache (``ROOT``), format 2; docs/resume.md describes every file::
+A cache (``ROOT``), format 2; docs/resume.md describes every file::
 
     ROOT/
       guard                      locked briefly when a run starts or a folder is removed

@@ -36,16 +36,16 @@ class Todo:
         Rows and columns of the missing tiles, and of the missing chunks of the result.
     tiles_total, chunks_total : int
         All tiles and chunks of the job.
-    tiles_repaired, chunks_repaired : int
-        Missing pieces that have a record which their chunk does not match.
+    tiles_damaged, chunks_damaged : int
+        Those among the missing that have a record, but whose chunks do not match it.
     """
 
     tiles: list[Index] = field(default_factory=list)
     chunks: list[Index] = field(default_factory=list)
     tiles_total: int = 0
     chunks_total: int = 0
-    tiles_repaired: int = 0
-    chunks_repaired: int = 0
+    tiles_damaged: int = 0
+    chunks_damaged: int = 0
 
 
 def find_todo(job: Job, *, full: bool = True) -> Todo:
@@ -62,13 +62,13 @@ def find_todo(job: Job, *, full: bool = True) -> Todo:
         state = job.result.state((row, column), full=full)
         if state != "done":
             todo.chunks.append((row, column))
-            todo.chunks_repaired += state == "damaged"
+            todo.chunks_damaged += state == "damaged"
             needed.update((tile.row, tile.column) for tile in job.grid.touching(boxes[row][column]))
     for index in sorted(needed):
         state = job.tiles.state(index, full=full)
         if state != "done":
             todo.tiles.append(index)
-            todo.tiles_repaired += state == "damaged"
+            todo.tiles_damaged += state == "damaged"
     return todo
 
 

@@ -24,7 +24,7 @@ from tilepipe.system.prefetch import prefetch
 __all__ = ["check_input_unchanged", "ingest"]
 
 Band = tuple[Index, float, npt.NDArray[Any]]
-"""Chunk index, time at which reading began, and samples (rows, width, channels)."""
+"""Index of the piece (a row of chunks), time at which reading began, and samples (rows, width, channels)."""
 
 
 def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) -> int:

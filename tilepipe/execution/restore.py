@@ -130,7 +130,7 @@ def restore_and_blend(
         "total": todo.tiles_total,
         "computed": computed,
         "reused": todo.tiles_total - computed,
-        "repaired": todo.tiles_repaired,
+        "repaired": todo.tiles_damaged,
         "failed": 0,
     }
     return counts, sorted(tally.workers)
@@ -151,11 +151,11 @@ def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[
 
 def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
     reused = todo.tiles_total - len(todo.tiles)
-    if reused or todo.tiles_repaired:
-        damaged = f", {todo.tiles_repaired} damaged (recomputed)" if todo.tiles_repaired else ""
+    if reused or todo.tiles_damaged:
+        damaged = f", {todo.tiles_damaged} damaged (recomputed)" if todo.tiles_damaged else ""
         on_event(Note(f"resume   {reused} of {todo.tiles_total} tiles done{damaged}, {len(todo.tiles)} left"))
-    on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_repaired, megapixels))
-    on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_repaired))
+    on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_damaged, megapixels))
+    on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_damaged))
 
 
 def _describe(receipt: Receipt) -> str:

@@ -58,5 +58,5 @@ def read_status(folder: Path, *, full: bool) -> CacheStatus:
         (states.count("done"), len(states)),
         (todo.tiles_total - len(todo.tiles), todo.tiles_total),
         (todo.chunks_total - len(todo.chunks), todo.chunks_total),
-        states.count("damaged") + todo.tiles_repaired + todo.chunks_repaired,
+        states.count("damaged") + todo.tiles_damaged + todo.chunks_damaged,
     )

@@ -14,7 +14,7 @@ from tilepipe.errors import SettingsError
 from tilepipe.image.readers import open_image
 from tilepipe.planning.inspection import Inspection, inspect_array, inspect_reader
 from tilepipe.psf.blind.channels import kernels_by_channel
-from tilepipe.psf.blind.confidence import strong_confidence
+from tilepipe.psf.blind.confidence import ripple_confidence, slight_confidence, strong_confidence
 from tilepipe.psf.blind.narrow import Estimate, compare, estimate_kernel, likeness
 from tilepipe.psf.blind.ripples import Ripples
 from tilepipe.psf.blind.slight import SlightBlur, measure_slight_blur, slight_psf
@@ -40,7 +40,7 @@ LEAST_REACH, FULL_REACH = 0.12, 0.2
 """Frequency, cycles/px, up to which an image must exceed its noise for ripples to be visible, and from which on they
 are clearly visible."""
 
-TRUSTED = 0.6
+MIN_FREE_FORM_CONFIDENCE = 0.6
 """Smallest confidence with which a free-form kernel is accepted where ripples are weak or a slight blur explains the
 spectrum: portraits and text behind a shake of 75 px appear slightly blurred."""
 
@@ -59,19 +59,15 @@ WIDEST_SLIGHT = 21
 SURE_LIKENESS = 0.8
 """Likeness of the ripples of a correct kernel, used where it cannot be measured."""
 
-DOUBTED = 0.6
+DOUBTED_CAP = 0.6
 """Upper bound of the confidence in a slight blur where there are signs of a strong one."""
 
 SAME_BLUR = 0.9
 """Likeness above which a free-form kernel is treated as the slight blur: the latter has the smoother transfer function
 and amplifies less noise."""
 
-REFUSED = 0.39
+REFUSED_CAP = 0.39
 """Upper bound of the confidence in a free-form kernel that is not accepted; a run refuses it without ``--force``."""
-
-HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
-"""Share of the spectrum's ripples that a kernel must explain for a confidence of one half, and the logistic rate:
-kernels that explain 0.9 and more restored well, those at 0.83 and below badly."""
 
 TARGET = 0.35
 """Standard deviation of the Gaussian that remains of a slight blur, px: an image restored to a point rings at every
@@ -79,9 +75,6 @@ error of the width."""
 
 LARGEST_FALLBACK = 2.0
 """Standard deviation of the widest slight blur used when the free-form kernel is not accepted, px."""
-
-MANY_BLOCKS, EVEN = 40, 0.2
-"""Number of blocks, and unevenness over directions, with which a slight blur is nearly always correct."""
 
 NARROWER = 0.9
 """Factor by which a slight blur is reduced when the restoration goes too far."""
@@ -256,13 +249,13 @@ def find_psf(
     if slight.explains and not requested and _is_same_blur(estimate, slight):
         return _slight_estimate(inspection, slight, target)
     accepted, confidence = evidence.judge(estimate)
-    if slight.explains and confidence < (MIN_CONFIDENCE if requested else TRUSTED):
+    if slight.explains and confidence < (MIN_CONFIDENCE if requested else MIN_FREE_FORM_CONFIDENCE):
         return _slight_estimate(inspection, slight, target, doubted=True)
     may_be_slight = estimate.sharp or not evidence.is_surely_rippled
     if not accepted and may_be_slight and math.isfinite(slight.variance) and slight.sigma < LARGEST_FALLBACK:
         return _slight_estimate(inspection, slight, target)
     if not accepted and not estimate.sharp:
-        confidence = min(confidence, REFUSED)
+        confidence = min(confidence, REFUSED_CAP)
     kernels = estimate.kernel
     if per_channel and len(inspection.colours[0]) > 1 and not estimate.sharp:
         kernels = kernels_by_channel(inspection.colours, kernels, threads=threads)
@@ -348,13 +341,10 @@ class _RippleEvidence:
             return strong >= MIN_CONFIDENCE, strong
         explained = ripple_confidence(self.ripples.explained(estimate.kernel))
         agreed = strong_confidence(SURE_LIKENESS, estimate.agreement) if self.wide else 1.0
-        confidence = max(min(estimate.confidence, explained, agreed), strong if strong >= TRUSTED else 0.0)
-        return confidence >= TRUSTED, confidence
-
-
-def ripple_confidence(share: float) -> float:
-    """Return the confidence, 0..1, in a free-form kernel that explains this share of an image's ripples."""
-    return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
+        confidence = max(
+            min(estimate.confidence, explained, agreed), strong if strong >= MIN_FREE_FORM_CONFIDENCE else 0.0
+        )
+        return confidence >= MIN_FREE_FORM_CONFIDENCE, confidence
 
 
 def _made_by(inspection: Inspection, confidence: float) -> dict[str, Any]:
@@ -371,7 +361,7 @@ def _slight_estimate(
     inspection: Inspection, slight: SlightBlur, target: float, *, doubted: bool = False
 ) -> BlurEstimate:
     """Return the PSF of a slight blur; a delta when it is negligible."""
-    made_by = _made_by(inspection, min(slight_confidence(slight), DOUBTED if doubted else 1.0))
+    made_by = _made_by(inspection, min(slight_confidence(slight), DOUBTED_CAP if doubted else 1.0))
     least = LEAST_VARIANCE if slight.explains else LEAST_UNEXPLAINED
     psf = slight_psf(slight, target) if slight.radius or slight.variance > least else None
     if psf is None:
@@ -410,12 +400,3 @@ def _colour_offsets(inspection: Inspection) -> list[float]:
         return []
     offsets = [fit.width - mean.width for fit in fits if fit is not None]
     return offsets if max(map(abs, offsets)) > COLOURS_DIFFER else []
-
-
-def slight_confidence(slight: SlightBlur) -> float:
-    """Return the confidence in the width of a slight blur, 0..1."""
-    if not math.isfinite(slight.variance):
-        return 0.1
-    if not slight.explains:
-        return 0.6 if slight.trusted else 0.45
-    return 0.95 if slight.blocks >= MANY_BLOCKS and slight.unevenness < EVEN else 0.75

@@ -28,12 +28,15 @@ Cut = Callable[[Box], "Observed"]
 """(y0, y1, x0, x1) -> this part of the image."""
 
 WINDOW = 383
-"""Edge of the windows, px: 3 of them, or one of up to LARGE in a small image."""
+"""Edge of the windows, px: 3 of them, or one of up to SINGLE_WINDOW in a small image."""
 
-COUNT = 3
-LARGE = 511
+WINDOW_COUNT = 3
+"""Number of windows in which a narrow kernel is estimated."""
 
-LARGEST = 1022
+SINGLE_WINDOW = 511
+"""Largest edge of the window of a small image, px."""
+
+WIDE_WINDOW = 1022
 """Edge of the window in which a wide kernel is searched for, px: ten kernels."""
 
 SPARE = 6
@@ -95,7 +98,7 @@ class Inspection:
     noise : float
         Standard deviation of the mean of the colours.
     power : Power or None
-        Of the mean of the colours, over the whole image; None when the image is too small.
+        Of the mean of the colours, over the whole image or the given window; None when the image is too small.
     colour_power : tuple of Power
         Of each colour; empty when colours are not treated separately.
     edges : EdgeWidth or None
@@ -185,6 +188,7 @@ class PictureSpectra:
         at = box[0], box[2]
         self._mean.add(piece.colours.mean(0), piece.usable, at)
         if self._colours and len(piece.colours) == 3:
+            # of twice the size: blocks twice as far apart, which bounds the time; the quarters of a colour are not used
             self._each = self._each or [
                 PowerAccumulator.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)
             ]
@@ -203,10 +207,10 @@ def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -
     Reads the image in bands and adds them to `spectra`.
     """
     height, width = shape
-    if max(height, width) <= LARGE:
+    if max(height, width) <= SINGLE_WINDOW:
         whole = (0, height, 0, width)
         return [whole], [], whole
-    count, edge = (1, LARGE) if min(height, width) < 2 * WINDOW else (COUNT, WINDOW)
+    count, edge = (1, SINGLE_WINDOW) if min(height, width) < 2 * WINDOW else (WINDOW_COUNT, WINDOW)
     ranking = WindowRanking(height, width)
     for top in range(0, height, BAND):
         box = (top, min(top + BAND, height), 0, width)
@@ -214,7 +218,7 @@ def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -
         ranking.add(top, piece.known)
         spectra.add(piece, box)
     best = ranking.best(count + SPARE, edge)
-    return best[:count], best[count:], ranking.best(1, LARGEST)[0]
+    return best[:count], best[count:], ranking.best(1, WIDE_WINDOW)[0]
 
 
 def _read_large(cut: Cut, box: Box) -> FloatArray | None:

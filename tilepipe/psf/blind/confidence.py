@@ -3,7 +3,7 @@
 A logistic regression on 154 cases with known truth: sharp images (photographs and synthetic scenes) blurred with known
 PSFs at 0 to 3 % noise, some of them saved as JPEG, and images without structure (flat, ramps, soft blobs, white noise).
 A case is good if restoration with the estimated kernel gains more than 0.3 dB over the blurred image.
-The table is in docs/blind.md.
+The table is in docs/blind.md.  `tilepipe.planning.find_psf` combines these with the evidence of the whole image.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ import numpy as np
 import scipy.ndimage
 
 from tilepipe.dtypes import FloatArray
+from tilepipe.psf.blind.slight import SlightBlur
 
-__all__ = ["confidence", "relief", "strong_confidence"]
+__all__ = ["confidence", "relief", "ripple_confidence", "slight_confidence", "strong_confidence"]
+
+HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
+"""Share of the spectrum's ripples that a kernel must explain for a confidence of one half, and the logistic rate:
+kernels that explain 0.9 and more restored well, those at 0.83 and below badly."""
+
+MANY_BLOCKS, EVEN = 40, 0.2
+"""Number of blocks, and unevenness over directions, with which a slight blur is nearly always correct."""
+
 
 OFFSET = -5.64
 AGREEMENT, RELIEF, GAIN, BORDER, MISFIT = 2.27, 1.24, 2.2, -0.67, -2.2
@@ -83,3 +92,17 @@ def strong_confidence(likeness: float, agreement: float) -> float:
 
 def _logistic(odds: float) -> float:
     return 1 / (1 + math.exp(-max(odds, -30.0)))
+
+
+def ripple_confidence(share: float) -> float:
+    """Return the confidence, 0..1, in a free-form kernel that explains this share of an image's ripples."""
+    return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
+
+
+def slight_confidence(slight: SlightBlur) -> float:
+    """Return the confidence in the width of a slight blur, 0..1."""
+    if not math.isfinite(slight.variance):
+        return 0.1
+    if not slight.explains:
+        return 0.6 if slight.trusted else 0.45
+    return 0.95 if slight.blocks >= MANY_BLOCKS and slight.unevenness < EVEN else 0.75
