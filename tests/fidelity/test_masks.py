@@ -37,6 +37,7 @@ def test_refocus_keeps_a_sharp_subject_and_sharpens_the_background(portrait):
     assert psnr(deconvolve(seen, PSF)[inside], seen[inside]) < 30, "without it the subject is harmed"
 
 
+@pytest.mark.thorough
 def test_refocus_in_tiles_and_lazily_is_the_same(portrait):
     seen = portrait[0]
     tiled = deconvolve(seen, PSF, refocus=True, tile=200, quality="fast")
