@@ -27,12 +27,19 @@ def portrait():
     return seen, behind[reach:-reach, reach:-reach], subject
 
 
+@pytest.mark.parametrize("unit", [1, 0.7])
+def test_what_refocus_leaves_alone_comes_back_bit_by_bit_in_any_unit(portrait, unit):
+    seen, subject = np.float32(unit) * portrait[0], portrait[2]
+    restored = deconvolve(seen, PSF, refocus=True, quality="fast")
+    assert (restored == seen)[subject < 0.9].mean() > 0.99
+
+
 def test_refocus_keeps_a_sharp_subject_and_sharpens_the_background(portrait):
     seen, behind, subject = portrait
     restored = deconvolve(seen, PSF, refocus=True)
     inside, outside = subject < 0.9, (subject > 1.6)
     assert psnr(restored[inside], seen[inside]) > 45
-    assert (restored[inside] == seen[inside]).mean() > 0.8, "most of it exactly"
+    assert (restored[inside] == seen[inside]).mean() > 0.99, "nearly all of it exactly"
     assert psnr(restored[outside], behind[outside]) > psnr(seen[outside], behind[outside]) + 1.5
     assert psnr(deconvolve(seen, PSF)[inside], seen[inside]) < 30, "without it the subject is harmed"
 

@@ -21,7 +21,7 @@ from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Grid, Tile
 
-__all__ = ["in_units_of", "masked", "restore_array", "restore_planes"]
+__all__ = ["apply_masks", "restore_array", "restore_planes"]
 
 
 def restore_array(
@@ -66,29 +66,39 @@ def restore_array(
     restored = restore_planes(
         start, known, whites(light), psf, parameters, grid, threads, luminance_only=luminance_only
     )
-    return in_units_of(planes, masked(restored, start, drawn), light, drawn)
+    return apply_masks(planes, restored, start, light, drawn)
 
 
-def in_units_of(samples: FloatArray, restored: FloatArray, light: Light, drawn: FloatArray | None = None) -> FloatArray:
-    """Return `restored` (c, h, w) in the units of `samples`; unknown samples and those with `drawn` 0 are kept."""
-    out = restored * np.float32(light.unit)
-    kept = ~np.isfinite(samples)
+def apply_masks(
+    samples: FloatArray, restored: FloatArray, start: FloatArray, light: Light, drawn: FloatArray | None = None
+) -> FloatArray:
+    """Return the restored colours where all masks are 1, and the samples, bit by bit, where one of them is 0.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (c, h, w)
+        The input; unknown samples are kept as well.
+    restored : ndarray of float32, shape (c, h, w) or (c + 1, h, w)
+        The restored planes in working units; the last one may be the mask of a selective restoration.
+    start : ndarray of float32, shape (c, h, w)
+        The input in working units.
+    light : Light
+        Meaning of the samples.
+    drawn : ndarray of float32, shape (h, w), optional
+        Drawn mask.
+
+    Returns
+    -------
+    ndarray of float32, shape (c, h, w)
+        In the units of `samples`.
+    """
+    colours, found = restored[: len(start)], restored[len(start) :]
+    mask = np.prod([*found, *([] if drawn is None else [drawn])], axis=0, dtype=np.float32)
+    kept = ~np.isfinite(samples) | (mask == 0)  # undoing the unit may change the last bit
     outside = hidden_pixels(samples, light)
     if outside is not None:
         kept |= outside
-    if drawn is not None:
-        kept |= drawn == 0
-    return np.where(kept, samples, out)
-
-
-def masked(restored: FloatArray, original: FloatArray, drawn: FloatArray | None) -> FloatArray:
-    """Return the restored colours where all masks are 1, and `original` (c, h, w) where one of them is 0.
-
-    The last plane of `restored` may be the mask of a selective restoration; `drawn` is (h, w).
-    """
-    colours, found = restored[: len(original)], restored[len(original) :]
-    mask = np.prod([*found, *([] if drawn is None else [drawn])], axis=0, dtype=np.float32)
-    return composite(colours, original, mask)
+    return np.where(kept, samples, composite(colours, start, mask) * np.float32(light.unit))
 
 
 def restore_planes(

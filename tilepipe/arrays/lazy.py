@@ -8,7 +8,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from tilepipe.arrays.in_memory import in_units_of, masked
+from tilepipe.arrays.in_memory import apply_masks
 from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.dtypes import FloatArray
@@ -117,4 +117,4 @@ def _apply_masks(
     samples = np.asarray(samples, np.float32)
     start = np.stack([plane for plane, _ in start_and_data(samples, light)])
     inside = (slice(None), *core)
-    return in_units_of(samples[inside], masked(restored, start[inside], drawn), light, drawn)
+    return apply_masks(samples[inside], restored, start[inside], light, drawn)
