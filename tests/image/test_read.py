@@ -259,10 +259,9 @@ def one_bit(path: Path) -> None:
 
 
 def twelve_bit(path: Path) -> None:
-    try:
-        tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), np.uint16), photometric="minisblack", bitspersample=12)
-    except NotImplementedError:
-        pytest.skip("this imagecodecs cannot write samples of 12 bits")
+    tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), np.uint16), photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:  # the oldest imagecodecs cannot pack 12 bits
+        tiff.pages.first.tags["BitsPerSample"].overwrite(12)
 
 
 def two_pages(path: Path) -> None:

@@ -64,7 +64,8 @@ def test_only_the_kernel_of_a_picture_has_its_ripples(length):
     ripples = Ripples(power_of(seen(true)[1]), HIGHEST)
     assert ripples.likeness(true.kernel) > 0.7
     others = [shake(length, seed).kernel for seed in (1, 2, 3)] + [np.ascontiguousarray(true.kernel.T)]
-    assert all((ripples.likeness(kernel) or 0) < 0.6 for kernel in others)
+    likenesses = [ripples.likeness(kernel) for kernel in others]
+    assert all(likeness is not None and likeness < 0.6 for likeness in likenesses)
 
 
 def test_ripples_do_not_know_a_kernel_from_the_same_one_turned_by_half_a_turn():

@@ -66,13 +66,20 @@ def restore_array(
     restored = restore_planes(
         start, known, whites(light), psf, parameters, grid, threads, luminance_only=luminance_only
     )
-    return apply_masks(planes, restored, start, light, drawn)
+    return apply_masks(planes, restored, start, known, light, drawn)
 
 
 def apply_masks(
-    samples: FloatArray, restored: FloatArray, start: FloatArray, light: Light, drawn: FloatArray | None = None
+    samples: FloatArray,
+    restored: FloatArray,
+    start: FloatArray,
+    known: FloatArray,
+    light: Light,
+    drawn: FloatArray | None = None,
 ) -> FloatArray:
     """Return the restored colours where all masks are 1, and the samples, bit by bit, where one of them is 0.
+
+    Clipped samples are returned at least as bright as they were.
 
     Parameters
     ----------
@@ -82,6 +89,8 @@ def apply_masks(
         The restored planes in working units; the last one may be the mask of a selective restoration.
     start : ndarray of float32, shape (c, h, w)
         The input in working units.
+    known : ndarray of float32, shape (c, h, w)
+        The same, NaN where unknown, +inf where clipped.
     light : Light
         Meaning of the samples.
     drawn : ndarray of float32, shape (h, w), optional
@@ -98,7 +107,9 @@ def apply_masks(
     outside = hidden_pixels(samples, light)
     if outside is not None:
         kept |= outside
-    return np.where(kept, samples, composite(colours, start, mask) * np.float32(light.unit))
+    out = composite(colours, start, mask) * np.float32(light.unit)
+    np.maximum(out, samples, out=out, where=np.isposinf(known))
+    return np.where(kept, samples, out)
 
 
 def restore_planes(

@@ -115,6 +115,6 @@ def _apply_masks(
 ) -> FloatArray:
     """Apply the masks to a chunk; `samples` is the image there with a margin from which unknown pixels are filled."""
     samples = np.asarray(samples, np.float32)
-    start = np.stack([plane for plane, _ in start_and_data(samples, light)])
+    start, known = (np.stack(planes) for planes in zip(*start_and_data(samples, light), strict=True))
     inside = (slice(None), *core)
-    return apply_masks(samples[inside], restored, start[inside], light, drawn)
+    return apply_masks(samples[inside], restored, start[inside], known[inside], light, drawn)

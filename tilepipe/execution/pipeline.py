@@ -107,34 +107,8 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     ----------
     plan : Plan
         From :func:`tilepipe.planning.make_plan.make_plan`, with an output.
-    on_event : Listener
-        Receives every stage, receipt and note.
-    overwrite : bool
-        Replace an existing output.
-    fresh : bool
-        Ignore cached tiles and results.
-
-    Returns
-    -------
-    RunReport
-        Counts, memory and duration of the run.
-
-    Raises
-    ------
-    SettingsError
-        If the plan has no output.
-    OutputError
-        If the output exists or cannot be written.
-    DoesNotFitError
-        If the plan does not fit (raised before anything is written), or the disk of the cache fills up.
-    InputError
-        If the input is damaged or changes during the run; bands read before stay cached.
-    TilesFailedError
-        If some tiles failed; rerunning retries them.
-    InterruptedRunError
-        If ``tasks.stop`` was set; rerunning resumes.
-    CacheError
-        If another run uses this recipe's folder, or the folder was removed or cannot be read or written.
+    on_event, overwrite, fresh
+        As for :meth:`tilepipe.execution.runnable.RunnablePlan.run`, which also lists the errors.
     """
     started = time.perf_counter()
     if plan.output is None:

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 class RunnablePlan(Plan):
     """A plan that can be run, as returned by :func:`tilepipe.plan`.
 
-    It is a frozen value: ``memory``, ``disk``, ``recipe``, ``grid``, ``psf``, ``seam`` and ``seconds`` tell what a run
+    It is a frozen value: ``memory``, ``disk``, ``recipe``, ``grid``, ``psf``, ``seam`` and ``seconds`` state what a run
     will need and do, :meth:`to_dict` returns all of it as JSON values, and :meth:`check` raises if it does not fit.
     The parameters are those of :class:`tilepipe.planning.plan.Plan`.
     """
@@ -55,6 +55,8 @@ class RunnablePlan(Plan):
             If the input is damaged or changes during the run.
         TilesFailedError
             If some tiles failed; rerunning retries them.
+        InterruptedRunError
+            If the run was asked to stop; rerunning resumes.
         CacheError
             If another run uses the same cache folder, or the folder was removed or cannot be read or written.
         """

@@ -60,7 +60,7 @@ FREE = 2.0
 natural images, as if blurred.  The narrower of both estimates is used."""
 
 FEW_BLOCKS = 40
-"""Number of blocks below which an elliptical blur cannot be told from the image's own directional structure."""
+"""Number of blocks below which elliptical blur cannot be distinguished from the image's own directional structure."""
 
 SHADE, SHADE_UNEVEN = 0.04, 0.3
 """Subtracted from the variance, px^2, constant and per unevenness: errors are equally likely in both directions, but an
