@@ -10,7 +10,6 @@ import pytest
 import tifffile
 from hypothesis import settings
 
-from tilepipe.execution import tasks
 from tilepipe.psf.shapes import gaussian, motion
 from tilepipe.testing import BlurredScene, Scene, write_scene
 
@@ -19,10 +18,9 @@ settings.load_profile("compiled")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_no_leftover_stop(tmp_path, monkeypatch):
-    """No test touches the user's cache, and none inherits a request to stop."""
+def _own_cache(tmp_path, monkeypatch):
+    """No test touches the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    tasks.stop.clear()
 
 
 @pytest.fixture(scope="session")

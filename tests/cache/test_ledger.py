@@ -132,7 +132,7 @@ def test_a_flipped_bit_in_a_chunk_raises(tmp_path):
     with pytest.raises(CacheError, match="damaged"):
         array.read(slice(None))
     assert array.read(slice(None), slice(0, 32)).shape == (1, 32, 64), "the sound ones can be read"
-    assert array.forget_damaged() == [(1, 0)]
+    array.forget_damaged()
     assert [array.state(index) for index in array.indices()] == ["done", "done", "absent", "done"]
 
 

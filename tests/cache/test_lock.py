@@ -16,9 +16,11 @@ from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
 
 
-def write_lock(folder, host, pid, started=None):
+def write_lock(folder, pid, started=None, **elsewhere):
+    """Write a lock of this place, or of one that differs in the fields of `elsewhere`."""
     folder.mkdir(exist_ok=True)
-    (folder / "lock").write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": "x"}))
+    place = lock._place() | elsewhere
+    (folder / "lock").write_text(json.dumps(place | {"pid": pid, "started": started, "token": "x"}))
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
@@ -34,20 +36,20 @@ def test_a_second_holder_is_refused_with_the_first_ones_name(tmp_path):
 def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
-    write_lock(tmp_path / "run", os.uname().nodename, dead.pid)
+    write_lock(tmp_path / "run", dead.pid)
     with locked(tmp_path / "run", tmp_path):
         assert json.loads((tmp_path / "run" / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_reused_process_number_is_not_the_process(tmp_path):
-    write_lock(tmp_path / "run", os.uname().nodename, os.getpid(), started=1)
+    write_lock(tmp_path / "run", os.getpid(), started=1)
     with locked(tmp_path / "run", tmp_path):
         pass
 
 
 def test_another_host_is_believed_while_its_heart_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
-    write_lock(tmp_path / "run", "elsewhere", 1)
+    write_lock(tmp_path / "run", 1, host="elsewhere")
     file = tmp_path / "run" / "lock"
     beat = threading.Timer(0.1, lambda: os.utime(file, (1, 1)))  # its clock may be far behind
     beat.start()
@@ -60,7 +62,7 @@ def test_another_host_is_believed_while_its_heart_beats(tmp_path, monkeypatch):
 def test_another_host_that_is_silent_is_taken_over_whatever_its_clock(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(lock, "STALE", 0.1)
     monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
-    write_lock(tmp_path / "run", "elsewhere", 1)
+    write_lock(tmp_path / "run", 1, host="elsewhere")
     os.utime(tmp_path / "run" / "lock", (clock, clock))
     with locked(tmp_path / "run", tmp_path) as held:
         held.check()
@@ -78,7 +80,7 @@ def test_a_lock_that_somebody_removed_is_noticed_and_not_removed_twice(tmp_path)
         shutil.rmtree(tmp_path / "run")
         with pytest.raises(CacheError, match="was removed"):
             held.check()
-        write_lock(tmp_path / "run", "elsewhere", 1)
+        write_lock(tmp_path / "run", 1, host="elsewhere")
     assert (tmp_path / "run" / "lock").exists(), "the other one's lock stays"
 
 
@@ -101,7 +103,7 @@ except CacheError:
 def test_one_of_eight_takes_a_dead_lock(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
-    write_lock(tmp_path / "run", os.uname().nodename, dead.pid)
+    write_lock(tmp_path / "run", dead.pid)
     start = str(time.time() + 3)
     contenders = [subprocess.Popen([sys.executable, "-c", CONTEND, str(tmp_path), start, str(i)]) for i in range(8)]
     assert all(process.wait(60) == 0 for process in contenders)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -134,3 +135,17 @@ def test_a_cluster_reuses_what_threads_made(moving, tmp_path, cluster):
     second, report, _ = run(moving, tmp_path, scheduler=cluster.scheduler_address)
     assert report.tiles["computed"] == 0
     assert first == second
+
+
+def test_two_runs_of_one_picture_share_a_scheduler(moving, tmp_path, cluster):
+    """The same recipe in two caches: equal keys would give one run the receipts of the other."""
+    (tmp_path / "alone").mkdir()
+    alone, _, _ = run(moving, tmp_path / "alone", jobs=2)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda folder: run(moving, folder, scheduler=cluster.scheduler_address), folders))
+    for written, report, _ in both:
+        assert written == alone
+        assert report.tiles["computed"] == report.tiles["total"]

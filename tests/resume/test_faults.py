@@ -45,7 +45,6 @@ def test_a_full_disk_under_the_cache_stops_the_run_which_goes_on_later(place, te
     with pytest.raises(DoesNotFitError, match=r"disk of the cache .* is full; finished work is kept"):
         place.run()
     assert calls.count(stage) == 2, "nothing else is begun"
-    assert not tasks.stop.is_set()
     monkeypatch.undo()
     happened = place.run()
     assert len(happened.computed) == {"source": TILES, "tiles": TILES - 1, "result": 0}[stage]
@@ -246,12 +245,8 @@ def test_a_cache_that_cannot_be_a_folder_is_said(place, template):
 
 
 def test_a_clock_that_goes_back_changes_nothing(place, template, monkeypatch):
-    def stop():
-        tasks.stop.set()
-
     with pytest.raises(InterruptedRunError):
-        place.run(on_event=at("restore", stop, 4))
-    tasks.stop.clear()
+        place.run(on_event=at("restore", place.stop, 4))
     for path in place.cache.rglob("*"):  # all of it lies in the future now
         os.utime(path, (4e9, 4e9))
     monkeypatch.setattr(time, "time", lambda: 1.0)
@@ -290,8 +285,7 @@ def test_a_run_killed_as_it_named_its_output_can_be_run_again(place, template):
 
 def test_stopping_in_the_export_leaves_no_unfinished_file(place, template):
     with pytest.raises(InterruptedRunError):
-        place.run(on_event=at("export", tasks.stop.set))
-    tasks.stop.clear()
+        place.run(on_event=at("export", place.stop))
     assert not place.output.exists()
     assert list(place.folder.glob("*.partial")) == []
     assert place.run().computed == set()

@@ -11,7 +11,6 @@ from workplace import TILES, at, reference
 from tilepipe.cache import digests
 from tilepipe.cache.digests import digest_of
 from tilepipe.errors import InputError, InterruptedRunError
-from tilepipe.execution import tasks
 from tilepipe.planning.memo import remember
 from tilepipe.psf.shapes import gaussian
 from tilepipe.settings import Settings
@@ -155,8 +154,7 @@ def test_an_edited_run_that_was_interrupted_goes_on_taking_over(finished):
     finished.edit(lambda pixels: pixels[:10, :10].fill(0))
 
     with pytest.raises(InterruptedRunError):
-        finished.run(on_event=at("restore", tasks.stop.set))
-    tasks.stop.clear()
+        finished.run(on_event=at("restore", finished.stop))
     happened = finished.run()
     assert happened.computed <= {"0-0"}
 

@@ -10,7 +10,6 @@ from tilepipe.cache.collection import collect, runs_in, size_of
 from tilepipe.cache.lock import locked
 from tilepipe.cli.main import main
 from tilepipe.errors import InterruptedRunError
-from tilepipe.execution import tasks
 
 
 @pytest.fixture
@@ -33,8 +32,7 @@ def interrupted(place, priority=0.0, tiles=4):
         for file in path.glob("*") if path.is_dir() else [path]:
             file.unlink()
     with pytest.raises(InterruptedRunError):
-        place.run(priority=priority, on_event=at("restore", tasks.stop.set, tiles))
-    tasks.stop.clear()
+        place.run(priority=priority, on_event=at("restore", place.stop, tiles))
 
 
 def used(place, priority, moment):

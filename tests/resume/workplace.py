@@ -1,7 +1,8 @@
 """A picture of a few tiles, chunks and bands, whose decisions are known: a whole run takes a tenth of a second."""
 
 import shutil
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tifffile
@@ -25,6 +26,11 @@ class Workplace:
     """A folder with a picture and a cache in which nothing but its decisions is known; a run in it is one call."""
 
     folder: Path
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self):
+        """Ask the run in progress to stop."""
+        self._stop.set()
 
     @property
     def picture(self):
@@ -52,7 +58,8 @@ class Workplace:
                 on_event(event)
 
         plan = self.plan(on_event=listen, **settings)
-        happened.report = plan.run(listen, overwrite=overwrite, fresh=fresh)
+        self._stop = threading.Event()
+        happened.report = plan.run(listen, overwrite=overwrite, fresh=fresh, stop=self._stop)
         return happened
 
     def edit(self, change):

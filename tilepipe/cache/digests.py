@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from tilepipe.cache.layout import digest_file
-from tilepipe.system.files import read_sealed, write_sealed
+from tilepipe.system.files import printable, read_sealed, write_sealed
 
 __all__ = ["FileDigest", "Stamp", "digest_of", "recall_digest", "stamp_of"]
 
@@ -61,19 +62,25 @@ def recall_digest(root: Path, path: Path) -> tuple[str | None, str | None]:
     return (stored.sha256, stored.before) if is_untouched else (None, stored.sha256)
 
 
-def digest_of(root: Path, path: Path, *, trust_stamp: bool = False) -> FileDigest:
-    """Hash the file at `path` and store the digest; with `trust_stamp` a file with the stored stamp is not read."""
+def digest_of(
+    root: Path, path: Path, *, trust_stamp: bool = False, check: Callable[[], None] = lambda: None
+) -> FileDigest:
+    """Hash the file at `path` and store the digest; with `trust_stamp` a file with the stored stamp is not read.
+
+    `check` is called before every block and raises to stop.
+    """
     stored, stamp = _load_digest(root, path), stamp_of(path)
     if trust_stamp and stored is not None and stored.stamp == stamp:
         return stored
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(READ_BLOCK):
+            check()
             digest.update(block)
     content, before = digest.hexdigest(), None
     if stored is not None:
         before = stored.before if stored.sha256 == content else stored.sha256
-    current = FileDigest(path=str(path.resolve()), stamp=stamp, sha256=content, before=before)
+    current = FileDigest(path=printable(path.resolve()), stamp=stamp, sha256=content, before=before)
     if current != stored:
         write_sealed(digest_file(root, path), msgspec.json.encode(current))
     return current

@@ -25,6 +25,7 @@ import os
 from pathlib import Path
 
 from tilepipe.cache.store import CheckedArray
+from tilepipe.errors import SettingsError
 from tilepipe.recipe import Recipe
 from tilepipe.tiling.grid import Box
 
@@ -42,8 +43,8 @@ __all__ = [
     "SOURCE_CHUNK",
     "SOURCE_DIGITS",
     "TILE_ROWS",
+    "cache_root",
     "chunk_boxes",
-    "default_root",
     "digest_file",
     "memo_file",
     "recipe_files",
@@ -73,9 +74,20 @@ SOURCE_DIGITS, RECIPE_DIGITS = 16, 12
 """Hexadecimal digits of the digest in the name of a source folder, and of a recipe folder."""
 
 
-def default_root() -> Path:
-    """Return the user's cache folder for tilepipe."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
+def cache_root(setting: str | None) -> Path:
+    """Return the cache folder that the setting ``cache`` names; by default the user's.
+
+    Raises
+    ------
+    SettingsError
+        If the user has no home folder.
+    """
+    try:
+        if setting:
+            return Path(setting).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
+    except RuntimeError as error:  # neither $HOME nor an entry in the user database
+        raise SettingsError(f"there is no home folder for the cache ({error}); give a folder with --cache") from error
 
 
 def source_folder(root: Path, content: str) -> Path:
@@ -96,7 +108,7 @@ def memo_file(root: Path, content: str, question: str) -> Path:
 
 def digest_file(root: Path, path: Path) -> Path:
     """Return the file that stores the digest of the input file `path`."""
-    return root / "hashes" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    return root / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
 
 
 def recipe_files(root: Path) -> list[Path]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tilepipe.system.files import read_sealed, sync, write_sealed
+from tilepipe.errors import CacheError
+from tilepipe.system.files import ABSENT, read_file, read_sealed, retried, sync, write_sealed
 
 __all__ = ["Ledger", "Record", "checksum"]
 
@@ -71,11 +73,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-def checksum(files: Iterable[Path]) -> tuple[str, int]:
-    """Return the SHA-256 and the total size of `files`; FileNotFoundError if one is missing."""
+def checksum(files: Iterable[Path], is_intact: Callable[[bytes], bool] | None = None) -> tuple[str, int] | None:
+    """Return the SHA-256 and the total size of `files`; None if one is missing or unreadable, or not `is_intact`."""
     digest, size = hashlib.sha256(), 0
     for file in files:
-        data = file.read_bytes()
+        data = read_file(file)
+        if data is None or (is_intact is not None and not is_intact(data)):
+            return None
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
         size += len(data)
@@ -104,18 +108,23 @@ class Ledger:
     def accepts(self, index: str, files: Iterable[Path], *, full: bool = True) -> bool:
         """Return whether piece `index`, stored in `files`, is done.
 
-        The same check decides whether work is skipped and verifies finished work.  `full` reads and hashes the files;
+        `full` reads and hashes the files, twice if they do not match, as the first reading may have been at fault;
         otherwise only their size is compared.
+
+        Raises
+        ------
+        OSError, MemoryError
+            If the files cannot be read for a reason that says nothing about the piece, such as too many open files.
         """
         record = self.get(index)
         if record is None:
             return False
         files = list(files)
+        if full:
+            return any(checksum(files) == (record.checksum, record.size) for _ in range(2))
         try:
-            if not full:
-                return sum(file.stat().st_size for file in files) == record.size
-            return checksum(files) == (record.checksum, record.size)
-        except OSError:
+            return sum(retried(file.stat).st_size for file in files) == record.size
+        except ABSENT:
             return False
 
     def get(self, index: str) -> Record | None:
@@ -138,13 +147,39 @@ class Ledger:
         peak: int,
         inputs: str = "",
         facts: dict[str, Any] | None = None,
+        is_intact: Callable[[bytes], bool] | None = None,
     ) -> Record:
-        """Flush `files`, which hold piece `index`, then write its record; OSError if that fails."""
+        """Flush `files`, which hold piece `index`, read them back, then write the record.
+
+        Parameters
+        ----------
+        index, seconds, peak, inputs, facts
+            See :class:`Record`.
+        files : iterable of Path
+            The chunk files.
+        is_intact : callable, optional
+            ``is_intact(content)`` returns whether the content of a file is what was to be written.
+
+        Returns
+        -------
+        Record
+            The record.
+
+        Raises
+        ------
+        CacheError
+            If a file does not read back as written.
+        OSError
+            If a file cannot be flushed, or the record cannot be written.
+        """
         files = list(files)
         if self.durable:
             for path in [*files, *sorted({file.parent for file in files})]:
                 sync(path)
-        digest, size = checksum(files)
+        found = checksum(files, is_intact) or checksum(files, is_intact)
+        if found is None:
+            raise CacheError(f"{files[0]} does not read back as written; check the disk")
+        digest, size = found
         record = Record(
             format=FORMAT,
             index=index,
@@ -155,7 +190,7 @@ class Ledger:
             seconds=round(seconds, 4),
             peak=peak,
             finished=round(time.time(), 3),
-            host=os.uname().nodename,
+            host=platform.node(),
             pid=os.getpid(),
             facts=facts or {},
         )

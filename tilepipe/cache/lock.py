@@ -1,30 +1,35 @@
 """Lock of a recipe's folder: one run at a time, and no lock outlives its process.
 
-The lock is a file that holds the host, the process id and the start time of the process; a thread touches it every few
-seconds.  If its process no longer exists on this host, the lock is taken over at once.  A lock of another host is
-watched, and is stale if it is not touched for a minute by this host's monotonic clock.  So clocks that differ or go
-backwards have no effect.
+The lock is a file that holds the process id, the start time of the process, and where the id is valid: host, boot and
+PID namespace (containers have their own).  A thread touches it every few seconds.  If its process no longer exists
+here, the lock is taken over at once.  A lock from elsewhere is watched, and is stale if it is not touched for a minute
+by this host's monotonic clock.  So clocks that differ or go backwards have no effect.
 
-A lock is checked and taken under the cache's guard (``flock``, where the file system supports it), so two runs that
+A lock is checked and taken under the cache's guard (a file lock, where the file system supports it), so two runs that
 find the same stale lock do not both take it, and no folder is removed while a run starts in it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
+import platform
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+import psutil
 
 from tilepipe.cache.layout import GUARD_FILE, LOCK_FILE
 from tilepipe.errors import CacheError
-from tilepipe.system.files import make_folder
+from tilepipe.events import Listener, Note, silent
+from tilepipe.system.file_lock import wait_for_lock
+from tilepipe.system.files import ABSENT, make_folder, retried
 
 __all__ = ["Lock", "guarded", "holder_of", "locked"]
 
@@ -32,10 +37,13 @@ HEARTBEAT = 5.0
 """Seconds between touches."""
 
 STALE = 60.0
-"""Seconds without a touch after which a lock of another host is stale."""
+"""Seconds without a touch after which a lock from elsewhere is stale."""
 
 POLL_SECONDS = 0.5
-"""Seconds between checks of another host's lock."""
+"""Seconds between checks of a lock from elsewhere."""
+
+INITIAL_NAMESPACE = "pid:[4026531836]"
+"""PID namespace outside containers (Linux, PROC_PID_INIT_INO)."""
 
 
 class Lock:
@@ -53,8 +61,13 @@ class Lock:
             )
 
     def held(self) -> bool:
-        """Return whether the lock file exists and is unchanged."""
-        return _read(self._path) == self._content
+        """Return whether the lock file exists and is unchanged; a lock that cannot be read just now is not lost."""
+        try:
+            return retried(self._path.read_text) == self._content
+        except (*ABSENT, UnicodeDecodeError):
+            return False
+        except OSError:
+            return True
 
 
 @contextmanager
@@ -62,14 +75,14 @@ def guarded(root: Path) -> Iterator[None]:
     """Wait for the guard of the cache at `root` and hold it; only for short sections."""
     make_folder(root)
     with (root / GUARD_FILE).open("ab") as file:
-        with contextlib.suppress(OSError):  # no flock on this file system: only exclusive creation protects the lock
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # no locks on this file system: only exclusive creation protects ours
+            wait_for_lock(file)
         yield
 
 
 @contextmanager
-def locked(folder: Path, root: Path) -> Iterator[Lock]:
-    """Create `folder` in the cache at `root` and hold its lock.
+def locked(folder: Path, root: Path, on_event: Listener = silent) -> Iterator[Lock]:
+    """Create `folder` in the cache at `root` and hold its lock; report to `on_event` when that takes a minute.
 
     Raises
     ------
@@ -77,8 +90,7 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
         If another live run holds it.
     """
     path = folder / LOCK_FILE
-    owner = {
-        "host": os.uname().nodename,
+    owner = _place() | {
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
         "token": uuid.uuid4().hex,
@@ -86,6 +98,9 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
     lock = Lock(path, json.dumps(owner))
     stale: tuple[str, int] | None = None
     while not _acquire(folder, root, lock, stale):
+        on_event(
+            Note(f"waiting  {folder} is locked by {holder_of(folder)}: taken over unless touched within {STALE:g} s")
+        )
         stale = _wait_until_stale(path, folder)
     stop = threading.Event()
     threading.Thread(target=_touch_repeatedly, args=(lock, path, stop), daemon=True, name="cache-lock").start()
@@ -100,14 +115,14 @@ def locked(folder: Path, root: Path) -> Iterator[Lock]:
 def holder_of(folder: Path) -> str | None:
     """Return the process that holds the lock of `folder`, as "process 12 on host".
 
-    None if there is no lock or its process no longer exists on this host; a lock of another host counts as held.
+    None if there is no lock or its process no longer exists here; a lock from elsewhere counts as held.
     """
     content = _read(folder / LOCK_FILE)
     return None if content is None or _is_dead(content) else _owner_name(content)
 
 
 def _acquire(folder: Path, root: Path, lock: Lock, stale: tuple[str, int] | None) -> bool:
-    """Create the lock file; return False if another host holds the lock and its state is not the `stale` one."""
+    """Create the lock file; return False if a lock from elsewhere is there and its state is not the `stale` one."""
     path = folder / LOCK_FILE
     with guarded(root):
         make_folder(folder)
@@ -128,7 +143,7 @@ def _acquire(folder: Path, root: Path, lock: Lock, stale: tuple[str, int] | None
 
 
 def _wait_until_stale(path: Path, folder: Path) -> tuple[str, int] | None:
-    """Return the state of another host's lock after ``STALE`` seconds, None once it is gone; CacheError on a touch."""
+    """Return a lock's state after ``STALE`` seconds without a touch, None once it is gone; CacheError on a touch."""
     first, deadline = _state(path), time.monotonic() + STALE
     while time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -146,8 +161,8 @@ def _touch_repeatedly(lock: Lock, path: Path, stop: threading.Event) -> None:
         try:
             if lock.held():
                 os.utime(path)
-        except OSError:
-            return
+        except OSError:  # the next touch may succeed
+            continue
 
 
 def _state(path: Path) -> tuple[str, int] | None:
@@ -176,43 +191,68 @@ def _parse(content: str) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
+@cache
+def _place() -> dict[str, str]:
+    """Return where this process's id is valid: host, machine, boot and PID namespace; "" for what is not available."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return {
+        "host": platform.node(),
+        "machine": _first_line("/etc/machine-id"),
+        "boot": _first_line("/proc/sys/kernel/random/boot_id"),
+        "namespace": namespace,
+    }
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
 def _is_local(content: str) -> bool:
-    """Return whether the lock was taken on this host."""
-    return _parse(content).get("host") == os.uname().nodename
+    """Return whether the lock's process id is valid here."""
+    fields, place = _parse(content), _place()
+    return all(fields.get(name) == place[name] for name in place)
+
+
+def _was_rebooted(fields: dict[str, object]) -> bool:
+    """Return whether this machine was started again since the lock was taken, outside containers."""
+    place = _place()
+    same = all(place[name] and fields.get(name) == place[name] for name in ("host", "machine", "namespace"))
+    return same and place["namespace"] == INITIAL_NAMESPACE and fields.get("boot") != place["boot"]
 
 
 def _is_dead(content: str) -> bool:
-    """Return whether the lock is incomplete or its process on this host is gone (its pid may have been reused)."""
+    """Return whether the lock is incomplete or its process is known to be gone (its pid may have been reused)."""
     fields = _parse(content)
     pid = fields.get("pid")
-    if not isinstance(pid, int) or "host" not in fields:
+    if not isinstance(pid, int) or "host" not in fields or _was_rebooted(fields):
         return True
     return _is_local(content) and not (_is_alive(pid) and _start_time(pid) == fields.get("started"))
 
 
 def _is_alive(pid: int) -> bool:
-    """Return whether a process exists and is not a zombie."""
+    """Return whether a process exists and is not a zombie (killed, but not yet reaped by its parent)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.AccessDenied:
         return True
-    return pid > 0 and _stat(pid)[:1] not in (["Z"], ["X"])  # killed, but not yet reaped by its parent
+    except (psutil.Error, ValueError):
+        return False
 
 
-def _start_time(pid: int) -> int | None:
-    """Return the start time of the process, in ticks since boot; None where it is not available (macOS)."""
-    fields = _stat(pid)
-    return int(fields[19]) if len(fields) > 19 else None
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of ``/proc/PID/stat`` (proc(5)) from the third, the state, on; empty if unavailable."""
+def _start_time(pid: int) -> float | None:
+    """Return when the process started: ticks since boot on Linux, elsewhere seconds since 1970; None if unknown."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+        if os.path.isdir("/proc/self"):
+            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5)
+        return float(psutil.Process(pid).create_time())
+    except (OSError, psutil.Error, ValueError, IndexError):
+        return None
 
 
 def _owner_name(content: str) -> str:

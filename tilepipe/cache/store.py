@@ -11,11 +11,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -24,15 +25,19 @@ from zarr.storage import MemoryStore
 
 from tilepipe.cache.ledger import Ledger, Record
 from tilepipe.errors import CacheError
-from tilepipe.system.files import make_folder, write_durably
+from tilepipe.system.files import ABSENT, make_folder, read_file, retried, write_durably
 
-__all__ = ["PARTIAL", "CheckedArray", "Index", "piece_name", "reader_threads"]
+__all__ = ["PARTIAL", "CheckedArray", "DamagedError", "Index", "piece_name"]
 
 PARTIAL = ".partial"
 """Suffix of unfinished files; the next run removes those of killed processes."""
 
 Index = tuple[int, ...]
 """Index of a piece of an array."""
+
+
+class DamagedError(CacheError):
+    """A chunk is missing, or its content is not what was written."""
 
 
 class CheckedArray:
@@ -96,21 +101,39 @@ class CheckedArray:
             chunk_key_encoding={"name": "default", "separator": "."},
         )
         header, file = expected["zarr.json"].to_bytes(), self.folder / "zarr.json"
-        if not file.is_file() or file.read_bytes() != header:
+        if read_file(file) != header:
             write_durably(file, header, durable=self.ledger.durable)
         array = zarr.open_array(store=str(self.folder), mode="r+", zarr_format=3)
         return array.with_config({"write_empty_chunks": True})  # open_array ignores its config (zarr 3.1)
 
     def read(self, *selection: slice | int) -> npt.NDArray[Any]:
-        """Return the pixels of `selection`; CacheError if a chunk is damaged or missing (zarr would return zeros)."""
+        """Return the pixels of `selection`.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk is missing, where zarr would return zeros, or does not decode, twice.
+        OSError, MemoryError
+            If the chunks cannot be read for a reason that says nothing about them, such as too many open files.
+        """
+        for file in self._files_of(selection):
+            try:
+                retried(file.stat)
+            except ABSENT:
+                raise DamagedError(f"{file} is missing; run again to recompute missing chunks") from None
         try:
-            pixels = np.asarray(self.array[selection])
-        except Exception as error:  # codecs, checksums and files raise different types
-            raise CacheError(f"{self.folder} is damaged ({error}); run again to recompute damaged chunks") from error
-        missing = [file for file in self._files_of(selection) if not file.exists()]
-        if missing:
-            raise CacheError(f"{missing[0]} is missing; run again to recompute missing chunks")
-        return pixels
+            return self._decode(selection)
+        except DamagedError:  # the reading may be at fault
+            return self._decode(selection)
+
+    def _decode(self, selection: tuple[slice | int, ...]) -> npt.NDArray[Any]:
+        """Read and decode `selection` once; errors as :meth:`read`."""
+        try:
+            return retried(lambda: np.asarray(self.array[selection]))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # codecs and checksums raise different types
+            raise DamagedError(f"{self.folder} is damaged ({error}); run again to recompute damaged chunks") from error
 
     def write(self, pixels: npt.NDArray[Any], *selection: slice | int) -> None:
         """Write whole chunks, which become valid when :meth:`record` is called."""
@@ -134,7 +157,7 @@ class CheckedArray:
     def record(
         self, index: Index, began: float, peak: int, *, inputs: str = "", facts: dict[str, Any] | None = None
     ) -> Record:
-        """Write the record of piece `index`, then verify the piece as a later run will.
+        """Read the chunks of piece `index` back, compare them with the CRC-32C of what was written, and record them.
 
         Parameters
         ----------
@@ -157,13 +180,15 @@ class CheckedArray:
         CacheError
             If the chunks read back differ from those written.
         """
-        name, files = piece_name(index), self.files(index)
-        record = self.ledger.put(
-            name, files, seconds=time.perf_counter() - began, peak=peak, inputs=inputs, facts=facts
+        return self.ledger.put(
+            piece_name(index),
+            self.files(index),
+            seconds=time.perf_counter() - began,
+            peak=peak,
+            inputs=inputs,
+            facts=facts,
+            is_intact=_matches_crc,
         )
-        if not self.ledger.accepts(name, files):
-            raise CacheError(f"{files[0]} does not read back as written; check the disk")
-        return record
 
     def take_over(self, index: Index, other: CheckedArray, inputs: str, peak: int) -> bool:
         """Reuse piece `index` of `other`, an array of the same shape, if it is intact and computed from `inputs`.
@@ -186,12 +211,15 @@ class CheckedArray:
         self.record(index, began, peak, inputs=inputs, facts=reusable.facts)
         return True
 
-    def forget_damaged(self) -> list[Index]:
-        """Delete the records of damaged pieces, so that they are recomputed; return the indices."""
-        damaged = [index for index in self.indices() if self.state(index) == "damaged"]
-        for index in damaged:
-            self.ledger.forget(piece_name(index))
-        return damaged
+    def forget_damaged(self, indices: Iterable[Index] | None = None, check: Callable[[], None] = lambda: None) -> None:
+        """Delete the records of damaged pieces, of all or of those with `indices`, so that they are recomputed.
+
+        `check` is called before each deletion and raises if the folder may not be changed.
+        """
+        for index in self.indices() if indices is None else indices:
+            if self.state(index) == "damaged":
+                check()
+                self.ledger.forget(piece_name(index))
 
     def _files_of(self, selection: tuple[slice | int, ...]) -> Iterator[Path]:
         """Yield the files of the chunks that overlap `selection`."""
@@ -217,9 +245,6 @@ def piece_name(index: Index) -> str:
     return "-".join(map(str, index))
 
 
-def reader_threads(jobs: int) -> None:
-    """Limit zarr's thread pool to `jobs` threads, and blosc to the calling thread."""
-    import numcodecs.blosc
-
-    zarr.config.set({"threading.max_workers": max(1, jobs), "async.concurrency": max(1, jobs)})
-    numcodecs.blosc.set_nthreads(1)
+def _matches_crc(chunk: bytes) -> bool:
+    """Return whether a chunk ends with the CRC-32C of the rest; it was computed before the chunk was written."""
+    return len(chunk) > 4 and int.from_bytes(chunk[-4:], "little") == google_crc32c.value(chunk[:-4])

@@ -18,11 +18,10 @@ def cache_verb() -> None:
 
 
 def _root(cache: str | None) -> Path:
-    from tilepipe.cache.layout import default_root
+    from tilepipe.cache.layout import cache_root
     from tilepipe.settings import resolve
 
-    place = resolve({"cache": cache}).settings.cache
-    return Path(place).expanduser() if place else default_root()
+    return cache_root(resolve({"cache": cache}).settings.cache)
 
 
 @cache_verb.command("ls")

@@ -81,6 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
         if verbose:
             raise
         _end(str(error), error.exit_code)
+    except MemoryError:
+        _end("the system has no memory left; close other programs, or give a smaller --memory", 5)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # last resort: one line, with -v the traceback

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,12 +50,14 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
+    from tilepipe.system.memory import keep_memory_for_tiles, return_memory_at_once
 
     quiet = bool(values["quiet"])
     check_output(Path(output), overwrite=values["overwrite"])
     if values.get("save_mask"):
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}
+    return_memory_at_once()
     with make_progress(quiet=quiet) as progress:
         plan = make_plan(
             image,
@@ -67,37 +71,49 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
         )
     if not quiet:
         click.echo("\n".join(plan_lines(plan)), err=True)
-    caught = _stop_on_signals()
-    try:
-        with make_progress(quiet=quiet) as progress:
-            report = plan.run(progress, overwrite=values["overwrite"], fresh=values["fresh"])
-    except InterruptedRunError as error:
-        raise InterruptedRunError(str(error), 128 + caught()) from error
+    keep_memory_for_tiles()
+    _limit_reading(plan.memory.jobs)
+    with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
+        try:
+            report = plan.run(progress, overwrite=values["overwrite"], fresh=values["fresh"], stop=stop)
+        except InterruptedRunError as error:
+            raise InterruptedRunError(str(error), 128 + (caught[0] if caught else signal.SIGINT)) from error
     if not quiet:
         click.echo("\n".join(report_lines(report)), err=True)
     return report
 
 
-def _stop_on_signals() -> Callable[[], int]:
+def _limit_reading(jobs: int) -> None:
+    """Limit zarr to `jobs` threads and chunks at a time; it reads with up to 32 threads by default."""
+    import zarr
+
+    zarr.config.set({"threading.max_workers": jobs, "async.concurrency": jobs})
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
     """Stop after the tiles in flight at the first SIGINT or SIGTERM, immediately at the second.
 
-    Returns
-    -------
-    callable
-        Returns the number of the signal received, SIGINT if none.
+    Yields
+    ------
+    stop : threading.Event
+        Set by the first signal.
+    caught : list of int
+        The signals received so far.
     """
-    from tilepipe.execution import tasks
-
+    stop = threading.Event()
     caught: list[int] = []
-    tasks.stop.clear()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if caught:
             os._exit(128 + number)
         caught.append(number)
-        tasks.stop.set()
+        stop.set()
         print("stopping after the tiles in flight (repeat to exit immediately)", file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: caught[0] if caught else int(signal.SIGINT)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,14 +7,15 @@ its tiles that are computed in the same band; the others are already done.
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dask.delayed import delayed
 
-from tilepipe.cache.layout import chunk_boxes
+from tilepipe.cache.layout import RECIPE_DIGITS, chunk_boxes
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import blend_chunk, restore_tile
 
@@ -48,16 +49,17 @@ class Todo:
     chunks_damaged: int = 0
 
 
-def find_todo(job: Job, *, full: bool = True) -> Todo:
+def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda: None) -> Todo:
     """Return the tiles and chunks that are not done according to the ledgers.
 
     A finished chunk of the result no longer needs its tiles; an unfinished one needs all of them.  `full` hashes every
-    piece; otherwise only sizes are compared.
+    piece; otherwise only sizes are compared.  `check` is called before each piece and raises to stop.
     """
     todo = Todo(tiles_total=job.grid.tiles)
     boxes = chunk_boxes(job.grid.height, job.grid.width)
     needed: set[Index] = set()
     for row, column in job.result.indices():
+        check()
         todo.chunks_total += 1
         state = job.result.state((row, column), full=full)
         if state != "done":
@@ -65,6 +67,7 @@ def find_todo(job: Job, *, full: bool = True) -> Todo:
             todo.chunks_damaged += state == "damaged"
             needed.update((tile.row, tile.column) for tile in job.grid.touching(boxes[row][column]))
     for index in sorted(needed):
+        check()
         state = job.tiles.state(index, full=full)
         if state != "done":
             todo.tiles.append(index)
@@ -73,8 +76,12 @@ def find_todo(job: Job, *, full: bool = True) -> Todo:
 
 
 def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
-    """Yield each band as a list of delayed tasks; each task returns a receipt."""
-    folder = str(job.folder)
+    """Yield each band as a list of delayed tasks; each task returns a receipt.
+
+    Keys are unique to the run: a scheduler returns the result of a known key instead of running the task, and several
+    runs, of one recipe in different caches too, may share a scheduler.
+    """
+    folder, run = str(job.folder), f"{job.recipe.fingerprint[:RECIPE_DIGITS]}{uuid.uuid4().hex[:8]}"
     boxes = chunk_boxes(job.grid.height, job.grid.width)
     touching = {
         index: [(t.row, t.column) for t in job.grid.touching(boxes[index[0]][index[1]])] for index in todo.chunks
@@ -89,10 +96,10 @@ def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
         restoring: dict[Index, Any] = {}
         while tiles and len(restoring) < BAND_TASKS // 2:
             row, column = tiles.popleft()
-            restoring[row, column] = restore(folder, row, column, dask_key_name=f"restore-{row}-{column}")
+            restoring[row, column] = restore(folder, row, column, dask_key_name=f"restore-{run}-{row}-{column}")
         tasks = list(restoring.values())
         while waiting and len(tasks) < len(restoring) + BAND_TASKS and (not tiles or last[waiting[0]] < tiles[0]):
             index = waiting.popleft()
             inputs = [restoring[tile] for tile in touching[index] if tile in restoring]
-            tasks.append(blend(folder, *index, inputs, dask_key_name=f"blend-{index[0]}-{index[1]}"))
+            tasks.append(blend(folder, *index, inputs, dask_key_name=f"blend-{run}-{index[0]}-{index[1]}"))
         yield tasks

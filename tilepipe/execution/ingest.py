@@ -39,7 +39,7 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
     on_event : Listener
         Receives the events of the stage.
     check : callable
-        Called before every band; raises to stop the run.
+        Called before every band is verified or read; raises to stop the run.
 
     Returns
     -------
@@ -53,7 +53,10 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
     """
     info, source = plan.info, job.source
     full = plan.settings.verify == "full"
-    states = {index: source.state(index, full=full) for index in source.indices()}
+    states = {}
+    for index in source.indices():
+        check()
+        states[index] = source.state(index, full=full)
     todo = [index for index, state in states.items() if state != "done"]
     repaired = sum(state == "damaged" for state in states.values())
     pixels = info.height * info.width / 1e6

@@ -1,13 +1,15 @@
 """A job: the open folder of one recipe, on any machine that runs its tasks.
 
-Tasks carry the folder's path and an index.  The first task in a process opens the folder (recipe, PSF, arrays, ledgers,
-and a pool of workspaces); later tasks reuse it.
+Tasks carry the folder's path and an index.  A run opens the folder (recipe, PSF, arrays, ledgers, and a pool of
+workspaces) in its process for its duration.  On the worker of a cluster the first task opens it, later tasks reuse it.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,9 +21,8 @@ from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_sealed, write_sealed
-from tilepipe.system.memory import keep_memory_for_tiles
 
-__all__ = ["Job", "RunConfig", "job_in", "open_job"]
+__all__ = ["Job", "RunConfig", "job_in", "running"]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,13 @@ class Job:
     ----------
     folder : Path
         Recipe folder, named after the recipe's fingerprint.
+    stop : threading.Event, optional
+        Set by the user of the run to stop it.
+
+    Attributes
+    ----------
+    hopeless : threading.Event
+        Set when all further tasks of the run would fail too.
 
     Raises
     ------
@@ -63,8 +71,10 @@ class Job:
         If the fingerprint of the recipe in the folder does not match the folder's name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stop: threading.Event | None = None) -> None:
         self.folder = folder
+        self.stop = stop or threading.Event()
+        self.hopeless = threading.Event()
         self.recipe = Recipe.from_json((folder / layout.RECIPE_FILE).read_bytes())
         if not self.recipe.fingerprint.startswith(folder.name):
             raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command again to rewrite it")
@@ -85,6 +95,11 @@ class Job:
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether tasks that have not started are to be cancelled."""
+        return self.stop.is_set() or self.hopeless.is_set()
+
+    @property
     def spectrum(self) -> Spectrum:
         """Spectrum of the PSF for this grid's frames; computed once, shared by all threads."""
         with self._spectrum_lock:
@@ -97,10 +112,10 @@ class Job:
                 self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
 
-    def forget_damaged(self) -> None:
-        """Drop the records of damaged pieces, so that the next run recomputes them."""
+    def forget_damaged(self, check: Callable[[], None] = lambda: None) -> None:
+        """Drop the records of damaged pieces; `check` is called before each, see `CheckedArray.forget_damaged`."""
         for array in (self.source, self.tiles, self.result):
-            array.forget_damaged()
+            array.forget_damaged(check=check)
 
     def take_workspace(self) -> Workspace:
         """Return a workspace for exclusive use; release it with :meth:`give_back`."""
@@ -123,25 +138,34 @@ class Job:
         self._spectrum = None
 
 
-_jobs: dict[Path, Job] = {}
+_running: dict[Path, Job] = {}
+"""Jobs of the runs in progress in this process."""
+
+_visited: dict[Path, Job] = {}
+"""The job of the last task on a worker: at most one, as every job holds workspaces."""
+
 _jobs_lock = threading.Lock()
 
 
+@contextmanager
+def running(folder: Path, stop: threading.Event | None = None) -> Iterator[Job]:
+    """Open the job of `folder` for the duration of a run in this process; its tasks find it with :func:`job_in`."""
+    job = Job(folder, stop)
+    with _jobs_lock:
+        _running[folder] = job
+    try:
+        yield job
+    finally:
+        with _jobs_lock:
+            del _running[folder]
+
+
 def job_in(folder: str | Path) -> Job:
-    """Return the job of `folder`; the first call in a process opens it."""
+    """Return the open job of `folder`; on a worker the first call opens it, and releases that of another folder."""
     path = Path(folder)
     with _jobs_lock:
-        return _jobs.get(path) or _reopen(path)
-
-
-def open_job(folder: Path) -> Job:
-    """Open `folder` again, at the start of a run."""
-    with _jobs_lock:
-        return _reopen(folder)
-
-
-def _reopen(folder: Path) -> Job:
-    keep_memory_for_tiles()
-    _jobs.clear()  # a worker serves one run at a time: release the arrays and workspaces of the previous one
-    _jobs[folder] = Job(folder)
-    return _jobs[folder]
+        job = _running.get(path) or _visited.get(path)
+        if job is None:
+            _visited.clear()
+            job = _visited[path] = Job(path)
+        return job

@@ -6,8 +6,9 @@ Every stage reads its ledger and computes only what is missing, so rerunning res
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from tilepipe.cache.collection import collect, remove, runs_in, sweep
 from tilepipe.cache.digests import FileDigest, digest_of, recall_digest
 from tilepipe.cache.layout import DONE_FILE, IMAGE_FILE, PSF_FILE, RECIPE_FILE, run_folders, source_folder
 from tilepipe.cache.lock import locked
-from tilepipe.cache.store import reader_threads
 from tilepipe.errors import (
     CacheError,
     DoesNotFitError,
@@ -30,15 +30,14 @@ from tilepipe.errors import (
     TilesFailedError,
 )
 from tilepipe.events import Listener, Note
-from tilepipe.execution import tasks
 from tilepipe.execution.export import export
 from tilepipe.execution.ingest import check_input_unchanged, ingest
-from tilepipe.execution.job import RunConfig, open_job
+from tilepipe.execution.job import RunConfig, running
 from tilepipe.execution.restore import restore_and_blend
 from tilepipe.planning.memo import remember
 from tilepipe.planning.plan import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
-from tilepipe.system.files import is_disk_full, write_durably
+from tilepipe.system.files import is_disk_full, printable, write_durably
 from tilepipe.system.memory import peak_memory
 from tilepipe.units import human_bytes, parse_bytes
 
@@ -100,49 +99,62 @@ class RunReport:
         }
 
 
-def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
+def run(
+    plan: Plan,
+    on_event: Listener,
+    *,
+    overwrite: bool = False,
+    fresh: bool = False,
+    stop: threading.Event | None = None,
+) -> RunReport:
     """Run `plan`: ingest, restore, blend and export.
 
     Parameters
     ----------
     plan : Plan
         From :func:`tilepipe.planning.make_plan.make_plan`, with an output.
-    on_event, overwrite, fresh
+    on_event, overwrite, fresh, stop
         As for :meth:`tilepipe.execution.runnable.RunnablePlan.run`, which also lists the errors.
     """
     started = time.perf_counter()
     if plan.output is None:
         raise SettingsError("this plan has no output; pass one to plan(image, output)")
-    check_output(plan.output, overwrite=overwrite)
-    if plan.settings.save_mask:
-        check_output(Path(plan.settings.save_mask), overwrite=overwrite)
-    plan.check()
+    stop = stop or threading.Event()
+
+    def check_stop() -> None:
+        if stop.is_set():
+            raise InterruptedRunError("stopped; finished work is kept: run the same command to resume")
+
     with _disk_errors(plan.root):
-        digest = _hash_input(plan)
+        check_output(plan.output, overwrite=overwrite)
+        if plan.settings.save_mask:
+            check_output(Path(plan.settings.save_mask), overwrite=overwrite)
+        plan.check()
+        digest = _hash_input(plan, check_stop)
         recipe = msgspec.structs.replace(plan.recipe, source=digest.sha256)
         folder = run_folders(plan.root, recipe)[1]
         before = None if fresh else digest.before
         _announce_reuse(plan.root, folder, recipe, before, on_event)
-        with locked(folder, plan.root) as lock:
+        with locked(folder, plan.root, on_event) as lock:
 
             def check() -> None:
                 lock.check()
-                if tasks.stop.is_set():
-                    raise InterruptedRunError("stopped; finished work is kept: run the same command to resume")
+                check_stop()
 
             _write_facts(plan, recipe, before, folder)
-            reader_threads(plan.memory.jobs)
-            job = open_job(folder)
-            if fresh:
-                job.tiles.forget_all()
-                job.result.forget_all()
-            try:
-                not_finite = ingest(plan, job, on_event, check)
-                counts, workers = restore_and_blend(plan, job, on_event, check)
-                export(plan, job, on_event, check, overwrite=overwrite)
-            except (CacheError, TilesFailedError):  # damage may be the cause: drop its records for the next run
-                job.forget_damaged()
-                raise
+            with running(folder, stop) as job:
+                if fresh:
+                    job.tiles.forget_all()
+                    job.result.forget_all()
+                try:
+                    not_finite = ingest(plan, job, on_event, check)
+                    counts, workers = restore_and_blend(plan, job, on_event, check)
+                    export(plan, job, on_event, check, overwrite=overwrite)
+                except (CacheError, TilesFailedError):  # damage may be the cause: drop its records for the next run
+                    with suppress(CacheError, OSError):  # without the lock the folder is no longer this run's
+                        lock.check()
+                        job.forget_damaged(lock.check)
+                    raise
             write_durably(folder / DONE_FILE, json.dumps({"output": str(plan.output.absolute())}).encode())
         _clean_up(plan, folder, on_event)
     return RunReport(
@@ -157,11 +169,11 @@ def run(plan: Plan, on_event: Listener, *, overwrite: bool = False, fresh: bool 
     )
 
 
-def _hash_input(plan: Plan) -> FileDigest:
+def _hash_input(plan: Plan, check: Callable[[], None]) -> FileDigest:
     """Hash the input; raise InputError if it changed since it was planned or last hashed."""
     check_input_unchanged(plan)
     known, _ = recall_digest(plan.root, plan.info.path)
-    digest = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick")
+    digest = digest_of(plan.root, plan.info.path, trust_stamp=plan.settings.verify == "quick", check=check)
     if known is not None and known != digest.sha256:
         raise InputError(
             f"the content of {plan.info.path} changed although its size and timestamps did not; "
@@ -172,11 +184,16 @@ def _hash_input(plan: Plan) -> FileDigest:
 
 @contextmanager
 def _disk_errors(root: Path) -> Iterator[None]:
-    """Convert OSErrors of the cache's disk into errors with a one-line message."""
+    """Convert errors of the cache's disk, and lack of memory, into errors with a one-line message."""
     try:
         yield
     except TilepipeError:
         raise  # some are also OSErrors
+    except MemoryError as error:
+        raise DoesNotFitError(
+            "the system has no memory left; finished work is kept: close other programs or give a smaller --memory, "
+            "then run the same command to resume"
+        ) from error
     except OSError as error:
         if is_disk_full(error):
             raise DoesNotFitError(
@@ -184,8 +201,8 @@ def _disk_errors(root: Path) -> Iterator[None]:
                 "command to resume, or give another --cache"
             ) from error
         raise CacheError(
-            f"the cache in {root} cannot be written or read: {error.strerror or error}; "
-            "free some space or give another --cache, then run the same command to resume"
+            f"the cache in {root} cannot be written or read: {error.strerror or error} ({error.filename or 'a file'}); "
+            "run the same command to resume, or give another --cache"
         ) from error
 
 
@@ -210,7 +227,7 @@ def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None
 def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -> None:
     """Write the image's digest, the memo, the configuration, the PSF and the recipe; remove partial files."""
     durable = plan.settings.durable
-    image = {"path": str(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
+    image = {"path": printable(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
     remember(plan.root, recipe.source, plan.analysis.asked, plan.analysis.memo)
     RunConfig(durable=durable, edited_from=before).save(folder)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tilepipe.cache.layout import chunk_boxes
+from tilepipe.cache.store import Index
 from tilepipe.errors import TilesFailedError
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
-from tilepipe.execution import tasks
 from tilepipe.execution.executors.threads import Threads
 from tilepipe.execution.graph import Todo, bands, find_todo
 from tilepipe.execution.job import Job
@@ -23,7 +25,7 @@ class Runtime(Protocol):
 
     def check(self, job: Job) -> None: ...
 
-    def run(self, tasks: list[Any], on_receipt: Any) -> None: ...
+    def run(self, job: Job, tasks: list[Any], on_receipt: Any) -> None: ...
 
     def close(self, job: Job) -> None: ...
 
@@ -36,6 +38,8 @@ class Tally:
     ----------
     on_event : Listener
         Receives every receipt.
+    hopeless : threading.Event
+        Set once all further tasks would fail too, or too many have failed.
     most : int or None
         Number of failures that the run tolerates; None means no limit.
     done : dict of str to int
@@ -49,6 +53,7 @@ class Tally:
     """
 
     on_event: Listener
+    hopeless: threading.Event
     most: int | None
     done: dict[str, int] = field(default_factory=lambda: {"restore": 0, "blend": 0})
     taken_over: int = 0
@@ -56,7 +61,7 @@ class Tally:
     workers: set[str] = field(default_factory=set)
 
     def __call__(self, receipt: Receipt) -> None:
-        """Count one receipt; set ``tasks.stop`` once :attr:`is_hopeless`."""
+        """Count one receipt; set :attr:`hopeless` if the disk is full or more than `most` tasks failed."""
         if receipt.status == "done":
             self.done[receipt.stage] += 1
             self.taken_over += receipt.taken_over
@@ -64,15 +69,8 @@ class Tally:
         elif receipt.status == "failed":
             self.failed.append(receipt)
         self.on_event(receipt)
-        if self.is_hopeless:
-            tasks.stop.set()
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether the disk is full, so that every task would fail, or more than `most` tasks failed."""
-        return any(receipt.disk_full for receipt in self.failed) or (
-            self.most is not None and len(self.failed) > self.most
-        )
+        if receipt.disk_full or (self.most is not None and len(self.failed) > self.most):
+            self.hopeless.set()
 
 
 def restore_and_blend(
@@ -105,19 +103,24 @@ def restore_and_blend(
     OSError
         If the disk of the cache is full.
     """
-    todo = find_todo(job, full=plan.settings.verify == "full")
+    todo = find_todo(job, full=plan.settings.verify == "full", check=check)
     _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
     runtime = _runtime(plan)
-    tally = Tally(on_event, plan.settings.max_failures)
+    tally = Tally(on_event, job.hopeless, plan.settings.max_failures)
     try:
         if todo.tiles or todo.chunks:
             runtime.check(job)
         _run(job, todo, runtime, tally, check)
         if tally.failed:
             on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
+            check()
+            job.tiles.forget_damaged(_tiles_of_chunks(job, tally.failed), check)
             tally.failed.clear()
             job.release_workspaces()  # lack of memory may be the cause
-            _run(job, find_todo(job, full=False), Threads(1) if isinstance(runtime, Threads) else runtime, tally, check)
+            if isinstance(runtime, Threads):
+                runtime.close(job)
+                runtime = Threads(1)
+            _run(job, find_todo(job, full=False), runtime, tally, check)
     finally:
         runtime.close(job)
     on_event(StageEnd("restore"))
@@ -139,9 +142,8 @@ def restore_and_blend(
 def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[], None]) -> None:
     for band in bands(job, todo):
         check()
-        runtime.run(band, tally)
-        if tally.is_hopeless:
-            tasks.stop.clear()  # set by the tally
+        runtime.run(job, band, tally)
+        if job.hopeless.is_set():
             check()  # raises if the cache was removed
             full = next((receipt for receipt in tally.failed if receipt.disk_full), None)
             if full is not None:
@@ -156,6 +158,13 @@ def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
         on_event(Note(f"resume   {reused} of {todo.tiles_total} tiles done{damaged}, {len(todo.tiles)} left"))
     on_event(StageStart("restore", todo.tiles_total, reused, todo.tiles_damaged, megapixels))
     on_event(StageStart("blend", todo.chunks_total, todo.chunks_total - len(todo.chunks), todo.chunks_damaged))
+
+
+def _tiles_of_chunks(job: Job, failed: list[Receipt]) -> set[Index]:
+    """Return the tiles of the chunks that could not be blended: one of them may be damaged."""
+    boxes = chunk_boxes(job.grid.height, job.grid.width)
+    chunks = [map(int, receipt.index.split("-")) for receipt in failed if receipt.stage == "blend"]
+    return {(tile.row, tile.column) for row, column in chunks for tile in job.grid.touching(boxes[row][column])}
 
 
 def _describe(receipt: Receipt) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -26,7 +27,14 @@ class RunnablePlan(Plan):
     The parameters are those of :class:`tilepipe.planning.plan.Plan`.
     """
 
-    def run(self, on_event: Listener = silent, *, overwrite: bool = False, fresh: bool = False) -> RunReport:
+    def run(
+        self,
+        on_event: Listener = silent,
+        *,
+        overwrite: bool = False,
+        fresh: bool = False,
+        stop: threading.Event | None = None,
+    ) -> RunReport:
         """Ingest, restore, blend and export; rerunning resumes an interrupted run.
 
         Parameters
@@ -37,6 +45,9 @@ class RunnablePlan(Plan):
             Replace an existing output.
         fresh : bool, default False
             Ignore cached tiles and results.
+        stop : threading.Event, optional
+            Set it, from a listener or another thread, to stop the run: tiles in flight are finished, then
+            InterruptedRunError is raised.
 
         Returns
         -------
@@ -60,7 +71,7 @@ class RunnablePlan(Plan):
         CacheError
             If another run uses the same cache folder, or the folder was removed or cannot be read or written.
         """
-        return run(self, on_event, overwrite=overwrite, fresh=fresh)
+        return run(self, on_event, overwrite=overwrite, fresh=fresh, stop=stop)
 
 
 def _runnable(make: Callable[P, Plan]) -> Callable[P, RunnablePlan]:

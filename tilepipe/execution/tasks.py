@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
+import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilepipe.cache.layout import chunk_boxes
-from tilepipe.cache.store import Index, piece_name
+from tilepipe.cache.store import piece_name
 from tilepipe.errors import CacheError
 from tilepipe.events import Receipt, Stage
 from tilepipe.execution.job import Job, job_in
@@ -27,15 +27,12 @@ from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
 
-__all__ = ["blend_chunk", "restore_tile", "stop"]
-
-stop = threading.Event()
-"""Set to stop the run: tasks that have not started are cancelled."""
+__all__ = ["blend_chunk", "restore_tile"]
 
 
 def restore_tile(folder: str, row: int, column: int) -> Receipt:
     """Restore the tile at (row, column) of the job in `folder` and record it."""
-    return _receipt("restore", (row, column), lambda: _restore(job_in(folder), row, column))
+    return _receipt("restore", folder, (row, column), _restore)
 
 
 def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = ()) -> Receipt:
@@ -46,17 +43,18 @@ def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = (
     """
     if any(tile.status != "done" for tile in tiles):
         return Receipt("blend", piece_name((row, column)), "cancelled")
-    return _receipt("blend", (row, column), lambda: _blend(job_in(folder), row, column))
+    return _receipt("blend", folder, (row, column), _blend)
 
 
-def _receipt(stage: Stage, index: Index, work: Callable[[], bool]) -> Receipt:
+def _receipt(stage: Stage, folder: str, index: tuple[int, int], work: Callable[[Job, int, int], bool]) -> Receipt:
     """Run `work` and return its receipt; `work` returns whether an earlier task or run computed the piece."""
     name = piece_name(index)
-    if stop.is_set():
-        return Receipt(stage, name, "cancelled")
-    started, host, pid = time.perf_counter(), os.uname().nodename, os.getpid()
+    started, host, pid = time.perf_counter(), platform.node(), os.getpid()
     try:
-        taken_over = work()
+        job = job_in(folder)
+        if job.is_stopped:
+            return Receipt(stage, name, "cancelled")
+        taken_over = work(job, *index)
     except Exception as error:  # whatever a task raises, the others run
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return Receipt(stage, name, "failed", host=host, pid=pid, error=why, disk_full=is_disk_full(error))
@@ -110,12 +108,7 @@ def _blend(job: Job, row: int, column: int) -> bool:
             if job.tiles.ledger.get(name) is None:
                 raise CacheError(f"tile {name} is not in the ledger")
             rows, columns = box.intersection(tile.stored).within(tile.stored)
-            try:
-                pixels = job.tiles.read(tile.row, tile.column, slice(None), rows, columns)
-            except CacheError:
-                job.tiles.ledger.forget(name)  # the next attempt recomputes it
-                raise
-            yield tile, pixels
+            yield tile, job.tiles.read(tile.row, tile.column, slice(None), rows, columns)
 
     pixels = blend(job.grid, box, job.recipe.planes, touching())
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, default_root
+from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, cache_root
 from tilepipe.deconv.frames import workspace_planes
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
-from tilepipe.errors import SettingsError
+from tilepipe.errors import InputError, SettingsError, TilepipeError
 from tilepipe.events import Listener, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
@@ -23,15 +23,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings, resolve
-from tilepipe.system.memory import (
-    available,
-    cores,
-    forget_peak,
-    peak_memory,
-    release_compiler_memory,
-    return_memory_at_once,
-    used_memory,
-)
+from tilepipe.system.memory import available, cores, peak_memory, used_memory
 from tilepipe.tiling.grid import default_core
 
 __all__ = ["make_plan"]
@@ -94,34 +86,59 @@ def make_plan(
     PsfError
         If the PSF is invalid, or does not suit the image.
     """
-    return_memory_at_once()
-    release_compiler_memory()
-    forget_peak()
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
     settings = resolve(flags, sets, config).settings
+    try:
+        return _make_plan(
+            Path(image),
+            None if output is None else Path(output),
+            psf if isinstance(psf, PSF) else None,
+            settings,
+            on_event,
+            keep=keep,
+            fresh=fresh,
+        )
+    except TilepipeError:
+        raise  # some are also OSErrors
+    except OSError as error:
+        raise InputError(
+            f"planning failed at {error.filename or image}: {error.strerror or error}; run the same command again"
+        ) from error
+
+
+def _make_plan(
+    image: Path,
+    output: Path | None,
+    psf: PSF | None,
+    settings: Settings,
+    on_event: Listener,
+    *,
+    keep: bool,
+    fresh: bool,
+) -> Plan:
+    """Plan with merged `settings`, see :func:`make_plan`."""
     if settings.save_mask and not (settings.mask or settings.refocus):
         raise SettingsError("save_mask requires a mask: give --refocus or --mask")
-    root = Path(settings.cache).expanduser() if settings.cache else default_root()
-    given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
+    root = cache_root(settings.cache)
     if settings.priority_value == -1:
-        given = delta()  # denoising only
-    analysis = analyse(Path(image), given, settings, root, on_event, keep=keep, fresh=fresh)
+        psf = delta()  # denoising only
+    elif psf is None and settings.psf:
+        psf = PSF.load(settings.psf)
+    analysis = analyse(image, psf, settings, root, on_event, keep=keep, fresh=fresh)
     info = analysis.info
     _check_nodata(info, settings)
     recipe = _recipe(analysis, settings)
     model = _stage_model(info, recipe, analysis.psf, mask_bytes(settings.mask, info))
-    allowed = settings.memory_bytes or available() // 2
-    jobs = settings.jobs or cores()
-    target = None if output is None else Path(output)
+    dtype = settings.dtype or info.dtype
     return Plan(
         analysis=analysis,
-        output=target,
-        dtype=settings.dtype or info.dtype,
+        output=output,
+        dtype=dtype,
         recipe=recipe,
         model=model,
-        memory=plan_memory(model, recipe.grid, allowed, jobs),
-        disk=plan_disk(info, recipe, root, target, settings.dtype or info.dtype),
+        memory=plan_memory(model, recipe.grid, settings.memory_bytes or available() // 2, settings.jobs or cores()),
+        disk=plan_disk(info, recipe, root, output, dtype),
         settings=settings,
         root=root,
     )

@@ -5,10 +5,41 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["is_disk_full", "make_folder", "read_sealed", "seal", "sync", "unseal", "write_durably", "write_sealed"]
+__all__ = [
+    "ABSENT",
+    "flush",
+    "is_disk_full",
+    "make_folder",
+    "printable",
+    "read_at",
+    "read_file",
+    "read_sealed",
+    "retried",
+    "seal",
+    "sync",
+    "unseal",
+    "write_durably",
+    "write_sealed",
+]
+
+T = TypeVar("T")
+
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors of a file that does not exist."""
+
+TRANSIENT = {errno.EINTR, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EIO}
+"""Error numbers after which the same action may succeed: too many open files, too little memory, a lost connection."""
+
+PAUSES = (0.02, 0.2)
+"""Pauses before a failed action is repeated, s."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -21,11 +52,81 @@ def is_disk_full(error: BaseException) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error))
 
 
-def sync(path: Path) -> None:
-    """Flush a file's content or a folder's entries to disk (fsync); ignore file systems without fsync for folders."""
-    descriptor = os.open(path, os.O_RDONLY)
+def retried(action: Callable[[], T]) -> T:
+    """Return ``action()``; repeat it twice after an error that may pass, then raise the error."""
+    for pause in PAUSES:
+        try:
+            return action()
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno not in TRANSIENT:
+                raise
+        time.sleep(pause)
+    return action()
+
+
+def read_file(path: Path) -> bytes | None:
+    """Return the content of a file; None if it does not exist or the disk cannot read it.
+
+    All other errors, which do not depend on the file, are raised.
+    """
     try:
-        os.fsync(descriptor)
+        return retried(path.read_bytes)
+    except ABSENT:
+        return None
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return None
+        raise
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return `size` bytes of an open file from `offset` on, fewer only at its end; the position may change."""
+    parts, end = [], offset + size
+    while offset < end:
+        part = retried(partial(_read_some, descriptor, end - offset, offset))
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read_some(descriptor: int, size: int, offset: int) -> bytes:
+    """Return up to `size` bytes from `offset` on: the system may return fewer, and on Linux at most 2 GiB."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _seeking:  # Windows
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+_seeking = threading.Lock()
+"""Held between seeking and reading, where both are separate calls."""
+
+
+def flush(descriptor: int) -> None:
+    """Flush an open file to the disk itself; on macOS fsync leaves the data in the drive's cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        except OSError:  # a file system without it
+            os.fsync(descriptor)
+        return
+    os.fsync(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Flush a file's content or a folder's entries to disk; ignore systems that cannot flush folders."""
+    if os.name == "nt":
+        if path.is_dir():
+            return
+        descriptor = os.open(path, os.O_RDWR)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flush(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
             raise
@@ -62,7 +163,7 @@ def write_durably(path: Path, data: bytes, *, durable: bool = True) -> None:
             file.write(data)
             if durable:
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -88,8 +189,18 @@ def write_sealed(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """Return the line written by :func:`write_sealed`; None if it is absent, unreadable or damaged."""
-    try:
-        return unseal(path.read_bytes())
-    except OSError:
-        return None
+    """Return the line written by :func:`write_sealed`; None if it is absent or damaged, as :func:`read_file`.
+
+    A damaged file is read twice: the first reading may have been at fault.
+    """
+    for _ in range(2):
+        sealed = read_file(path)
+        data = None if sealed is None else unseal(sealed)
+        if sealed is None or data is not None:
+            return data
+    return None
+
+
+def printable(path: Path) -> str:
+    """Return a path as valid Unicode; bytes of a name that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -14,7 +14,6 @@ from tilepipe.cache.layout import RECIPE_FILE
 from tilepipe.errors import SettingsError
 from tilepipe.events import Receipt
 from tilepipe.execution.job import Job
-from tilepipe.execution.tasks import stop
 
 __all__ = ["Cluster", "worker_facts"]
 
@@ -28,7 +27,7 @@ class Cluster:
     Parameters
     ----------
     address : str
-        ``tcp://host:port`` or ``file:path`` of the scheduler.
+        ``tcp://host:port``, ``tls://host:port`` or ``file:path`` of the scheduler.
 
     Raises
     ------
@@ -57,7 +56,7 @@ class Cluster:
                         "identical output needs equal values (cache: the same folder at the same path)"
                     )
 
-    def run(self, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
+    def run(self, job: Job, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
         """Run the tasks of a band; call `on_receipt` in this thread as each one ends."""
         from distributed import as_completed
 
@@ -67,9 +66,9 @@ class Cluster:
             if future.status == "finished":
                 on_receipt(future.result())
             elif not future.cancelled():
-                stage, row, column = str(future.key).split("-")
+                stage, _, row, column = str(future.key).split("-")
                 on_receipt(Receipt(stage, f"{row}-{column}", "failed", error=str(future.exception())))  # type: ignore[arg-type]
-            if stop.is_set() and not cancelled:
+            if job.is_stopped and not cancelled:
                 self._client.cancel([f for f in futures if not f.done()])
                 cancelled = True
 

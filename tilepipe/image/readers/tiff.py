@@ -17,6 +17,7 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
 from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
+from tilepipe.system.files import read_at
 
 __all__ = ["TiffReader"]
 
@@ -30,7 +31,7 @@ class TiffReader:
 
     def __init__(self, path: Path) -> None:
         """Parse the directory; raises InputError if damaged, truncated or not supported."""
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._tiff: tifffile.TiffFile | None = None
         try:
             self._tiff = tifffile.TiffFile(path)
@@ -134,7 +135,7 @@ class TiffReader:
     def _metadata(self) -> Metadata:
         page, tiff = self._page, self._page.parent
         return from_tiff_directory(
-            lambda offset, size: os.pread(self._descriptor, size, offset),
+            lambda offset, size: read_at(self._descriptor, size, offset),
             int(page.offset),
             tiff.byteorder,
             big=bool(tiff.is_bigtiff),
@@ -173,7 +174,7 @@ class TiffReader:
                 index = y // strip
                 stop = min((index + 1) * strip, y0 + len(out))
                 offset = page.dataoffsets[plane * strips + index] + (y % strip) * row_bytes
-                raw = os.pread(self._descriptor, (stop - y) * row_bytes, offset)
+                raw = read_at(self._descriptor, (stop - y) * row_bytes, offset)
                 if len(raw) < (stop - y) * row_bytes:
                     raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are incomplete")
                 pixels = np.frombuffer(raw, dtype).reshape(stop - y, self.info.width, -1)
@@ -190,7 +191,7 @@ class TiffReader:
         kept = np.zeros((y1 - y0, self.info.width), bool)
         for index in _touching(page, y0, y1):
             size = int(page.databytecounts[index])
-            raw = os.pread(self._descriptor, size, int(page.dataoffsets[index])) if size else None
+            raw = read_at(self._descriptor, size, int(page.dataoffsets[index])) if size else None
             pixels, (_, _, top, left, _), _ = page.decode(raw, index, jpegtables=page.jpegtables)
             if pixels is None:
                 continue
@@ -224,7 +225,7 @@ class TiffReader:
             return self._last[1:]
         page = self._page
         size = int(page.databytecounts[index])
-        raw = os.pread(self._descriptor, size, int(page.dataoffsets[index])) if size else None
+        raw = read_at(self._descriptor, size, int(page.dataoffsets[index])) if size else None
         pixels, position, _ = page.decode(raw, index, jpegtables=page.jpegtables)
         if pixels is None:
             return None
