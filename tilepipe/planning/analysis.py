@@ -28,9 +28,10 @@ from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.tiff import output_light
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
-from tilepipe.planning.inspection import inspect_reader
+from tilepipe.planning.inspection import inspect_reader, inspection_bytes
 from tilepipe.planning.last_check import Check, check_restoration, windows_to_check
 from tilepipe.planning.memo import Memo, memo_key, recall, remember, still_valid
+from tilepipe.planning.memory_model import check_analysis
 from tilepipe.planning.sample import Sample, read_sample
 from tilepipe.planning.schedules import RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
@@ -38,7 +39,7 @@ from tilepipe.planning.tuning import Tuning, check_psf_fits, tune
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import Settings
-from tilepipe.system.memory import cores, release_compiler_memory
+from tilepipe.system.memory import cores, release_compiler_memory, used_memory
 from tilepipe.tiling.grid import has_seams
 
 __all__ = ["Analysis", "analyse"]
@@ -90,7 +91,15 @@ class Analysis:
 
 
 def analyse(
-    image: Path, given: PSF | None, settings: Settings, root: Path, on_event: Listener, *, keep: bool, fresh: bool
+    image: Path,
+    given: PSF | None,
+    settings: Settings,
+    root: Path,
+    on_event: Listener,
+    *,
+    allowed: int,
+    keep: bool,
+    fresh: bool,
 ) -> Analysis:
     """Read header, PSF and sample windows and derive all parameters; the file is closed before windows are restored.
 
@@ -106,13 +115,22 @@ def analyse(
         The cache.  Its memo is reused because a new analysis would give the same result.
     on_event : Listener
         Receives notes.
+    allowed : int
+        Memory allowed, bytes.
     keep : bool
         Write expensive results to the cache as soon as they are available, so that a killed run need not repeat them.
     fresh : bool
         Ignore existing memos.
+
+    Raises
+    ------
+    DoesNotFitError
+        If the analysis itself needs more memory than is allowed; nothing is decoded then.
     """
     key = memo_key(given, settings)
     with closing(open_image(image)) as reader:
+        needed = 0 if given else inspection_bytes(reader.info)
+        check_analysis(used_memory(), reader.info.decoded_bytes, needed, allowed)
         stamp = stamp_of(image)
         white = None if settings.white is None else str(settings.white)
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)

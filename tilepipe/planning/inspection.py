@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from tilepipe.deconv.noise import estimate_noise
 from tilepipe.dtypes import BoolArray, FloatArray
 from tilepipe.errors import SettingsError, UncertainPsfError
-from tilepipe.image.info import ImageReader
+from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, start_and_data
@@ -21,7 +22,7 @@ from tilepipe.psf.blind.spectrum import Power, PowerAccumulator
 from tilepipe.psf.blind.wide import LEAST_EDGE, WIDEST
 from tilepipe.psf.blind.windows import BLOCK, WindowRanking
 
-__all__ = ["Inspection", "inspect_array", "inspect_reader", "parse_window"]
+__all__ = ["Inspection", "inspect_array", "inspect_reader", "inspection_bytes", "parse_window"]
 
 Box = tuple[int, int, int, int]
 Cut = Callable[[Box], "Observed"]
@@ -45,6 +46,9 @@ SPARE = 6
 BAND = 8 * BLOCK
 """Rows read at a time, px."""
 
+PIECE = 8192
+"""Columns of a band that are processed at a time, px."""
+
 KERNELS_PER_WINDOW = 3
 """Smallest width of a window in kernels."""
 
@@ -53,6 +57,9 @@ SMALLEST = 3 * 7
 
 USABLE = 0.5
 """Smallest share of a window that is neither clipped nor NaN."""
+
+BYTES_PER_PIXEL = 70
+"""Memory for inspecting one pixel of a piece of a band, bytes."""
 
 FLAT = 1e-4
 """Standard deviation below which a window counts as constant, linear light."""
@@ -129,10 +136,19 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
 
     def cut(box: Box) -> Observed:
         y0, y1, x0, x1 = box
-        rows = np.moveaxis(reader.rows(y0, y1)[:, x0:x1], -1, 0)[: info.light.channels_read]
-        return _observed(rows, info.light)
+        samples = np.empty((info.light.channels_read, y1 - y0, x1 - x0), info.dtype)
+        for top in range(y0, y1, BAND):
+            rows = read_band(top, min(top + BAND, y1))[:, x0:x1]
+            samples[:, top - y0 : top - y0 + len(rows)] = np.moveaxis(rows, -1, 0)[: len(samples)]
+        return _observed(samples, info.light)
 
+    read_band = lru_cache(maxsize=1)(reader.rows)  # pieces of one band are cut one after the other
     return _inspect(cut, (info.height, info.width), size, window, colours=info.quantisation is None)
+
+
+def inspection_bytes(info: ImageInfo) -> int:
+    """Return the memory for inspecting an image, bytes, besides what its reader holds (measured from above)."""
+    return BAND * (min(info.width, PIECE) * BYTES_PER_PIXEL + 2 * info.width * info.pixel_bytes)
 
 
 def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspection:
@@ -213,10 +229,14 @@ def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -
     count, edge = (1, SINGLE_WINDOW) if min(height, width) < 2 * WINDOW else (WINDOW_COUNT, WINDOW)
     ranking = WindowRanking(height, width)
     for top in range(0, height, BAND):
-        box = (top, min(top + BAND, height), 0, width)
-        piece = cut(box)
-        ranking.add(top, piece.known)
-        spectra.add(piece, box)
+        bottom = min(top + BAND, height)
+        known = []
+        for left in range(0, width, PIECE):
+            box = (top, bottom, left, min(left + PIECE, width))
+            piece = cut(box)
+            known.append(piece.known)
+            spectra.add(piece, box)
+        ranking.add(top, np.concatenate(known, axis=1))
     best = ranking.best(count + SPARE, edge)
     return best[:count], best[count:], ranking.best(1, WIDE_WINDOW)[0]
 

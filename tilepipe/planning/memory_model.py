@@ -12,16 +12,57 @@ from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 from tilepipe.units import human_bytes
 
-__all__ = ["MemoryPlan", "StageModel", "check_memory", "plan_memory"]
+__all__ = ["MemoryPlan", "StageModel", "check_analysis", "check_memory", "plan_memory"]
 
 SLACK = 1.05
 """Factor for the overhead of allocators and page tables, measured at 1..4 %."""
 
-RUNTIME = 54_000_000
+RUNTIME = 59_000_000
 """Bytes by which the process grows besides its working data: graph, event loop, codecs, heap retained by allocators."""
 
 CODEC_COPIES = 2
 """Copies of a chunk held while it is encoded or decoded: the array and its compressed bytes."""
+
+
+ANALYSIS = 170_000_000
+"""Bytes by which the process grows while windows are restored during planning, kernels compiled (measured)."""
+
+
+def check_analysis(process: int, decoded: int, inspection: int, allowed: int) -> None:
+    """Raise an error before a large image, or a large part of one, is decoded if planning would not fit then.
+
+    Parameters
+    ----------
+    process : int
+        Memory of the process so far, bytes.
+    decoded : int
+        What decoding the image holds, as its header states; released before windows are restored.
+    inspection : int
+        What estimating the blur needs while the image is open; 0 if the blur is given.
+    allowed : int
+        The user's budget, bytes.
+
+    Raises
+    ------
+    DoesNotFitError
+        With the figures and the way out.
+    """
+    if decoded <= SMALL:
+        return
+    needed = int(SLACK * (process + max(decoded + inspection + OPEN_IMAGE, ANALYSIS)))
+    if needed > allowed:
+        raise DoesNotFitError(
+            f"planning needs {human_bytes(needed)}, {human_bytes(decoded)} of it for decoding the image, "
+            f"{human_bytes(allowed)} are allowed; fits with --memory {-(-needed // 10**6)}MB, or as "
+            "an uncompressed or tiled TIFF"
+        )
+
+
+SMALL = 32_000_000
+"""Bytes of an image that are decoded without a check."""
+
+OPEN_IMAGE = 100_000_000
+"""Bytes by which the process grows while an image is open: sampled windows, libraries imported (measured)."""
 
 
 @dataclass(frozen=True, slots=True)

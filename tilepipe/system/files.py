@@ -17,6 +17,7 @@ __all__ = [
     "ABSENT",
     "flush",
     "is_disk_full",
+    "is_same_file",
     "make_folder",
     "printable",
     "read_at",
@@ -77,6 +78,14 @@ def read_file(path: Path) -> bytes | None:
         if error.errno == errno.EIO:
             return None
         raise
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file, also through links; for files that do not exist, one path."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

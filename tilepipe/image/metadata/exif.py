@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["EXIF_POINTER", "GPS_POINTER", "PLACEHOLDERS", "Directory", "Entry", "graft", "read_directory"]
+__all__ = ["EXIF_POINTER", "GPS_POINTER", "PLACEHOLDERS", "Directory", "Entry", "graft", "has_loop", "read_directory"]
 
 EXIF_POINTER, GPS_POINTER, INTEROP_POINTER = 34665, 34853, 40965
 MAKER_NOTE = 37500
@@ -28,6 +28,12 @@ UNIT_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4
 RATIONALS = (5, 10)
 LONGEST_VALUE = 1 << 24
 """Largest value, bytes; values above 16 MiB are treated as damaged."""
+
+DEEPEST = 3
+"""Levels of directories below the first: EXIF and GPS, interoperability, and one to spare."""
+
+MOST_KEPT = 1 << 26
+"""Largest sum of all values, bytes; what follows is dropped."""
 
 Reader = Callable[[int, int], bytes]
 """(offset, size) -> bytes; returns fewer bytes at the end of the file."""
@@ -56,10 +62,29 @@ class Directory:
         return next((entry for entry in self.entries if entry.code == code), None)
 
 
-def read_directory(read: Reader, offset: int, order: str, *, big: bool, depth: int = 0) -> Directory:
+def has_loop(read: Reader) -> bool:
+    """Return whether the chain of a TIFF's pages comes back to an earlier one; a truncated chain ends."""
+    header = read(0, 16)
+    order, big = "<" if header[:2] == b"II" else ">", b"\x2b" in header[2:4]
+    pointer, count_format, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
+    size = struct.calcsize(order + pointer)
+    at, seen = header[8:16] if big else header[4:8], set()
+    while len(at) == size and (offset := struct.unpack(order + pointer, at)[0]):
+        if offset in seen:
+            return True
+        seen.add(offset)
+        number = read(offset, struct.calcsize(order + count_format))
+        if len(number) < struct.calcsize(order + count_format):
+            return False
+        at = read(offset + len(number) + struct.unpack(order + count_format, number)[0] * entry_size, size)
+    return False
+
+
+def read_directory(read: Reader, offset: int, order: str, *, big: bool) -> Directory:
     """Read the directory at `offset` and its child directories.
 
-    Damaged entries are skipped, so that bad metadata does not make an image unreadable.
+    Damaged entries are skipped, so that bad metadata does not make an image unreadable.  Every directory is read once,
+    so pointers in a circle end.
 
     Parameters
     ----------
@@ -71,9 +96,25 @@ def read_directory(read: Reader, offset: int, order: str, *, big: bool, depth: i
         Byte order.
     big : bool
         Whether the layout is BigTIFF.
-    depth : int
-        Nesting level; pointers are followed to level 3.
     """
+    return _read(_Source(read, order, big=big), offset, 0)
+
+
+@dataclass
+class _Source:
+    """The file being read, the directories seen in it, and the bytes of values that may still be kept."""
+
+    read: Reader
+    order: str
+    big: bool
+    seen: set[int] = field(default_factory=set)
+    left: int = MOST_KEPT
+
+
+def _read(source: _Source, offset: int, depth: int) -> Directory:
+    """Read the directory at `offset`, `depth` levels below the first, and its children."""
+    read, order, big = source.read, source.order, source.big
+    source.seen.add(offset)
     count_format, entry_size, slot = ("Q", 20, 8) if big else ("H", 12, 4)
     header = read(offset, struct.calcsize(order + count_format))
     if len(header) < struct.calcsize(order + count_format):
@@ -85,17 +126,19 @@ def read_directory(read: Reader, offset: int, order: str, *, big: bool, depth: i
         code, kind = struct.unpack_from(order + "HH", table, start)
         number = struct.unpack_from(order + ("Q" if big else "I"), table, start + 4)[0]
         size = UNIT_SIZES.get(kind, 0) * (2 if kind in RATIONALS else 1) * number
-        if not 0 < size <= LONGEST_VALUE:
+        if not 0 < size <= min(LONGEST_VALUE, source.left):
             continue
         value = table[start + entry_size - slot : start + entry_size]
         if size > slot:
             value = read(struct.unpack(order + ("Q" if big else "I"), value)[0], size)
         if code == MAKER_NOTE:
             dropped.append(code)
-        elif code in (EXIF_POINTER, GPS_POINTER, INTEROP_POINTER) and depth < 3:
+        elif code in (EXIF_POINTER, GPS_POINTER, INTEROP_POINTER):
             target = int.from_bytes(value[:size], "little" if order == "<" else "big")
-            children[code] = read_directory(read, target, order, big=big, depth=depth + 1)
+            if depth < DEEPEST and target not in source.seen:
+                children[code] = _read(source, target, depth + 1)
         elif len(value) >= size:
+            source.left -= size
             entries.append(Entry(code, kind, number, _little_endian(value[:size], UNIT_SIZES[kind], order)))
     return Directory(tuple(entries), children, tuple(dropped))
 

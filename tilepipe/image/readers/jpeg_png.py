@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,20 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
 __all__ = ["WholeReader"]
 
 PNG_CHANNELS = {0: (1, 0), 2: (3, 0), 4: (1, 1), 6: (3, 1)}
 """PNG colour type -> (colours, extras) (PNG 3rd edition, 11.2.1)."""
 
 JPEG_MODES = {"L": 1, "RGB": 3, "YCbCr": 3}
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-"""JPEG markers (T.81, table B.1); neither occurs in scan data, where FF is followed by 00."""
+END_OF_IMAGE, TEMPORARY = 0xD9, 0x01
+"""JPEG markers without a length (T.81, table B.1)."""
+
+MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+"""A marker in scan data, where FF is followed by 00, or by D0..D7 at a restart (T.81, B.1.1)."""
 
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 
@@ -51,7 +58,7 @@ class WholeReader:
         info = self.info
         decode = imagecodecs.jpeg_decode if info.kind == "JPEG" else imagecodecs.png_decode
         content = info.path.read_bytes()
-        if info.kind == "JPEG" and content.rfind(END_OF_IMAGE) < content.rfind(START_OF_SCAN):
+        if info.kind == "JPEG" and not _reaches_end(content):
             raise InputError(f"{info.path} is truncated: its last scan has no end marker")  # decoders fill in gray
         try:
             pixels = np.asarray(decode(content))
@@ -67,11 +74,8 @@ class WholeReader:
 
 
 def _describe(path: Path) -> ImageInfo:
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # large images are expected; nothing is decoded here
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             kind, mode, (width, height), properties = (
                 image.format or "",
                 image.mode,
@@ -80,7 +84,8 @@ def _describe(path: Path) -> ImageInfo:
             )
             blocks = dict(getattr(image, "applist", ()) and _app_blocks(image))
             quantisation, subsampled = _compression(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            coefficients = _coefficient_bytes(image)
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         raise InputError(f"{path} is a damaged image: {error}") from error
     colours, extras, dtype = _png_layout(path) if kind == "PNG" else _jpeg_layout(path, mode)
     if kind == "PNG" and "transparency" in properties:
@@ -99,7 +104,7 @@ def _describe(path: Path) -> ImageInfo:
         dtype=dtype,
         layout="decoded whole",
         compression=kind.lower(),
-        decoded_bytes=height * width * pixel + path.stat().st_size,
+        decoded_bytes=height * width * pixel + coefficients + path.stat().st_size,
         metadata=metadata,
         light=light,
         curve_note=note,
@@ -107,6 +112,41 @@ def _describe(path: Path) -> ImageInfo:
         quantisation=quantisation,
         subsampled=subsampled,
     )
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    """Parse the header.
+
+    Image.open would refuse large images, to protect programs that decode whatever they are given; here the memory is
+    checked before anything is decoded, and the limit belongs to the whole process.
+    """
+    from PIL import JpegImagePlugin, PngImagePlugin
+
+    with path.open("rb") as file:
+        is_png = file.read(1) == b"\x89"
+    return PngImagePlugin.PngImageFile(path) if is_png else JpegImagePlugin.JpegImageFile(path)
+
+
+def _reaches_end(content: bytes) -> bool:
+    """Return whether a JPEG has an end marker, without its thumbnails and what follows it (T.81, B.1.1.4 and B.2.1)."""
+    at = 2
+    while (found := MARKER.search(content, at)) is not None:
+        marker, at = found[1][0], found.end()
+        if marker == END_OF_IMAGE:
+            return True
+        if marker != TEMPORARY:
+            at += int.from_bytes(content[at : at + 2], "big")
+    return False
+
+
+def _coefficient_bytes(image: Any) -> int:
+    """Return what a decoder holds of a progressive JPEG besides the pixels: its coefficients, 16 bits each, bytes."""
+    if not getattr(image, "info", {}).get("progressive"):
+        return 0
+    layers: list[Any] = list(getattr(image, "layer", ()))
+    widest, tallest = (max((layer[axis] for layer in layers), default=1) for axis in (1, 2))
+    share = sum(layer[1] * layer[2] / (widest * tallest) for layer in layers)
+    return int(2 * image.size[0] * image.size[1] * share)
 
 
 def _png_layout(path: Path) -> tuple[int, int, str]:

@@ -17,6 +17,7 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
 from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
+from tilepipe.image.metadata.exif import has_loop
 from tilepipe.system.files import read_at
 
 __all__ = ["TiffReader"]
@@ -34,6 +35,8 @@ class TiffReader:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._tiff: tifffile.TiffFile | None = None
         try:
+            if has_loop(self._read):
+                raise InputError(f"{path} is a damaged TIFF: its chain of pages is a loop")
             self._tiff = tifffile.TiffFile(path)
             self._page = _only_page(path, self._tiff)
             self._mask = _mask_page(self._tiff, self._page)
@@ -51,6 +54,10 @@ class TiffReader:
         if self._tiff is not None:
             self._tiff.close()
         os.close(self._descriptor)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset` on, fewer at the end of the file."""
+        return read_at(self._descriptor, size, offset)
 
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1, (rows, width, channels)."""
@@ -135,7 +142,7 @@ class TiffReader:
     def _metadata(self) -> Metadata:
         page, tiff = self._page, self._page.parent
         return from_tiff_directory(
-            lambda offset, size: read_at(self._descriptor, size, offset),
+            self._read,
             int(page.offset),
             tiff.byteorder,
             big=bool(tiff.is_bigtiff),
