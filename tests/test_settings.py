@@ -140,7 +140,7 @@ BAD = [
     ("memory", "lots", "memory is 'lots'; write a size such as 512MB"),
     ("memory", "5 apples", "5 apples"),
     ("memory", "-1GB", "-1GB"),
-    ("scheduler", "foo", "scheduler is 'foo'; it must be threads, tcp://HOST:PORT or file:PATH"),
+    ("scheduler", "foo", "scheduler is 'foo'; it must be threads, tcp://HOST:PORT, tls://HOST:PORT or file:PATH"),
     ("solver", "magic", "solver = 'magic'"),
     ("tolerance", "9", "tolerance is 9; it must lie in 0.25"),
     ("dtype", "float64", "dtype = 'float64'"),
@@ -246,3 +246,18 @@ def test_settings_made_by_hand_are_checked_as_well():
         Settings(tile=32)
     with pytest.raises(AttributeError):
         Settings().tile = 5
+
+
+def test_a_file_found_in_the_folder_chooses_neither_place_nor_machine(tmp_path, monkeypatch):
+    """It may have come with somebody's pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tilepipe.toml").write_text('cache = "/etc"\nscheduler = "tcp://far:1"\nsave_mask = "m.tif"\ntile = 99')
+    found = resolve()
+    assert (found.settings.cache, found.settings.scheduler, found.settings.save_mask) == (None, "threads", None)
+    assert found.settings.tile == 99
+    assert found.ignored == ("cache", "scheduler", "save_mask")
+    assert "--config tilepipe.toml accepts them" in found.note
+    accepted = resolve(config="tilepipe.toml")
+    assert (accepted.settings.cache, accepted.settings.scheduler) == ("/etc", "tcp://far:1")
+    assert accepted.ignored == ()
+    assert accepted.note == ""

@@ -25,6 +25,10 @@ __all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_priority", "res
 PROJECT_FILE = "tilepipe.toml"
 """Settings file in the working directory."""
 
+OWN_WORD = ("cache", "save_mask", "scheduler")
+"""Settings that ``tilepipe.toml`` in the working directory, which may come with somebody's images, cannot give: where
+files are written, and which machine receives work.  Files given with ``--config`` can."""
+
 ENVIRONMENT_PREFIX = "TILEPIPE_"
 """Prefix of the environment variables."""
 
@@ -152,8 +156,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             parse_bytes(self.cache_limit, "cache_limit")
         if self.max_failures is not None and self.max_failures < 0:
             raise SettingsError(f"max_failures is {self.max_failures}; it must be at least 0 (stop at the first)")
-        if not re.fullmatch(r"threads|(tcp|tls)://.+|file:.+", self.scheduler):
-            raise SettingsError(f"scheduler is {self.scheduler!r}; it must be threads, tcp://HOST:PORT or file:PATH")
+        if not re.fullmatch(r"threads|(tcp|tls|inproc)://.+|file:.+", self.scheduler):
+            raise SettingsError(
+                f"scheduler is {self.scheduler!r}; it must be threads, tcp://HOST:PORT, tls://HOST:PORT or file:PATH"
+            )
 
     @property
     def priority_value(self) -> float:
@@ -176,10 +182,23 @@ class EffectiveSettings:
         The merged settings.
     origins : dict of str to str
         The layer that set each key.
+    ignored : tuple of str
+        Keys of ``tilepipe.toml`` in the working directory that were ignored, see :data:`OWN_WORD`.
     """
 
     settings: Settings
     origins: dict[str, str]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """Message about the keys that were ignored; empty if there are none."""
+        if not self.ignored:
+            return ""
+        return (
+            f"ignored  {', '.join(self.ignored)} in {PROJECT_FILE}: settings found in the working directory may not "
+            f"choose where files are written or which machine computes; --config {PROJECT_FILE} accepts them"
+        )
 
 
 def resolve(
@@ -209,8 +228,12 @@ def resolve(
         If `config` does not exist.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
+    ignored: tuple[str, ...] = ()
     if Path(PROJECT_FILE).is_file():
-        layers.append((PROJECT_FILE, _read_toml(Path(PROJECT_FILE))))
+        found = _read_toml(Path(PROJECT_FILE))
+        if config is None or not Path(config).samefile(PROJECT_FILE):
+            ignored = tuple(key for key in found if key in OWN_WORD)
+        layers.append((PROJECT_FILE, {key: value for key, value in found.items() if key not in OWN_WORD}))
     if config is not None:
         layers.append((str(config), _read_toml(Path(config))))
     layers.append(("environment", _from_environment()))
@@ -224,7 +247,7 @@ def resolve(
             _convert({key: value}, origin)
             merged[key] = value
             origins[key] = origin
-    return EffectiveSettings(_convert(merged, "settings"), origins)
+    return EffectiveSettings(_convert(merged, "settings"), origins, ignored)
 
 
 def _convert(values: dict[str, Any], origin: str) -> Settings:
@@ -253,7 +276,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputNotFoundError(f"configuration {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
 
 

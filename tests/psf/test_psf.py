@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from tilepipe.errors import InputError, InputNotFoundError, OutputError, OutputExistsError, PsfError, SettingsError
 from tilepipe.psf.model import LARGEST_PSF, PSF
@@ -158,9 +161,43 @@ def test_the_file_is_a_plain_float_tiff_with_json_in_it(tmp_path):
     with tifffile.TiffFile(tmp_path / "psf.tif") as tiff:
         page = tiff.pages.first
         assert (page.shape, page.dtype, len(tiff.pages)) == ((5, 5), np.float32, 1)
-        assert json.loads(page.description) == {"tilepipe": "psf", "sigma": 2.0}
+        assert page.description == 'tilepipe PSF {"sigma": 2.0}'
         assert "Software" not in page.tags
         assert "DateTime" not in page.tags
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_other_software_reads_the_file(tmp_path, planes):
+    """Its description says "shape", which tifffile takes for a key of its own if the description is only JSON."""
+    psf = PSF(np.stack([flat(5)] * planes), {"shape": "gaussian", "sigma": 2.0})
+    psf.save(tmp_path / "psf.tif")
+    read = tifffile.imread(tmp_path / "psf.tif")
+    np.testing.assert_array_equal(np.atleast_3d(read.T).T, psf.planes)
+    with Image.open(tmp_path / "psf.tif") as image:
+        assert (image.mode, image.size, getattr(image, "n_frames", 1)) == ("F", (5, 5), planes)
+        np.testing.assert_array_equal(np.asarray(image), psf.planes[0])
+    assert PSF.load(tmp_path / "psf.tif").made_by == psf.made_by
+
+
+def test_files_of_earlier_versions_load(tmp_path):
+    note = json.dumps({"shape": "gaussian", "sigma": 2.0, "tilepipe": "psf"})
+    tifffile.imwrite(tmp_path / "psf.tif", flat(5).astype("f4"), description=note, metadata=None)
+    assert PSF.load(tmp_path / "psf.tif").made_by == {"shape": "gaussian", "sigma": 2.0}
+
+
+def test_saving_is_atomic(tmp_path, monkeypatch):
+    path = tmp_path / "psf.tif"
+    PSF(flat(3)).save(path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="cannot write PSF"):
+        PSF(flat(5)).save(path, overwrite=True)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_same_psf_makes_the_same_bytes(tmp_path):

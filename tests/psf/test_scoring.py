@@ -35,26 +35,25 @@ def wrong_ones(kernel):
     }
 
 
-def duels():
-    """Pairs to be judged, less those that the judge is not for: kernels so narrow that they explain the noise.
+TOO_NARROW = {("disk", "no blur"), ("gaussian", "no blur"), ("motion", "no blur"), ("gaussian", "narrower")}
+"""Kernels so narrow that they explain the noise: the score prefers them, so it must not choose among these.
 
-    The estimator's own candidates are not of that kind: all went through the same pruning and regularisation.
-    """
-    for name, psf in sorted(PSFS.items()):
-        for kind in wrong_ones(np.asarray(psf.kernel)):
-            if kind != "no blur" and (name, kind) != ("gaussian", "narrower"):
-                yield pytest.param(name, kind, id=f"{name}-{kind}")
+`find_psf` compares no such kernels by score: its candidates went through the same pruning and regularisation, and
+whether there is a blur at all is decided by the spectrum and the edges.
+"""
 
 
-@pytest.mark.parametrize(("name", "kind"), list(duels()))
-def test_the_true_kernel_wins_against_one_that_is(name, kind):
+@pytest.mark.parametrize("kind", ["narrower", "no blur", "under a carpet of noise", "wider"])
+@of_each
+def test_the_true_kernel_wins_except_against_those_that_explain_the_noise(name, kind):
     kernel = np.asarray(PSFS[name].kernel)
     wrong = wrong_ones(kernel)[kind]
     for order in ((kernel, wrong), (wrong, kernel)):
         scorer = judge_of(PSFS[name])
         for one in order:
             scorer.score(one)
-        assert scorer.best().kernel is kernel, [(score.misfit, score.density) for score in scorer.scores]
+        won = scorer.best().kernel is kernel
+        assert won == ((name, kind) not in TOO_NARROW), [(score.misfit, score.density) for score in scorer.scores]
 
 
 @of_each

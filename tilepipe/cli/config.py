@@ -27,6 +27,8 @@ def show(config: str | None, sets: tuple[str, ...], as_json: bool) -> None:
     from tilepipe.settings import resolve
 
     effective = resolve(sets=sets, config=config)
+    if effective.note:
+        click.echo(effective.note, err=True)
     values = msgspec.structs.asdict(effective.settings)
     if as_json:
         click.echo(json.dumps({key: {"value": values[key], "origin": effective.origins[key]} for key in values}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -63,6 +65,7 @@ def tilepipe() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    _open_standard_streams()
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
     if not verbose:
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors of the file are reported in one line instead
@@ -90,6 +93,22 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _end(f"unexpected {type(error).__name__}: {error} (-v shows the traceback; please report it)", 1)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Open the standard streams that the caller closed, and print any file name.
+
+    Otherwise a file that is opened next takes the number of a closed stream, and receives what libraries print there.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _end(message: str, code: int) -> None:

@@ -46,6 +46,7 @@ def run_verb(image: str, output: str, **values: Any) -> int:
 def execute(image: str, output: str, values: dict[str, Any]) -> Any:
     """Plan and run with the flags of a verb; write progress to stderr and return the report."""
     from tilepipe.errors import InterruptedRunError
+    from tilepipe.events import Event, StageEnd, StageStart
     from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
@@ -71,11 +72,18 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
         )
     if not quiet:
         click.echo("\n".join(plan_lines(plan)), err=True)
-    keep_memory_for_tiles()
     _limit_reading(plan.memory.jobs)
     with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
+
+        def listen(event: Event) -> None:
+            if isinstance(event, StageStart) and event.stage == "restore":
+                keep_memory_for_tiles()
+            elif isinstance(event, StageEnd) and event.stage == "blend":
+                return_memory_at_once()
+            progress(event)
+
         try:
-            report = plan.run(progress, overwrite=values["overwrite"], fresh=values["fresh"], stop=stop)
+            report = plan.run(listen, overwrite=values["overwrite"], fresh=values["fresh"], stop=stop)
         except InterruptedRunError as error:
             raise InterruptedRunError(str(error), 128 + (caught[0] if caught else signal.SIGINT)) from error
     if not quiet:

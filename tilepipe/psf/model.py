@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from tilepipe.errors import (
     OutputExistsError,
     PsfError,
 )
-from tilepipe.system.files import is_disk_full
+from tilepipe.system.files import is_disk_full, write_durably
 
 __all__ = ["LARGEST_PSF", "PSF"]
 
@@ -29,6 +30,9 @@ LARGEST_PSF = 255
 
 MOST_PLANES = 4
 """Largest number of kernels in one PSF: images have up to four channels."""
+
+DESCRIPTION = "tilepipe PSF "
+"""Start of ImageDescription.  JSON without it would be read as tifffile's own if it has the key "shape"."""
 
 SUM_TOLERANCE = 1e-3
 """Largest deviation of a kernel's sum from 1 that is treated as rounding (the kernel is renormalised)."""
@@ -133,11 +137,19 @@ class PSF:
         path = Path(path)
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-        note = json.dumps({"tilepipe": "psf", **self.made_by}, sort_keys=True)
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write PSF {path}: the folder {path.parent} does not exist; create it first")
+        content = io.BytesIO()
+        tifffile.imwrite(
+            content,
+            np.asarray(self.planes),
+            photometric="minisblack",
+            description=DESCRIPTION + json.dumps(self.made_by, sort_keys=True),
+            metadata=None,
+            software=False,
+        )
         try:
-            tifffile.imwrite(
-                path, np.asarray(self.planes), photometric="minisblack", description=note, metadata=None, software=False
-            )
+            write_durably(path, content.getvalue())
         except OSError as error:
             if is_disk_full(error):
                 raise DoesNotFitError(f"the disk of {path} is full; free some space and try again") from error
@@ -180,7 +192,7 @@ class PSF:
             plane / max(1, int(plane.sum())) if np.issubdtype(plane.dtype, np.integer) else plane for plane in planes
         ]
         try:
-            made_by = dict(json.loads(note))
+            made_by = dict(json.loads(note.removeprefix(DESCRIPTION)))
         except (ValueError, TypeError):
             made_by = {}
         made_by.pop("tilepipe", None)
