@@ -65,3 +65,18 @@ def test_more_steps_are_a_better_picture(seen):
 def test_an_unknown_quality_is_refused(seen):
     with pytest.raises(SettingsError, match="fast, normal, best"):
         deconvolve(seen, PSF, quality="superb")
+
+
+def test_a_delta_gives_float32_of_masked_arrays_too(seen):
+    masked = np.ma.masked_array((seen[..., 1] * 1000).astype(np.int16), mask=seen[..., 1] > 0.5)
+    out = deconvolve(masked, np.ones((1, 1), np.float32))
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out.mask, masked.mask)
+    np.testing.assert_array_equal(out.data, masked.data)
+
+
+def test_chunks_of_unknown_size_are_refused_with_the_way_out(seen):
+    lazy = da.from_array(seen[..., 1], chunks=70)
+    unknown = lazy[lazy.mean(1) > -1]
+    with pytest.raises(SettingsError, match="compute_chunk_sizes"):
+        deconvolve(unknown, PSF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,11 @@ def deconvolve(
     pixels: Any = image if lazy else np.array(np.ma.getdata(image), np.float32)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (H, W) or (H, W, C)")
+    if any(math.isnan(length) for length in pixels.shape):
+        raise SettingsError(
+            f"image has shape {pixels.shape}: the chunks of the dask array have unknown sizes; call its method "
+            "compute_chunk_sizes() first"
+        )
     keywords: dict[str, Any] = {
         "quality": quality,
         "solver": solver,
@@ -185,10 +191,11 @@ def deconvolve(
         restored = restore_lazily(planes, light, blur, parameters, grid, drawn, luminance_only=luminance_only)
         return restored[0] if pixels.ndim == 2 else np.moveaxis(restored, 0, -1)
     if parameters is None:
-        return image.copy() if isinstance(image, np.ma.MaskedArray) else original.copy()
-    restored = restore_array(
-        np.ascontiguousarray(planes), light, blur, parameters, grid, drawn, jobs, luminance_only=luminance_only
-    )
+        restored = planes
+    else:
+        restored = restore_array(
+            np.ascontiguousarray(planes), light, blur, parameters, grid, drawn, jobs, luminance_only=luminance_only
+        )
     out = np.ascontiguousarray(np.moveaxis(restored, 0, -1)).reshape(pixels.shape)
     if is_masked is None:
         return out

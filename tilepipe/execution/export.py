@@ -15,7 +15,7 @@ from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.job import Job
-from tilepipe.image.light import Light
+from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
@@ -153,7 +153,7 @@ def _encoded(
     alpha = _rescaled(source[light.alpha], "float32")
     colour = light.encoded(channel, plane, "float32") * alpha
     if np.dtype(dtype).kind == "f":
-        return np.asarray(colour, dtype)
+        return saturated(colour, dtype)
     top = np.iinfo(dtype).max
     codes: npt.NDArray[Any] = np.clip(np.rint(colour * np.float32(top)), 0, _rescaled(source[light.alpha], dtype))
     return codes.astype(dtype)
@@ -166,6 +166,6 @@ def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
     share = samples.astype(np.float64) / full
     if np.dtype(dtype).kind == "f":
-        return share.astype(dtype)
+        return saturated(share, dtype)
     top = np.iinfo(dtype).max
     return np.clip(np.rint(np.nan_to_num(share) * top), 0, top).astype(dtype)

@@ -38,7 +38,7 @@ from tilepipe.planning.memo import remember
 from tilepipe.planning.plan import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
 from tilepipe.system.files import is_disk_full, printable, write_durably
-from tilepipe.system.memory import peak_memory
+from tilepipe.system.memory import peak_memory, peak_since
 from tilepipe.units import human_bytes, parse_bytes
 
 __all__ = ["RunReport", "run"]
@@ -116,7 +116,7 @@ def run(
     on_event, overwrite, fresh, stop
         As for :meth:`tilepipe.execution.runnable.RunnablePlan.run`, which also lists the errors.
     """
-    started = time.perf_counter()
+    started, before_run = time.perf_counter(), peak_memory()
     if plan.output is None:
         raise SettingsError("this plan has no output; pass one to plan(image, output)")
     stop = stop or threading.Event()
@@ -157,11 +157,12 @@ def run(
                     raise
             write_durably(folder / DONE_FILE, json.dumps({"output": str(plan.output.absolute())}).encode())
         _clean_up(plan, folder, on_event)
+    peak = max(plan.model.planning, peak_since(before_run))
     return RunReport(
         output=plan.output,
         seconds=time.perf_counter() - started,
         tiles=counts,
-        memory={"allowed": plan.memory.allowed, "projected": plan.memory.projected, "peak": peak_memory()},
+        memory={"allowed": plan.memory.allowed, "projected": plan.memory.projected, "peak": peak},
         plan=plan,
         folder=folder,
         not_finite=not_finite,

@@ -17,6 +17,7 @@ import numpy as np
 
 from tilepipe.cache.layout import chunk_boxes
 from tilepipe.cache.store import piece_name
+from tilepipe.dtypes import FloatArray
 from tilepipe.errors import CacheError
 from tilepipe.events import Receipt, Stage
 from tilepipe.execution.job import Job, job_in
@@ -81,12 +82,18 @@ def _restore(job: Job, row: int, column: int) -> bool:
         pixels = _deconvolved(job, tile, box, planes)
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} has values that are not finite")
-    height, width = tile.stored.shape
-    chunk = np.zeros((job.recipe.planes, *job.grid.stored_shape), np.float32)
-    chunk[:, :height, :width] = pixels
-    job.tiles.write(chunk, row, column)
+    job.tiles.write(_padded(pixels, job.grid.stored_shape), row, column)
     job.tiles.record((row, column), began, peak_memory(), inputs=inputs)
     return False
+
+
+def _padded(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """Return `pixels` (planes, h, w), padded with zeros to `shape`; without a copy if they have it."""
+    if pixels.shape[1:] == shape:
+        return pixels
+    padded = np.zeros((len(pixels), *shape), np.float32)
+    padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+    return padded
 
 
 def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:

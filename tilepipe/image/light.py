@@ -31,6 +31,7 @@ __all__ = [
     "Light",
     "check_monotone",
     "gamma",
+    "saturated",
     "with_positive_slope",
 ]
 
@@ -211,7 +212,7 @@ class Light:
     def encoded(self, channel: int, linear: FloatArray, dtype: str) -> npt.NDArray[Any]:
         """Encode working units (any shape) of one channel as `dtype`.
 
-        Integers: the nearest code in encoded space, clipped.  Floats: the encoded value, unclipped.
+        Integers: the nearest code in encoded space, clipped.  Floats: the encoded value, limited only by the dtype.
         """
         curve = self.curves[channel]
         if self.unit != 1:
@@ -219,8 +220,16 @@ class Light:
         if np.issubdtype(dtype, np.integer):
             return _nearest_codes(curve, dtype, linear)
         if curve == LINEAR:
-            return linear.astype(dtype)
-        return curve.encode(linear.astype(np.float64)).astype(dtype)
+            return saturated(linear, dtype)
+        return saturated(curve.encode(linear.astype(np.float64)), dtype)
+
+
+def saturated(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    """Convert to a float `dtype`; finite values beyond its range become its largest, infinite ones are kept."""
+    limit = np.finfo(dtype).max
+    if np.finfo(values.dtype).max <= limit:
+        return values.astype(dtype)
+    return np.where(np.isinf(values), values, np.clip(values, -limit, limit)).astype(dtype)
 
 
 @lru_cache(maxsize=16)

@@ -10,10 +10,11 @@ import numpy as np
 from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, cache_root
 from tilepipe.deconv.frames import workspace_planes
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
-from tilepipe.errors import InputError, SettingsError, TilepipeError
-from tilepipe.events import Listener, silent
+from tilepipe.errors import InputError, OutputError, SettingsError, TilepipeError
+from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
+from tilepipe.image.writers.tiff import partial_of
 from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
@@ -23,7 +24,8 @@ from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings, resolve
-from tilepipe.system.memory import available, cores, peak_memory, used_memory
+from tilepipe.system.files import is_same_file
+from tilepipe.system.memory import available, cores, peak_memory, peak_since, used_memory
 from tilepipe.tiling.grid import default_core
 
 __all__ = ["make_plan"]
@@ -73,14 +75,18 @@ def make_plan(
     Returns
     -------
     Plan
-        Returned even if it does not fit; its :meth:`Plan.check` raises then.
+        Returned even if the run does not fit; its :meth:`Plan.check` raises then.
 
     Raises
     ------
+    DoesNotFitError
+        If planning itself needs more memory than is allowed, for example to decode a JPEG.
     UncertainPsfError
         If no PSF is given and the estimate is too uncertain.
     InputError
         If `image` or a file named by a setting cannot be read.
+    OutputError
+        If an output would replace an input or another output.
     SettingsError
         If a setting is invalid, or does not suit the image.
     PsfError
@@ -88,7 +94,10 @@ def make_plan(
     """
     if isinstance(psf, (str, Path)):
         flags["psf"] = str(psf)
-    settings = resolve(flags, sets, config).settings
+    resolved = resolve(flags, sets, config)
+    settings = resolved.settings
+    if resolved.note:
+        on_event(Note(resolved.note))
     try:
         return _make_plan(
             Path(image),
@@ -121,15 +130,18 @@ def _make_plan(
     if settings.save_mask and not (settings.mask or settings.refocus):
         raise SettingsError("save_mask requires a mask: give --refocus or --mask")
     root = cache_root(settings.cache)
+    _check_distinct(image, output, settings)
     if settings.priority_value == -1:
         psf = delta()  # denoising only
     elif psf is None and settings.psf:
         psf = PSF.load(settings.psf)
-    analysis = analyse(image, psf, settings, root, on_event, keep=keep, fresh=fresh)
+    before = peak_memory()
+    allowed = settings.memory_bytes or available() // 2
+    analysis = analyse(image, psf, settings, root, on_event, allowed=allowed, keep=keep, fresh=fresh)
     info = analysis.info
     _check_nodata(info, settings)
     recipe = _recipe(analysis, settings)
-    model = _stage_model(info, recipe, analysis.psf, mask_bytes(settings.mask, info))
+    model = _stage_model(info, recipe, analysis.psf, mask_bytes(settings.mask, info), peak_since(before))
     dtype = settings.dtype or info.dtype
     return Plan(
         analysis=analysis,
@@ -137,11 +149,24 @@ def _make_plan(
         dtype=dtype,
         recipe=recipe,
         model=model,
-        memory=plan_memory(model, recipe.grid, settings.memory_bytes or available() // 2, settings.jobs or cores()),
+        memory=plan_memory(model, recipe.grid, allowed, settings.jobs or cores()),
         disk=plan_disk(info, recipe, root, output, dtype),
         settings=settings,
         root=root,
     )
+
+
+def _check_distinct(image: Path, output: Path | None, settings: Settings) -> None:
+    """Raise OutputError if a file that would be written is an input, or if both would be the same file."""
+    read = [image, *(Path(name) for name in (settings.psf, settings.mask, settings.input_curve) if name)]
+    written = [path for path in (output, Path(settings.save_mask) if settings.save_mask else None) if path is not None]
+    for path in written:
+        for name in (path, partial_of(path)):
+            other = next((one for one in read if is_same_file(one, name)), None)
+            if other is not None:
+                raise OutputError(f"output {path} would replace the input {other}; write to another file")
+    if len(written) == 2 and is_same_file(*written):
+        raise OutputError(f"the output and the mask would both be written to {written[0]}; write to two files")
 
 
 def _check_nodata(info: ImageInfo, settings: Settings) -> None:
@@ -183,7 +208,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
     return StageModel(
         process=used_memory(),
@@ -191,7 +216,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int) -> 
         pixel=info.pixel_bytes,
         channels=info.colours,
         stored=recipe.planes,
-        planning=peak_memory(),
+        planning=planning,
         planes=0
         if recipe.solver == "identity"
         else workspace_planes(recipe.solved, spectra=recipe.parameters.keeps_spectra),

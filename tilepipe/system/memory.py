@@ -14,9 +14,9 @@ import psutil
 __all__ = [
     "available",
     "cores",
-    "forget_peak",
     "keep_memory_for_tiles",
     "peak_memory",
+    "peak_since",
     "release_compiler_memory",
     "return_memory_at_once",
     "used_memory",
@@ -31,7 +31,7 @@ def used_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the peak resident memory of this process since :func:`forget_peak`, as counted by the kernel.
+    """Return the peak resident memory of this process, as counted by the kernel.
 
     On Linux this is VmHWM, which excludes the parent process; getrusage would include the memory at the fork.
     """
@@ -50,10 +50,14 @@ def peak_memory() -> int:
     return int(usage if sys.platform == "darwin" else usage * 1024)
 
 
-def forget_peak() -> None:
-    """Reset :func:`peak_memory` (Linux; proc(5), clear_refs), so that it excludes what preceded this run."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def peak_since(before: int) -> int:
+    """Return the peak resident memory since :func:`peak_memory` was `before`.
+
+    Exact if it has risen since then, as in a process that only restores; otherwise the peak is that of other work, and
+    the current memory is returned.
+    """
+    peak = peak_memory()
+    return peak if peak > before else used_memory()
 
 
 def available() -> int:

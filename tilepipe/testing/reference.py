@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
 from tilepipe.arrays.in_memory import restore_planes
-from tilepipe.deconv.frames import Spectrum
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.image.linearise import fill
@@ -77,10 +77,10 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parame
         The restored frame.
     """
     shape = y.shape[1:]
-    spectrum = Spectrum.of(psf.planes, (shape[0], shape[1]))
-    otf = np.stack([spectrum.otf(channel) for channel in range(len(y))]).astype(np.complex128)
-    differences = spectrum.dy[:, None].astype(np.float64) + spectrum.dx[None, :]
-    taper = spectrum.taper_y[:, None].astype(np.float64) * spectrum.taper_x[None, :]
+    planes = psf.planes if len(psf.planes) == len(y) else np.repeat(psf.planes, len(y), axis=0)
+    otf = np.stack([_transfer_function(plane, shape) for plane in planes])
+    differences = _difference_spectrum(shape[0])[:, None] + _difference_spectrum(shape[1])[None, : shape[1] // 2 + 1]
+    taper = _edge_taper(shape[0])[:, None] * _edge_taper(shape[1])[None, :]
     known = np.isfinite(y)
     data = np.where(known, y, 0).astype(np.float64)
     mask = known.astype(np.float64)
@@ -132,6 +132,28 @@ def plain_denoise(x: DoubleArray, parameters: Parameters) -> DoubleArray:
             total[:, i : i + 4, j : j + 4] += scipy.fft.idctn(gain * patch, axes=(1, 2), norm="ortho")
             count[i : i + 4, j : j + 4] += 1
     return total / count
+
+
+def _transfer_function(kernel: FloatArray, shape: tuple[int, ...]) -> npt.NDArray[np.complex128]:
+    """Return the transform of a kernel centred at the origin, periodic, shape (h, w // 2 + 1)."""
+    placed = np.zeros(shape)
+    half = len(kernel) // 2
+    for (row, column), tap in np.ndenumerate(kernel.astype(np.float64)):
+        placed[(row - half) % shape[0], (column - half) % shape[1]] += tap
+    return np.fft.rfft2(placed)
+
+
+def _difference_spectrum(length: int) -> DoubleArray:
+    """Return |1 - exp(-2 pi i f)|^2, the power of a periodic difference, for all frequencies of an axis."""
+    spectrum: DoubleArray = np.abs(1 - np.exp(-2j * np.pi * np.arange(length) / length)) ** 2
+    return spectrum
+
+
+def _edge_taper(length: int) -> DoubleArray:
+    """Return the weight of the sources along an axis: 1, falling as a cosine over 16 px to 0 at 2 px from both ends."""
+    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) - 1.5
+    taper: DoubleArray = 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / 16, 0, 1))
+    return taper
 
 
 def _variance(light: Any, parameters: Parameters) -> Any:

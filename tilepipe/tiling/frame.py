@@ -129,6 +129,7 @@ def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, st
     bounds = np.where(finite, known, np.float32(np.inf))
     darkest = scipy.ndimage.minimum_filter(bounds, 2 * reach + 1)[stored]
     np.maximum(restored, darkest, out=restored, where=near & np.isfinite(darkest))
+    del darkest
     bounds[~finite] = -np.inf
     bounds[clipped] = values
     brightest = scipy.ndimage.maximum_filter(bounds, 3)[stored]

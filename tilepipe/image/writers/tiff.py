@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +19,19 @@ from tilepipe.image.light import MASK, SRGB, Light
 from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
 from tilepipe.image.metadata.icc import gray_srgb_profile
-from tilepipe.system.files import is_disk_full, sync
+from tilepipe.system.file_lock import try_lock
+from tilepipe.system.files import flush, is_disk_full, sync
 
-__all__ = ["TILE", "is_unfinished", "output_bytes", "output_light", "read_record", "write_beside", "write_tiff"]
+__all__ = [
+    "TILE",
+    "is_unfinished",
+    "output_bytes",
+    "output_light",
+    "partial_of",
+    "read_record",
+    "write_beside",
+    "write_tiff",
+]
 
 TILE = 256
 """Edge of the output's tiles, px (TIFF requires multiples of 16)."""
@@ -118,16 +128,15 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
     OutputError
         If the file cannot be written, or another run is writing it.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     try:
         if is_unfinished(path):
             partial.unlink()
             overwrite = True
-        with partial.open("ab") as file:  # the partial file of a killed run is overwritten
-            _lock(file, path)
+        with _locked(partial, path) as file:
             try:
                 write(partial)
-                os.fsync(file.fileno())
+                flush(file.fileno())
                 _rename(partial, path, overwrite=overwrite)
             except BaseException:
                 partial.unlink(missing_ok=True)
@@ -143,22 +152,45 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def partial_of(path: Path) -> Path:
+    """Return the temporary file of the output `path`."""
+    return path.with_name(path.name + ".partial")
+
+
 def is_unfinished(path: Path) -> bool:
     """Return whether a run was killed after linking its finished file to `path`, before removing ``PATH.partial``."""
     try:
-        return path.samefile(path.with_name(path.name + ".partial"))
+        return path.samefile(partial_of(path))
     except OSError:
         return False
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Lock `file` so that no other process writes the same output, if the file system supports locks."""
+@contextmanager
+def _locked(partial: Path, path: Path) -> Iterator[IO[bytes]]:
+    """Open `partial`, which a killed run may have left, and lock it, so that no other run writes the same output.
+
+    Another run may rename or remove the file between the opening and the locking; then it is opened again.
+    """
+    while True:
+        with partial.open("ab") as file:
+            try:
+                if not try_lock(file):
+                    raise OutputError(f"{path} is being written by another run; wait for it or use another output path")
+            except OutputError:
+                raise
+            except OSError:  # no locks on this file system
+                pass
+            if _is_at(file, partial):
+                yield file
+                return
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Return whether the open `file` is the one that `path` names now."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"{path} is being written by another run; wait for it or use another output path") from None
-    except OSError:
-        return
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
