@@ -54,7 +54,7 @@ def tilepipe_command():
             text=True,
             check=check,
             env=os.environ | environment,
-            timeout=280,
+            timeout=900,
         )
 
     return run

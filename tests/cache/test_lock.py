@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -89,14 +88,20 @@ import sys, time
 from pathlib import Path
 from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
-root = Path(sys.argv[1])
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
+root, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+def wait_for(pattern):
+    while len(list(root.glob(pattern))) < count:
+        time.sleep(0.01)
+
+(root / f"ready-{name}").touch()
+wait_for("ready-*")
 try:
     with locked(root / "run", root):
-        (root / f"in-{sys.argv[3]}").touch()
-        time.sleep(1.5)
+        (root / f"tried-in-{name}").touch()
+        wait_for("tried-*")
 except CacheError:
-    pass
+    (root / f"tried-out-{name}").touch()
 """
 
 
@@ -104,10 +109,49 @@ def test_one_of_eight_takes_a_dead_lock(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     write_lock(tmp_path / "run", dead.pid)
-    start = str(time.time() + 3)
-    contenders = [subprocess.Popen([sys.executable, "-c", CONTEND, str(tmp_path), start, str(i)]) for i in range(8)]
-    assert all(process.wait(60) == 0 for process in contenders)
-    assert len(list(tmp_path.glob("in-*"))) == 1
+    command = [sys.executable, "-c", CONTEND, str(tmp_path)]
+    contenders = [subprocess.Popen([*command, str(number), "8"]) for number in range(8)]
+    assert all(process.wait(900) == 0 for process in contenders)
+    assert len(list(tmp_path.glob("tried-in-*"))) == 1
+
+
+@pytest.mark.parametrize("field", ["host", "machine", "boot", "namespace"])
+def test_a_number_is_only_valid_where_it_was_given(tmp_path, monkeypatch, field):
+    """Two containers with one host name have their own numbers: a number that is free here says nothing."""
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "INITIAL_NAMESPACE", "this test runs in a container")
+    write_lock(tmp_path / "run", dead.pid, **{field: "elsewhere"})
+    file = tmp_path / "run" / "lock"
+    notes = []
+
+    monkeypatch.setattr(lock, "_wait_until_stale", after_a_touch(lock._wait_until_stale, file))
+    with pytest.raises(CacheError, match=f"process {dead.pid}"), locked(tmp_path / "run", tmp_path, notes.append):
+        pass
+    assert "waiting" in notes[0].text
+
+
+def after_a_touch(wait, file):
+    """Let the other holder touch its lock while it is watched."""
+
+    def waiting(path, folder):
+        beat = threading.Timer(0.1, lambda: os.utime(file, (2, 2)))
+        beat.start()
+        try:
+            return wait(path, folder)
+        finally:
+            beat.join()
+
+    return waiting
+
+
+def test_after_a_restart_of_the_machine_its_lock_is_taken_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_place", lambda: dict.fromkeys(("host", "machine", "boot"), "x") | {"namespace": "n"})
+    monkeypatch.setattr(lock, "INITIAL_NAMESPACE", "n")
+    write_lock(tmp_path / "run", os.getpid(), boot="before")
+    with locked(tmp_path / "run", tmp_path) as held:
+        held.check()
 
 
 def test_a_folder_in_use_is_not_removed(tmp_path):

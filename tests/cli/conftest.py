@@ -32,7 +32,7 @@ def tilepipe(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
             env=outside | {"XDG_CACHE_HOME": str(home / "cache")} | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
         )
 
     return call

@@ -149,3 +149,15 @@ def test_two_runs_of_one_picture_share_a_scheduler(moving, tmp_path, cluster):
     for written, report, _ in both:
         assert written == alone
         assert report.tiles["computed"] == report.tiles["total"]
+
+
+def test_a_scheduler_in_this_process(moving, tmp_path):
+    (tmp_path / "threads").mkdir()
+    threads, _, _ = run(moving, tmp_path / "threads", jobs=2)
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        here, report, _ = run(moving, tmp_path, scheduler=client.scheduler.address)
+    assert here == threads
+    assert report.tiles["computed"] == report.tiles["total"]
+    (tmp_path / "out.tif").unlink()
+    with pytest.raises(SettingsError, match="in another process"):
+        run(moving, tmp_path, scheduler="inproc://10.0.0.1/1/1", halo=64)

@@ -36,7 +36,10 @@ def check(memory, measured):
     assert memory["peak"] >= 0.75 * memory["projected"]
 
 
-@pytest.mark.parametrize("size", [(200, 160), (1500, 1100)], ids=["tiny", "several tiles"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param((200, 160), id="tiny"), pytest.param((1500, 1100), id="several tiles", marks=pytest.mark.thorough)],
+)
 def test_tiff_stays_within_its_budget(tmp_path, size):
     psf = motion(7, 20)
     psf.save(tmp_path / "psf.tif")

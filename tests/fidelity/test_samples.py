@@ -40,6 +40,7 @@ def through_file(path, pixels, psf=BLUR, photometric=None, extratags=(), **flags
 # --- units
 
 
+@pytest.mark.thorough
 @settings(max_examples=12)
 @given(exponent=st.floats(-30, 30))
 def test_a_multiple_of_a_picture_comes_out_as_that_multiple(texture, exponent):

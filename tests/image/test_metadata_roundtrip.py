@@ -330,7 +330,7 @@ def test_tifffile_reads_the_same(source, layout, tmp_path):
 
 def exiftool(path: Path, *arguments: str) -> dict[str, Any]:
     assert EXIFTOOL is not None
-    done = subprocess.run([EXIFTOOL, "-j", "-n", *arguments, str(path)], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([EXIFTOOL, "-j", "-n", *arguments, str(path)], capture_output=True, check=True, timeout=900)
     return json.loads(done.stdout)[0]
 
 

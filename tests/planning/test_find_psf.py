@@ -57,6 +57,7 @@ def searches(monkeypatch):
     return calls
 
 
+@pytest.mark.thorough
 def test_a_shake_is_found_where_a_slight_blur_explains_the_spectrum(faint):
     found = find_psf(faint, threads=2).psf
     assert found.confidence > 0.8

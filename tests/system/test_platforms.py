@@ -20,11 +20,12 @@ def run_blocked(*tests):
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
 
 
+@pytest.mark.thorough
 def test_locks_and_ledgers_without_them():
     done = run_blocked("cache", "system/test_memory_limits.py", "image/test_bounds.py")
     assert done.returncode == 0, done.stdout

@@ -30,7 +30,7 @@ def run(folder, *arguments, environment=None, picture="in.tif", **options):
         cwd=folder,
         env=environment,
         capture_output=True,
-        timeout=280,
+        timeout=900,
         **options,
     )
 
@@ -47,6 +47,7 @@ runpy.run_module("tilepipe", run_name="__main__")
 """Runs the command line as a user without a home and without an entry in the user database."""
 
 
+@pytest.mark.thorough
 def test_no_home_and_no_entry_in_the_user_database(folder, tmp_path):
     for name in ("in.tif", "psf.tif"):
         os.link(folder / name, tmp_path / name)
@@ -67,7 +68,7 @@ def test_no_home_and_no_entry_in_the_user_database(folder, tmp_path):
 
     def start(*arguments):
         return subprocess.run(
-            [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+            [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
         )
 
     refused = start()
@@ -82,7 +83,7 @@ def test_no_home_and_no_entry_in_the_user_database(folder, tmp_path):
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("language", [{"LANG": "C.UTF-8"}, ASCII], ids=["UTF-8", "ASCII"])
+@pytest.mark.parametrize("language", [pytest.param({"LANG": "C.UTF-8"}, marks=pytest.mark.thorough), ASCII])
 def test_names_that_are_not_unicode(folder, language):
     name = b"p\xff\xe4.tif"
     if name not in os.listdir(os.fsencode(folder)):
@@ -93,7 +94,7 @@ def test_names_that_are_not_unicode(folder, language):
     for arguments in (["cache", "ls"], ["cache", "ls", "--json"], ["inspect", os.fsdecode(name)]):
         command = [sys.executable, "-m", "tilepipe", *arguments]
         command += ["--cache", os.fsdecode(b"c\xff")] if arguments[0] == "cache" else []
-        shown = subprocess.run(command, cwd=folder, env=dict(os.environ) | language, capture_output=True, timeout=280)
+        shown = subprocess.run(command, cwd=folder, env=dict(os.environ) | language, capture_output=True, timeout=900)
         assert shown.returncode == 0, shown.stderr
 
 
@@ -131,7 +132,7 @@ def test_a_package_folder_that_cannot_be_written_and_no_home(folder, tmp_path):
     )
     before = set(os.listdir("/tmp"))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280, env=dict(os.environ)
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=900, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[1. 2. 3.]\n"

@@ -6,6 +6,7 @@ same bytes, so versions and processors are compared before the first task.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class Cluster:
     Parameters
     ----------
     address : str
-        ``tcp://host:port``, ``tls://host:port`` or ``file:path`` of the scheduler.
+        ``tcp://host:port``, ``tls://host:port`` or ``file:path`` of the scheduler; ``inproc://...`` of one in
+        this process.
 
     Raises
     ------
@@ -38,6 +40,8 @@ class Cluster:
     def __init__(self, address: str) -> None:
         from distributed import Client
 
+        if address.startswith("inproc://") and f"/{os.getpid()}/" not in address:
+            raise SettingsError(f"--scheduler {address} is in another process; give its tcp:// address")
         options = {"scheduler_file": address[5:]} if address.startswith("file:") else {"address": address}
         try:
             self._client = Client(timeout=CONNECT_TIMEOUT, set_as_default=False, **options)
