@@ -5,6 +5,9 @@ import errno
 import io
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +21,10 @@ from tilepipe.cache import lock
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import CheckedArray
 from tilepipe.errors import CacheError, TilepipeError
-from tilepipe.events import Receipt
+from tilepipe.events import Note, Receipt
+from tilepipe.execution.runnable import plan as make_plan
+from tilepipe.psf.shapes import gaussian
+from tilepipe.testing import BlurredScene, Scene, write_scene
 
 ERRORS = [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM, errno.EINTR, "short", "memory"]
 
@@ -248,3 +254,68 @@ def test_what_does_not_read_back_as_written_is_not_recorded(place, template, mon
     happened = place.run()
     assert "does not read back as written" in happened.notes
     assert place.output.read_bytes() == reference(template)
+
+
+ELSEWHERE = """
+import sys
+from tilepipe.cache import lock
+place = dict(lock._place(), host="elsewhere")
+lock._place = lambda: place
+from tilepipe.cli.main import main
+main(sys.argv[1:])
+"""
+"""Runs the command line as on another host, which shares the cache."""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("moment", ["tiles.ledger/*.json", "result.ledger/*.json"])
+def test_a_suspended_run_loses_its_lock_and_both_end_well(tmp_path, monkeypatch, moment):
+    """Stopped past the heartbeat; another run takes the folder over and finishes; the first one wakes up."""
+    gaussian(1.0).save(tmp_path / "psf.tif")
+    write_scene(tmp_path / "in.tif", BlurredScene(Scene(900, 700), gaussian(1.0), 0.005))
+    arguments = [tmp_path / "in.tif", "--psf", tmp_path / "psf.tif", "--tile", 100, "--cache", tmp_path / "c", "-j", 1]
+    arguments = ["run", *map(str, arguments), "--json", "--quality", "fast"]
+    first = subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, *arguments, "-o", str(tmp_path / "first.tif")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list((tmp_path / "c").rglob(moment))) < 2:
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.002)
+    first.send_signal(signal.SIGSTOP)
+    recorded = len(list((tmp_path / "c").rglob("tiles.ledger/[0-9]*.json")))
+    try:
+        monkeypatch.setattr(lock, "STALE", 1.0)
+        monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
+        notes = []
+        plan = make_plan(
+            tmp_path / "in.tif",
+            tmp_path / "second.tif",
+            psf=tmp_path / "psf.tif",
+            tile=100,
+            cache=str(tmp_path / "c"),
+            quality="fast",
+        )
+        report = plan.run(notes.append)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert any("waiting" in note.text for note in notes if isinstance(note, Note))
+    assert report.tiles["reused"] >= recorded
+    _, error = first.communicate(timeout=900)
+    assert first.returncode == 7
+    assert "taken over" in error.splitlines()[-1]
+    assert not (tmp_path / "first.tif").exists()
+    again = plan.run(overwrite=True)
+    assert again.tiles["computed"] == 0
+    whole = make_plan(
+        tmp_path / "in.tif",
+        tmp_path / "whole.tif",
+        psf=tmp_path / "psf.tif",
+        tile=100,
+        cache=str(tmp_path / "d"),
+        quality="fast",
+    )
+    whole.run()
+    assert (tmp_path / "second.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
