@@ -25,9 +25,9 @@ __all__ = ["PRIORITIES", "EffectiveSettings", "Settings", "parse_priority", "res
 PROJECT_FILE = "tilepipe.toml"
 """Settings file in the working directory."""
 
-OWN_WORD = ("cache", "save_mask", "scheduler")
-"""Settings that ``tilepipe.toml`` in the working directory, which may come with somebody's images, cannot give: where
-files are written, and which machine receives work.  Files given with ``--config`` can."""
+EXPLICIT = ("cache", "save_mask", "scheduler")
+"""Settings that ``tilepipe.toml`` in the working directory cannot give, because it may have come with the images: where
+files are written, and which machine receives work.  A file given with ``--config`` can."""
 
 ENVIRONMENT_PREFIX = "TILEPIPE_"
 """Prefix of the environment variables."""
@@ -183,7 +183,7 @@ class EffectiveSettings:
     origins : dict of str to str
         The layer that set each key.
     ignored : tuple of str
-        Keys of ``tilepipe.toml`` in the working directory that were ignored, see :data:`OWN_WORD`.
+        Keys of ``tilepipe.toml`` in the working directory that were ignored, see :data:`EXPLICIT`.
     """
 
     settings: Settings
@@ -232,8 +232,8 @@ def resolve(
     if Path(PROJECT_FILE).is_file():
         found = _read_toml(Path(PROJECT_FILE))
         if config is None or not Path(config).samefile(PROJECT_FILE):
-            ignored = tuple(key for key in found if key in OWN_WORD)
-        layers.append((PROJECT_FILE, {key: value for key, value in found.items() if key not in OWN_WORD}))
+            ignored = tuple(key for key in found if key in EXPLICIT)
+        layers.append((PROJECT_FILE, {key: value for key, value in found.items() if key not in EXPLICIT}))
     if config is not None:
         layers.append((str(config), _read_toml(Path(config))))
     layers.append(("environment", _from_environment()))

@@ -116,7 +116,7 @@ def test_errors_with_a_closed_stderr(folder):
 
 
 def test_a_package_folder_that_cannot_be_written_and_no_home(folder, tmp_path):
-    """Kernels are compiled without a cache; no folder with a predictable name is made anywhere."""
+    """Kernels are compiled without a cache; no folder with a predictable name is made."""
     code = (
         "import numba.core.caching as c\n"
         "def refuse(*a): raise OSError('read-only')\n"

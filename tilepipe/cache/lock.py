@@ -53,7 +53,7 @@ class Lock:
         self._path, self._content = path, content
 
     def check(self) -> None:
-        """Raise CacheError if the lock is lost: the cache was removed, or another run took the lock for stale."""
+        """Raise CacheError if the lock is lost: the cache was removed, or another run took the stale lock over."""
         if not self.held():
             raise CacheError(
                 f"the cache folder {self._path.parent} was removed or taken over while the run used it; "

@@ -1,7 +1,7 @@
 """Decorators for all numba kernels.
 
 Machine code is cached where numba finds a folder that it can write: beside the source, or in the user's cache folder.
-Where there is none (a read-only installation and no home), every process compiles anew.
+Where there is none (a read-only installation and no home), every process compiles them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
@@ -34,12 +35,14 @@ def contracting_kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     compiled: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
-    if _has_home():  # without one numba would create a folder named "~"
+    source = Path(function.__code__.co_filename).parent
+    if os.access(source, os.W_OK) or _has_cache_folder():  # else numba would create a folder named "~"
         with contextlib.suppress(RuntimeError):  # no folder can be written
             compiled.enable_caching()
     made: Callable[P, R] = compiled
     return made
 
 
-def _has_home() -> bool:
-    return os.path.expanduser("~") != "~" or bool(os.environ.get("NUMBA_CACHE_DIR"))
+def _has_cache_folder() -> bool:
+    """Return whether a folder outside the installation is known: the user's, or one that the environment names."""
+    return os.path.expanduser("~") != "~" or any(map(os.environ.get, ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")))
