@@ -25,6 +25,7 @@ from tilepipe.errors import (
 )
 from tilepipe.execution import tasks
 from tilepipe.image.writers.tiff import write_beside
+from tilepipe.system import file_lock
 
 
 def full_disk(*_, **__):
@@ -264,6 +265,7 @@ def test_an_output_that_comes_to_be_meanwhile_is_left_alone(place, template):
     assert place.output.read_bytes() == reference(template)
 
 
+@pytest.mark.skipif(not file_lock.is_available(), reason="this system has no file locks")
 def test_two_runs_do_not_write_one_output_at_once(tmp_path):
     def write(partial):
         with pytest.raises(OutputError, match="being written by another run"):

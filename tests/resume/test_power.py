@@ -10,6 +10,7 @@ from workplace import TILES, Workplace, at, reference
 
 from tilepipe.cache.collection import runs_in
 from tilepipe.execution.job import Job
+from tilepipe.system.files import read_at
 
 
 class Disk:
@@ -47,7 +48,7 @@ class Disk:
     def _remember_file(self, descriptor):
         self._held.append(descriptor)  # held open, so that no other file gets its inode
         size = os.fstat(descriptor).st_size
-        self.files[os.fstat(descriptor).st_ino] = os.pread(descriptor, size, 0)
+        self.files[os.fstat(descriptor).st_ino] = read_at(descriptor, size, 0)
 
     def _remember_folder(self, path):
         descriptor = os.open(path, os.O_RDONLY)

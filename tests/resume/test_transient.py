@@ -37,7 +37,12 @@ class Faults:
 
     def __init__(self, root, number=0, error=errno.EIO):
         self.root, self.number, self.error, self.calls = os.fspath(root), number, error, 0
-        self.real = [(module, name, getattr(module, name)) for module, names in CALLS.items() for name in names]
+        self.real = [
+            (module, name, getattr(module, name))
+            for module, names in CALLS.items()
+            for name in names
+            if hasattr(module, name)
+        ]
 
     def __enter__(self):
         for module, name, function in self.real:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import IO, Any
 
-__all__ = ["try_lock", "wait_for_lock"]
+__all__ = ["is_available", "try_lock", "wait_for_lock"]
 
 try:
     import fcntl
@@ -25,6 +25,11 @@ LOCKED_BYTE = 1 << 30
 
 POLL_SECONDS = 0.05
 """Time between attempts on Windows, whose own call gives up after ten."""
+
+
+def is_available() -> bool:
+    """Return whether this platform has file locks; a file system may still not support them."""
+    return fcntl is not None or msvcrt is not None
 
 
 def try_lock(file: IO[Any]) -> bool:
