@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tilepipe.cli.main import main
 from tilepipe.errors import InterruptedRunError, OutputError
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.writers.tiff import partial_of, write_beside
@@ -49,6 +50,14 @@ def test_a_temporary_file_that_is_an_input_is_refused(place):
 def test_a_saved_mask_is_a_file_of_its_own(place, mask):
     with pytest.raises(OutputError, match=r"would (both|replace)"):
         planned(place, "out.tif", mask=str(place / "mask.tif"), save_mask=str(place / mask))
+
+
+def test_a_psf_does_not_replace_its_image(place):
+    before = (place / "in.tif").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["psf", "estimate", str(place / "in.tif"), "-o", str(place / "hard.tif"), "--overwrite"])
+    assert ended.value.code == 4
+    assert (place / "in.tif").read_bytes() == before
 
 
 def test_a_temporary_file_renamed_before_it_is_locked_is_not_written(tmp_path, monkeypatch):

@@ -27,7 +27,12 @@ def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> i
 
     from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.report.summary import plan_lines
+    from tilepipe.settings import resolve
+    from tilepipe.system.memory import return_memory_at_once
 
+    if note := resolve(sets=values["sets"], config=values["config"]).note:
+        click.echo(note, err=True)
+    return_memory_at_once()
     plan = make_plan(image, output, config=values["config"], sets=values["sets"], **settings_from(values))
     click.echo(json.dumps(plan.to_dict()) if as_json else "\n".join(plan_lines(plan)))
     plan.check()
