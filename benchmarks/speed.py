@@ -382,9 +382,13 @@ def empty(tiles: int) -> Row:
     kept = graph.restore_tile, graph.blend_chunk
     graph.restore_tile, graph.blend_chunk = nothing, nothing
     try:
-        began, job, done = time.perf_counter(), SimpleNamespace(grid=grid, folder="nowhere"), []
+        job = SimpleNamespace(
+            grid=grid, folder="nowhere", recipe=SimpleNamespace(fingerprint="0" * 64), release_workspaces=lambda: None
+        )
+        began, threads, done = time.perf_counter(), Threads(2), []
         for band in graph.bands(job, todo):
-            Threads(2).run(band, done.append)
+            threads.run(job, band, done.append)
+        threads.close(job)
     finally:
         graph.restore_tile, graph.blend_chunk = kept
     assert all(isinstance(receipt, Receipt) for receipt in done)

@@ -17,7 +17,7 @@ BENCHMARKS = {
     ],
     "photographs": ["made", "--formats", "tiff", "--sigmas", "0.9", "--processes", "1"],
     "wide": ["made"],
-    "memory": ["--made", "400x300", "--formats", "tif", "--budgets", "1GB", "--jobs", "1"],
+    "memory": ["--made", "400x300", "--formats", "tif", "jpg", "--budgets", "1GB", "--jobs", "1"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 
