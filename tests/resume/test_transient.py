@@ -261,6 +261,12 @@ def test_what_does_not_read_back_as_written_is_not_recorded(place, template, mon
     assert place.output.read_bytes() == reference(template)
 
 
+def planned(folder, output, cache):
+    """Plan the picture in `folder` in small tiles."""
+    settings = {"tile": 100, "quality": "fast", "cache": str(folder / cache)}
+    return make_plan(folder / "in.tif", folder / output, psf=folder / "psf.tif", **settings)
+
+
 ELSEWHERE = """
 import sys
 from tilepipe.cache import lock
@@ -295,14 +301,7 @@ def test_a_suspended_run_loses_its_lock_and_both_end_well(tmp_path, monkeypatch,
         monkeypatch.setattr(lock, "STALE", 1.0)
         monkeypatch.setattr(lock, "POLL_SECONDS", 0.05)
         notes = []
-        plan = make_plan(
-            tmp_path / "in.tif",
-            tmp_path / "second.tif",
-            psf=tmp_path / "psf.tif",
-            tile=100,
-            cache=str(tmp_path / "c"),
-            quality="fast",
-        )
+        plan = planned(tmp_path, "second.tif", cache="c")
         report = plan.run(notes.append)
     finally:
         first.send_signal(signal.SIGCONT)
@@ -314,13 +313,5 @@ def test_a_suspended_run_loses_its_lock_and_both_end_well(tmp_path, monkeypatch,
     assert not (tmp_path / "first.tif").exists()
     again = plan.run(overwrite=True)
     assert again.tiles["computed"] == 0
-    whole = make_plan(
-        tmp_path / "in.tif",
-        tmp_path / "whole.tif",
-        psf=tmp_path / "psf.tif",
-        tile=100,
-        cache=str(tmp_path / "d"),
-        quality="fast",
-    )
-    whole.run()
+    planned(tmp_path, "whole.tif", cache="d").run()
     assert (tmp_path / "second.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 __all__ = ["is_available", "try_lock", "wait_for_lock"]
 
+# None stands for a module that the platform lacks; mypy knows the names as modules only
 try:
     import fcntl
 except ImportError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,13 +173,11 @@ def _locked(partial: Path, path: Path) -> Iterator[IO[bytes]]:
     """
     while True:
         with partial.open("ab") as file:
-            try:
-                if not try_lock(file):
-                    raise OutputError(f"{path} is being written by another run; wait for it or use another output path")
-            except OutputError:
-                raise
-            except OSError:  # no locks on this file system
-                pass
+            is_ours = True  # also where the file system or the platform has no locks
+            with suppress(OSError):
+                is_ours = try_lock(file)
+            if not is_ours:
+                raise OutputError(f"{path} is being written by another run; wait for it or use another output path")
             if _is_at(file, partial):
                 yield file
                 return
