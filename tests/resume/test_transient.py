@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import gc
 import io
 import os
 import shutil
@@ -315,3 +316,12 @@ def test_a_suspended_run_loses_its_lock_and_both_end_well(tmp_path, monkeypatch,
     assert again.tiles["computed"] == 0
     planned(tmp_path, "whole.tif", cache="d").run()
     assert (tmp_path / "second.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("error", [errno.EIO, "memory"])
+def test_a_fault_at_any_moment_of_the_export_leaves_no_file_open(template, calls, error):
+    """A file left open is reported as an unraisable ResourceWarning, which fails the test."""
+    for number in range(calls - 30, calls + 1):
+        trial(template, number, error)
+        gc.collect()

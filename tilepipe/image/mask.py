@@ -102,17 +102,18 @@ def write_mask(
                 yield tile
 
     def write(partial: Path) -> None:
-        tifffile.imwrite(
-            partial,
-            tiles(),
-            shape=(height, width),
-            dtype="uint8",
-            tile=(TILE, TILE),
-            photometric="minisblack",
-            compression="adobe_deflate",
-            metadata=None,
-            software=False,
-            maxworkers=1,
-        )
+        with partial.open("w+b") as file:  # tifffile leaves its own file open when its first or last write fails
+            tifffile.imwrite(
+                file,
+                tiles(),
+                shape=(height, width),
+                dtype="uint8",
+                tile=(TILE, TILE),
+                photometric="minisblack",
+                compression="adobe_deflate",
+                metadata=None,
+                software=False,
+                maxworkers=1,
+            )
 
     write_beside(path, write, overwrite=overwrite)

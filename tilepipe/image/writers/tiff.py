@@ -237,7 +237,8 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes,
         x, y, unit = metadata.resolution
         resolution = {"resolution": (x, y), "resolutionunit": unit}
     compression = LOSSLESS.get(info.compression)
-    with tifffile.TiffWriter(path, bigtiff=big, byteorder="<") as tiff:
+    # opened here because TiffWriter leaves its own file open when its first or last write fails
+    with path.open("w+b") as file, tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
             _tiles(info.width, channels, dtype, bands),
             shape=shape if channels > 1 else shape[:2],
