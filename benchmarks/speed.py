@@ -27,7 +27,6 @@ from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,42 +368,31 @@ def blurred(folder: Path, size: float, psf: PSF) -> Path:
 
 def empty(tiles: int) -> Row:
     """Time the graph of `tiles` tiles, and the chunks they give, with tasks that do nothing."""
-    from tilepipe.cache.layout import chunk_boxes
-    from tilepipe.events import Receipt
-    from tilepipe.execution import graph
-    from tilepipe.execution.executors.threads import Threads
-    from tilepipe.tiling.grid import Grid
+    from benchmarks.cluster import stand_in
+    from tilepipe.execution.executors import threads
+    from tilepipe.execution.restore import Tally, run_tasks
 
-    edge = max(1, round(tiles**0.5))
-    grid = Grid(edge * 880, edge * 880, 880, 128)
-    chunks = [(row, at) for row, boxes in enumerate(chunk_boxes(grid.height, grid.width)) for at in range(len(boxes))]
-    todo = graph.Todo([(row, column) for row in range(edge) for column in range(edge)], chunks, grid.tiles)
-    kept = graph.restore_tile, graph.blend_chunk
-    graph.restore_tile, graph.blend_chunk = nothing, nothing
+    job, todo = stand_in(tiles)
+    done: list[Any] = []
+    kept, threads.run_group = threads.run_group, nothing
     try:
-        job = SimpleNamespace(
-            grid=grid, folder="nowhere", recipe=SimpleNamespace(fingerprint="0" * 64), release_workspaces=lambda: None
-        )
-        began, threads, done = time.perf_counter(), Threads(2), []
-        for band in graph.bands(job, todo):
-            threads.run(job, band, done.append)
-        threads.close(job)
+        began, executor = time.perf_counter(), threads.Threads(2)
+        run_tasks(job, todo, executor, Tally(done.append, job.hopeless, None), lambda: None)
+        executor.close(job)
     finally:
-        graph.restore_tile, graph.blend_chunk = kept
-    assert all(isinstance(receipt, Receipt) for receipt in done)
+        threads.run_group = kept
+    assert len(done) == len(todo.tiles) + len(todo.chunks)
     seconds = time.perf_counter() - began
     return {
-        "tiles": edge**2,
-        "chunks": len(chunks),
+        "tiles": len(todo.tiles),
+        "chunks": len(todo.chunks),
         "seconds": round(seconds, 2),
-        "ms per tile": round(seconds / edge**2 * 1e3, 2),
+        "ms per tile": round(seconds / len(todo.tiles) * 1e3, 2),
     }
 
 
-def nothing(folder: str, row: int, column: int, tiles: Any = ()) -> Any:
-    from tilepipe.events import Receipt
-
-    return Receipt("restore", f"{row}-{column}", "done")
+def nothing(folder: str, group: Any) -> Any:
+    return [task.receipt("done") for task in group]
 
 
 def markdown(facts: Row, tables: dict[str, list[Row]]) -> str:

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "photographs": ["made", "--formats", "tiff", "--sigmas", "0.9", "--processes", "1"],
     "wide": ["made"],
     "memory": ["--made", "400x300", "--formats", "tif", "jpg", "--budgets", "1GB", "--jobs", "1"],
+    "cluster": ["--workers", "1", "--tiles", "4", "--sleep", "0.05", "--empty", "9"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 

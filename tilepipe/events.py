@@ -9,6 +9,7 @@ from typing import Literal
 __all__ = ["Event", "Listener", "Note", "Receipt", "StageEnd", "StageStart", "silent"]
 
 Stage = Literal["ingest", "restore", "blend", "export"]
+Status = Literal["done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Receipt:
 
     stage: Stage
     index: str
-    status: Literal["done", "failed", "cancelled"]
+    status: Status
     seconds: float = 0.0
     host: str = ""
     pid: int = 0

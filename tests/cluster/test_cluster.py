@@ -1,7 +1,6 @@
 """The same bytes on one thread, on two, and on a cluster of processes that see only receipts."""
 
 import os
-import pickle
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +8,6 @@ import pytest
 
 from tilepipe.errors import SettingsError
 from tilepipe.events import Receipt
-from tilepipe.execution.graph import bands, find_todo
-from tilepipe.execution.job import job_in
 from tilepipe.execution.runnable import plan as make_plan
 
 distributed = pytest.importorskip("distributed")
@@ -78,30 +75,6 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
     assert len(report.workers) == 2
     assert messages
     assert max(messages) <= MESSAGE_LIMIT
-
-
-@pytest.mark.thorough
-def test_graphs_and_receipts_are_small(moving, tmp_path):
-    plan = make_plan(
-        moving / "blurred.tif",
-        tmp_path / "out.tif",
-        psf=moving / "psf.tif",
-        tile=64,
-        quality="fast",
-        cache=str(tmp_path),
-    )
-    report = plan.run()
-    job = job_in(report.folder)
-    for ledger in ("tiles.ledger", "result.ledger"):
-        for record in (report.folder / ledger).glob("*.json"):
-            record.unlink()
-    todo = find_todo(job)
-    assert len(todo.tiles) == plan.grid.tiles
-    keys = []
-    for band in bands(job, todo):
-        assert len(pickle.dumps(band)) < MESSAGE_LIMIT
-        keys += [task.key for task in band]
-    assert len(keys) == len(set(keys)) == plan.grid.tiles + todo.chunks_total
 
 
 @pytest.mark.thorough

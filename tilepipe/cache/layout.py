@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tilepipe.cache.store import CheckedArray
@@ -44,7 +45,8 @@ __all__ = [
     "SOURCE_DIGITS",
     "TILE_ROWS",
     "cache_root",
-    "chunk_boxes",
+    "chunk_box",
+    "chunks_touching",
     "digest_file",
     "memo_file",
     "recipe_files",
@@ -165,10 +167,15 @@ def result_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray
     )
 
 
-def chunk_boxes(height: int, width: int) -> list[list[Box]]:
-    """Return the boxes of all result chunks, by row and column."""
+def chunk_box(row: int, column: int, height: int, width: int) -> Box:
+    """Return the box of a chunk of the result, within an image of `height` x `width` px."""
+    y, x = row * RESULT_CHUNK[0], column * RESULT_CHUNK[1]
+    return Box(y, min(y + RESULT_CHUNK[0], height), x, min(x + RESULT_CHUNK[1], width))
+
+
+def chunks_touching(box: Box) -> Iterator[tuple[int, int]]:
+    """Yield the rows and columns of the chunks of the result that intersect `box`, row by row."""
     rows, columns = RESULT_CHUNK
-    return [
-        [Box(y, min(y + rows, height), x, min(x + columns, width)) for x in range(0, width, columns)]
-        for y in range(0, height, rows)
-    ]
+    for row in range(box.y0 // rows, -(-box.y1 // rows)):
+        for column in range(box.x0 // columns, -(-box.x1 // columns)):
+            yield row, column

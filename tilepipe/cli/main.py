@@ -22,6 +22,7 @@ VERBS = {
     "psf": ("tilepipe.cli.psf", "Estimate, make, show or check a PSF."),
     "inspect": ("tilepipe.cli.inspect", "Show size, type, layout, colours, metadata and noise of a file."),
     "status": ("tilepipe.cli.status", "Show the finished and damaged pieces in a cache."),
+    "worker": ("tilepipe.cli.worker", "Start a dask worker for run --scheduler."),
     "cache": ("tilepipe.cli.cache", "List, verify and remove cached runs."),
     "config": ("tilepipe.cli.config", "Show settings and their origins, or check a settings file."),
     "demo": ("tilepipe.cli.demo", "Blur a scene, deblur it and print the gain in PSNR."),

@@ -1,30 +1,26 @@
-"""The dask graph: one task per tile and one per chunk of the result, submitted in bands.
+"""The graph of tasks: one per tile and one per chunk of the result, which depends on the tiles that it touches.
 
-A band holds up to ``BAND_TASKS // 2`` tiles, row by row, and up to ``BAND_TASKS`` chunks that these tiles complete.
-Graphs stay small for images of any size, and only indices and receipts are transferred.  A chunk depends on those of
-its tiles that are computed in the same band; the others are already done.
+The dependencies follow from the geometry, so none is stored: tasks are taken from the graph as others finish, and
+an image of any size needs memory for the indices of its missing pieces only.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from dask.delayed import delayed
-
-from tilepipe.cache.layout import RECIPE_DIGITS, chunk_boxes
+from tilepipe.cache.layout import chunk_box, chunks_touching
 from tilepipe.execution.job import Job
-from tilepipe.execution.tasks import blend_chunk, restore_tile
+from tilepipe.execution.tasks import Group, Task
+from tilepipe.tiling.grid import Grid
 
-__all__ = ["BAND_TASKS", "Todo", "bands", "find_todo"]
-
-BAND_TASKS = 48
-"""Chunks per band, and twice the tiles: enough to keep many workers busy, few enough for a graph below 64 KiB."""
+__all__ = ["Graph", "Todo", "find_todo"]
 
 Index = tuple[int, int]
+
+MOST_CHUNKS = 4
+"""Chunks that are blended by one task of an executor: each takes some hundredths of a second."""
 
 
 @dataclass
@@ -56,7 +52,6 @@ def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda
     piece; otherwise only sizes are compared.  `check` is called before each piece and raises to stop.
     """
     todo = Todo(tiles_total=job.grid.tiles)
-    boxes = chunk_boxes(job.grid.height, job.grid.width)
     needed: set[Index] = set()
     for row, column in job.result.indices():
         check()
@@ -65,7 +60,10 @@ def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda
         if state != "done":
             todo.chunks.append((row, column))
             todo.chunks_damaged += state == "damaged"
-            needed.update((tile.row, tile.column) for tile in job.grid.touching(boxes[row][column]))
+            needed.update(
+                (tile.row, tile.column)
+                for tile in job.grid.touching(chunk_box(row, column, job.grid.height, job.grid.width))
+            )
     for index in sorted(needed):
         check()
         state = job.tiles.state(index, full=full)
@@ -75,31 +73,50 @@ def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda
     return todo
 
 
-def bands(job: Job, todo: Todo) -> Iterator[list[Any]]:
-    """Yield each band as a list of delayed tasks; each task returns a receipt.
+class Graph:
+    """The missing tasks of a job, in the order in which they can start.
 
-    Keys are unique to the run: a scheduler returns the result of a known key instead of running the task, and several
-    runs, of one recipe in different caches too, may share a scheduler.
+    A chunk can be blended once all of its tiles are done; it then comes before the tiles that are left, so that
+    blending follows restoration row by row.  A chunk of which a tile failed is never handed out.
+
+    Parameters
+    ----------
+    grid : Grid
+        Tiles of the image.
+    todo : Todo
+        The missing tiles and chunks.
     """
-    folder, run = str(job.folder), f"{job.recipe.fingerprint[:RECIPE_DIGITS]}{uuid.uuid4().hex[:8]}"
-    boxes = chunk_boxes(job.grid.height, job.grid.width)
-    touching = {
-        index: [(t.row, t.column) for t in job.grid.touching(boxes[index[0]][index[1]])] for index in todo.chunks
-    }
-    # tiles are computed row by row: a chunk can be blended after the last of its missing tiles
-    to_do = set(todo.tiles)
-    last = {index: max((tile for tile in touching[index] if tile in to_do), default=(-1, -1)) for index in todo.chunks}
-    waiting = deque(sorted(todo.chunks, key=lambda index: (last[index], index)))
-    tiles = deque(sorted(todo.tiles))
-    restore, blend = delayed(restore_tile, pure=False), delayed(blend_chunk, pure=False)
-    while tiles or waiting:
-        restoring: dict[Index, Any] = {}
-        while tiles and len(restoring) < BAND_TASKS // 2:
-            row, column = tiles.popleft()
-            restoring[row, column] = restore(folder, row, column, dask_key_name=f"restore-{run}-{row}-{column}")
-        tasks = list(restoring.values())
-        while waiting and len(tasks) < len(restoring) + BAND_TASKS and (not tiles or last[waiting[0]] < tiles[0]):
-            index = waiting.popleft()
-            inputs = [restoring[tile] for tile in touching[index] if tile in restoring]
-            tasks.append(blend(folder, *index, inputs, dask_key_name=f"blend-{run}-{index[0]}-{index[1]}"))
-        yield tasks
+
+    def __init__(self, grid: Grid, todo: Todo) -> None:
+        self._grid = grid
+        self._missing = set(todo.tiles)
+        self._tiles = deque(sorted(todo.tiles))
+        self._waiting = set(todo.chunks)
+        self._ready: deque[Index] = deque()
+        self._release(sorted(todo.chunks))
+
+    def take(self, number: int) -> Iterator[Group]:
+        """Yield up to `number` groups of tasks that can start now: a tile, or a few chunks."""
+        for _ in range(number):
+            if self._ready:
+                yield tuple(Task("blend", *self._ready.popleft()) for _ in range(min(MOST_CHUNKS, len(self._ready))))
+            elif self._tiles:
+                yield (Task("restore", *self._tiles.popleft()),)
+            else:
+                return
+
+    def finish(self, task: Task) -> None:
+        """Note that `task` is done; chunks that waited for it alone can start."""
+        if task.stage == "restore":
+            index = (task.row, task.column)
+            self._missing.discard(index)
+            stored = self._grid.tile(*index).stored
+            self._release([chunk for chunk in chunks_touching(stored) if chunk in self._waiting])
+
+    def _release(self, chunks: list[Index]) -> None:
+        """Move those of the waiting `chunks` whose tiles are all done to the ready ones."""
+        for chunk in chunks:
+            box = chunk_box(*chunk, self._grid.height, self._grid.width)
+            if not any((tile.row, tile.column) in self._missing for tile in self._grid.touching(box)):
+                self._waiting.discard(chunk)
+                self._ready.append(chunk)

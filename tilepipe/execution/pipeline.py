@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -40,6 +40,9 @@ from tilepipe.recipe import Recipe, differences
 from tilepipe.system.files import is_disk_full, printable, write_durably
 from tilepipe.system.memory import peak_memory, peak_since
 from tilepipe.units import human_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["RunReport", "run"]
 
@@ -106,6 +109,7 @@ def run(
     overwrite: bool = False,
     fresh: bool = False,
     stop: threading.Event | None = None,
+    client: Client | None = None,
 ) -> RunReport:
     """Run `plan`: ingest, restore, blend and export.
 
@@ -113,7 +117,7 @@ def run(
     ----------
     plan : Plan
         From :func:`tilepipe.planning.make_plan.make_plan`, with an output.
-    on_event, overwrite, fresh, stop
+    on_event, overwrite, fresh, stop, client
         As for :meth:`tilepipe.execution.runnable.RunnablePlan.run`, which also lists the errors.
     """
     started, before_run = time.perf_counter(), peak_memory()
@@ -148,7 +152,7 @@ def run(
                     job.result.forget_all()
                 try:
                     not_finite = ingest(plan, job, on_event, check)
-                    counts, workers = restore_and_blend(plan, job, on_event, check)
+                    counts, workers = restore_and_blend(plan, job, on_event, check, client)
                     export(plan, job, on_event, check, overwrite=overwrite)
                 except (CacheError, TilesFailedError):  # damage may be the cause: drop its records for the next run
                     with suppress(CacheError, OSError):  # without the lock the folder is no longer this run's

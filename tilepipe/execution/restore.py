@@ -6,28 +6,22 @@ import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from tilepipe.cache.layout import chunk_boxes
+from tilepipe.cache.layout import chunk_box
 from tilepipe.cache.store import Index
 from tilepipe.errors import TilesFailedError
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
+from tilepipe.execution.executors.executor import Executor
 from tilepipe.execution.executors.threads import Threads
-from tilepipe.execution.graph import Todo, bands, find_todo
+from tilepipe.execution.graph import Graph, Todo, find_todo
 from tilepipe.execution.job import Job
 from tilepipe.planning.plan import Plan
 
-__all__ = ["restore_and_blend"]
+if TYPE_CHECKING:
+    from distributed import Client
 
-
-class Runtime(Protocol):
-    """Interface of the executors."""
-
-    def check(self, job: Job) -> None: ...
-
-    def run(self, job: Job, tasks: list[Any], on_receipt: Any) -> None: ...
-
-    def close(self, job: Job) -> None: ...
+__all__ = ["Tally", "restore_and_blend", "run_tasks"]
 
 
 @dataclass
@@ -74,9 +68,9 @@ class Tally:
 
 
 def restore_and_blend(
-    plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]
+    plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], client: Client | None = None
 ) -> tuple[dict[str, int], list[str]]:
-    """Run the graph band by band.
+    """Run the tasks that are missing.
 
     Parameters
     ----------
@@ -87,7 +81,9 @@ def restore_and_blend(
     on_event : Listener
         Receives the events of both stages.
     check : callable
-        Called before every band; raises to stop the run.
+        Called whenever tasks ended; raises to stop the run.
+    client : distributed.Client, optional
+        Run on its workers, whatever the plan says.
 
     Returns
     -------
@@ -105,24 +101,21 @@ def restore_and_blend(
     """
     todo = find_todo(job, full=plan.settings.verify == "full", check=check)
     _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
-    runtime = _runtime(plan)
+    executor = _executor(plan, client)
     tally = Tally(on_event, job.hopeless, plan.settings.max_failures)
     try:
         if todo.tiles or todo.chunks:
-            runtime.check(job)
-        _run(job, todo, runtime, tally, check)
+            executor.check(plan, job)
+        run_tasks(job, todo, executor, tally, check)
         if tally.failed:
             on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
             check()
             job.tiles.forget_damaged(_tiles_of_chunks(job, tally.failed), check)
             tally.failed.clear()
             job.release_workspaces()  # lack of memory may be the cause
-            if isinstance(runtime, Threads):
-                runtime.close(job)
-                runtime = Threads(1)
-            _run(job, find_todo(job, full=False), runtime, tally, check)
+            run_tasks(job, find_todo(job, full=False), executor, tally, check, retry=True)
     finally:
-        runtime.close(job)
+        executor.close(job)
     on_event(StageEnd("restore"))
     on_event(StageEnd("blend"))
     check()
@@ -139,16 +132,53 @@ def restore_and_blend(
     return counts, sorted(tally.workers)
 
 
-def _run(job: Job, todo: Todo, runtime: Runtime, tally: Tally, check: Callable[[], None]) -> None:
-    for band in bands(job, todo):
-        check()
-        runtime.run(job, band, tally)
-        if job.hopeless.is_set():
-            check()  # raises if the cache was removed
-            full = next((receipt for receipt in tally.failed if receipt.disk_full), None)
-            if full is not None:
-                raise OSError(errno.ENOSPC, full.error)
-            raise TilesFailedError(_failure_text(tally.failed, todo, job))
+def run_tasks(
+    job: Job, todo: Todo, executor: Executor, tally: Tally, check: Callable[[], None], *, retry: bool = False
+) -> None:
+    """Run the tasks of `todo` in a sliding window: as tasks end, others take their slots.
+
+    Parameters
+    ----------
+    job : Job
+        Gives the grid and the folder, and is asked whether to stop.
+    todo : Todo
+        The missing tiles and chunks.
+    executor : Executor
+        Runs the tasks; every receipt goes through this function, whichever executor it is.
+    tally : Tally
+        Counts the receipts.
+    check : callable
+        Called whenever tasks ended; raises to stop the run.
+    retry : bool
+        The tasks failed once.
+    """
+    graph, in_flight = Graph(job.grid, todo), 0
+    try:
+        while True:
+            if job.is_stopped:
+                executor.cancel()
+            else:
+                check()
+                ready = list(graph.take(executor.slots(retry=retry) - in_flight))
+                executor.submit(job, ready)
+                in_flight += len(ready)
+            if not in_flight:
+                break
+            for group, receipts in executor.wait():
+                in_flight -= 1
+                for task, receipt in zip(group, receipts, strict=True):
+                    tally(receipt)
+                    if receipt.status == "done":
+                        graph.finish(task)
+    except BaseException:
+        executor.cancel()
+        raise
+    check()  # raises if the run was stopped, or the cache removed
+    if job.hopeless.is_set():
+        full = next((receipt for receipt in tally.failed if receipt.disk_full), None)
+        if full is not None:
+            raise OSError(errno.ENOSPC, full.error)
+        raise TilesFailedError(_failure_text(tally.failed, todo, job))
 
 
 def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
@@ -162,9 +192,9 @@ def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:
 
 def _tiles_of_chunks(job: Job, failed: list[Receipt]) -> set[Index]:
     """Return the tiles of the chunks that could not be blended: one of them may be damaged."""
-    boxes = chunk_boxes(job.grid.height, job.grid.width)
-    chunks = [map(int, receipt.index.split("-")) for receipt in failed if receipt.stage == "blend"]
-    return {(tile.row, tile.column) for row, column in chunks for tile in job.grid.touching(boxes[row][column])}
+    chunks = [tuple(map(int, receipt.index.split("-"))) for receipt in failed if receipt.stage == "blend"]
+    boxes = [chunk_box(row, column, job.grid.height, job.grid.width) for row, column in chunks]
+    return {(tile.row, tile.column) for box in boxes for tile in job.grid.touching(box)}
 
 
 def _describe(receipt: Receipt) -> str:
@@ -179,9 +209,9 @@ def _failure_text(failed: list[Receipt], todo: Todo, job: Job) -> str:
     )
 
 
-def _runtime(plan: Plan) -> Runtime:
-    if plan.settings.scheduler == "threads":
+def _executor(plan: Plan, client: Client | None) -> Executor:
+    if client is None and plan.settings.scheduler == "threads":
         return Threads(plan.memory.jobs)
     from tilepipe.execution.executors.distributed import Cluster
 
-    return Cluster(plan.settings.scheduler)
+    return Cluster(client or plan.settings.scheduler, plan.info.path.stem)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
+from tilepipe.errors import SettingsError
 from tilepipe.events import Listener, silent
 from tilepipe.execution.pipeline import RunReport, run
 from tilepipe.planning.make_plan import make_plan
 from tilepipe.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["RunnablePlan", "plan"]
 
@@ -34,6 +39,7 @@ class RunnablePlan(Plan):
         overwrite: bool = False,
         fresh: bool = False,
         stop: threading.Event | None = None,
+        client: Client | None = None,
     ) -> RunReport:
         """Ingest, restore, blend and export; rerunning resumes an interrupted run.
 
@@ -48,6 +54,8 @@ class RunnablePlan(Plan):
         stop : threading.Event, optional
             Set it, from a listener or another thread, to stop the run: tiles in flight are finished, then
             InterruptedRunError is raised.
+        client : distributed.Client, optional
+            Run the tiles on the workers of this dask cluster; by default where the setting ``scheduler`` says.
 
         Returns
         -------
@@ -71,16 +79,26 @@ class RunnablePlan(Plan):
         CacheError
             If another run uses the same cache folder, or the folder was removed or cannot be read or written.
         """
-        return run(self, on_event, overwrite=overwrite, fresh=fresh, stop=stop)
+        return run(self, on_event, overwrite=overwrite, fresh=fresh, stop=stop, client=client)
 
 
 def _runnable(make: Callable[P, Plan]) -> Callable[P, RunnablePlan]:
     @wraps(make)
     def plan(*args: P.args, **kwargs: P.kwargs) -> RunnablePlan:
+        _check_main_module()
         made = make(*args, **kwargs)
         return RunnablePlan(**{field.name: getattr(made, field.name) for field in fields(made)})
 
     return plan
+
+
+def _check_main_module() -> None:
+    """Raise SettingsError if a process that was just started runs the script of its parent again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SettingsError(
+            "this script starts processes, and each of them runs it from the beginning: put the code that starts them "
+            'and uses tilepipe below `if __name__ == "__main__":`'
+        )
 
 
 # This module imports everything that a run needs, so that the process memory measured by the plan includes it.

@@ -1,4 +1,4 @@
-"""The two tasks of the graph: restore a tile, blend a chunk.
+"""The tasks of the graph: restore a tile, blend a chunk.
 
 Each takes the job's folder and an index, reads and writes the store, and returns a receipt.  A task never raises: it
 reports a failure in its receipt, so that one failed tile does not end the graph.
@@ -10,16 +10,16 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from tilepipe.cache.layout import chunk_boxes
+from tilepipe.cache.layout import chunk_box
 from tilepipe.cache.store import piece_name
 from tilepipe.dtypes import FloatArray
 from tilepipe.errors import CacheError
-from tilepipe.events import Receipt, Stage
+from tilepipe.events import Receipt, Status
 from tilepipe.execution.job import Job, job_in
 from tilepipe.image.linearise import start_and_data, whites
 from tilepipe.system.files import is_disk_full
@@ -28,42 +28,60 @@ from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
 
-__all__ = ["blend_chunk", "restore_tile"]
+__all__ = ["Group", "Task", "run_group"]
 
 
-def restore_tile(folder: str, row: int, column: int) -> Receipt:
-    """Restore the tile at (row, column) of the job in `folder` and record it."""
-    return _receipt("restore", folder, (row, column), _restore)
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task: the stage, and row and column of its tile ("restore") or of its chunk of the result ("blend")."""
+
+    stage: Literal["restore", "blend"]
+    row: int
+    column: int
+
+    def receipt(self, status: Status, error: str = "") -> Receipt:
+        """Return a receipt of the task without measurements."""
+        return Receipt(self.stage, piece_name((self.row, self.column)), status, error=error)
 
 
-def blend_chunk(folder: str, row: int, column: int, tiles: Sequence[Receipt] = ()) -> Receipt:
-    """Blend the chunk at (row, column) of the result and record it.
+Group = tuple[Task, ...]
+"""Tasks that an executor runs one after the other, in one go."""
 
-    `tiles` are the receipts of the tiles computed in the same graph: the chunk depends on them and is cancelled if one
-    of them failed.
+
+def run_group(folder: str, group: Group) -> list[Receipt]:
+    """Restore tiles, or blend chunks, of the job in `folder`, and record them.
+
+    Parameters
+    ----------
+    folder : str
+        Recipe folder in the cache.
+    group : tuple of Task
+        What to do.
+
+    Returns
+    -------
+    list of Receipt
+        One for each task; "cancelled" if the run is to stop.
     """
-    if any(tile.status != "done" for tile in tiles):
-        return Receipt("blend", piece_name((row, column)), "cancelled")
-    return _receipt("blend", folder, (row, column), _blend)
+    return [_run(folder, task) for task in group]
 
 
-def _receipt(stage: Stage, folder: str, index: tuple[int, int], work: Callable[[Job, int, int], bool]) -> Receipt:
-    """Run `work` and return its receipt; `work` returns whether an earlier task or run computed the piece."""
-    name = piece_name(index)
+def _run(folder: str, task: Task) -> Receipt:
     started, host, pid = time.perf_counter(), platform.node(), os.getpid()
     try:
         job = job_in(folder)
         if job.is_stopped:
-            return Receipt(stage, name, "cancelled")
-        taken_over = work(job, *index)
+            return task.receipt("cancelled")
+        taken_over = (_restore if task.stage == "restore" else _blend)(job, task.row, task.column)
     except Exception as error:  # whatever a task raises, the others run
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return Receipt(stage, name, "failed", host=host, pid=pid, error=why, disk_full=is_disk_full(error))
+        return replace(task.receipt("failed", why), host=host, pid=pid, disk_full=is_disk_full(error))
     seconds = time.perf_counter() - started
-    return Receipt(stage, name, "done", seconds, host, pid, peak_memory(), taken_over=taken_over)
+    return replace(task.receipt("done"), seconds=seconds, host=host, pid=pid, peak=peak_memory(), taken_over=taken_over)
 
 
 def _restore(job: Job, row: int, column: int) -> bool:
+    """Restore a tile; return whether an earlier task or run had computed it."""
     began = time.perf_counter()
     if job.tiles.state((row, column)) == "done":
         return True  # a cluster repeats the tasks of a worker that is lost with its receipts
@@ -106,8 +124,9 @@ def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:
 
 
 def _blend(job: Job, row: int, column: int) -> bool:
+    """Blend a chunk of the result; return False, as chunks are always computed."""
     began = time.perf_counter()
-    box = chunk_boxes(job.grid.height, job.grid.width)[row][column]
+    box = chunk_box(row, column, job.grid.height, job.grid.width)
 
     def touching() -> Any:
         for tile in job.grid.touching(box):

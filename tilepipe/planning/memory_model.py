@@ -6,13 +6,13 @@ the run, *peak* is measured afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 from tilepipe.units import human_bytes
 
-__all__ = ["MemoryPlan", "StageModel", "check_analysis", "check_memory", "plan_memory"]
+__all__ = ["MemoryPlan", "StageModel", "check_analysis", "check_memory", "plan_memory", "threads_that_fit"]
 
 SLACK = 1.05
 """Factor for the overhead of allocators and page tables, measured at 1..4 %."""
@@ -170,6 +170,35 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
         "export": int(SLACK * model.export(grid, threads)),
     }
     return MemoryPlan(allowed, max(stages.values()), fitting, threads, stages)
+
+
+def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, limit: int) -> tuple[int, int]:
+    """Compare the threads of a worker on a cluster with its memory limit.
+
+    Parameters
+    ----------
+    model : StageModel
+        Model of the run, measured in the process that planned it.
+    grid : Grid
+        Tiles of the image.
+    process : int
+        Memory of the worker so far, bytes; it may not have loaded or compiled everything yet.
+    threads : int
+        Threads of the worker: each holds one tile in flight.
+    limit : int
+        Memory limit of the worker, bytes.
+
+    Returns
+    -------
+    needed : int
+        Upper bound of the memory with all threads at work, bytes.
+    fitting : int
+        Number of threads that fit, 0 if none does.
+    """
+    worker = replace(model, process=max(model.process, process))
+    needed = int(SLACK * worker.restore(grid, threads))
+    fitting = int((limit / SLACK - worker.restore(grid, 0)) // worker.per_job(grid))
+    return needed, max(0, min(threads, fitting))
 
 
 def check_memory(plan: MemoryPlan, model: StageModel, grid: Grid) -> None:

@@ -19,6 +19,7 @@ and the halo, never on memory or the number of jobs.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,6 +207,9 @@ def _largest_stored(edges: tuple[int, ...]) -> int:
     return max(stop - start for start, stop in (_stored(edges, i) for i in range(len(edges) - 1)))
 
 
-def _intersecting(edges: tuple[int, ...], start: int, stop: int) -> list[int]:
-    spans = ((index, _stored(edges, index)) for index in range(len(edges) - 1))
-    return [index for index, (low, high) in spans if low < stop and high > start]
+def _intersecting(edges: tuple[int, ...], start: int, stop: int) -> range:
+    """Return the indices of the stored spans that intersect start..stop; they overlap by less than a core."""
+    count, half = len(edges) - 1, OVERLAP // 2
+    first = min(max(0, bisect_right(edges, start - half) - 1), count - 1)
+    last = max(0, min(count, bisect_left(edges, stop + half)) - 1)
+    return range(first, last + 1)

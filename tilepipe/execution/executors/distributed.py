@@ -1,29 +1,61 @@
-"""Executor on a dask cluster: the same graphs and tasks on other processes or machines.
+"""Executor on a dask cluster: the same tasks on other processes or machines.
 
 The workers read and write the cache, so its folder must have the same path on all of them.  They must also compute the
-same bytes, so versions and processors are compared before the first task.
+same bytes, so versions and processors are compared before the first task, and again with every worker that joins.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import queue
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
-from tilepipe.cache.layout import RECIPE_FILE
-from tilepipe.errors import SettingsError
+from tilepipe.errors import SettingsError, TilesFailedError
 from tilepipe.events import Receipt
+from tilepipe.execution.executors.executor import Finished
+from tilepipe.execution.executors.worker_checks import PROBE, check_answer, probe, run_checked_group, worker_facts
 from tilepipe.execution.job import Job
+from tilepipe.execution.tasks import Group
+from tilepipe.planning.plan import Plan
 
-__all__ = ["Cluster", "worker_facts"]
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["Cluster", "connect"]
 
 CONNECT_TIMEOUT = 10
 """Time to wait for the scheduler, and for the first worker, s."""
 
+IN_FLIGHT = 3
+"""Groups in flight for each thread of the workers: one runs, others are on their way, so that no thread waits."""
 
-class Cluster:
-    """Run graphs on the workers of a dask scheduler.
+MOST_IN_FLIGHT = 5000
+"""Bound on the tasks in flight, and on the keys that the scheduler holds for this run."""
+
+LOOK_AROUND = 1.0
+"""Time between two looks at the workers, s."""
+
+RECONNECT = 60
+"""Time to wait for a scheduler that was lost, and for a worker when all were lost, s."""
+
+SLOW = 4
+"""A task is given to a second worker if idle threads exist and it takes so many times the median of all tasks."""
+
+SLOW_SECONDS = 10.0
+"""Least time after which a task is given to a second worker, s."""
+
+
+def connect(address: str) -> Client:
+    """Return a client of the dask scheduler at `address`.
 
     Parameters
     ----------
@@ -36,69 +68,238 @@ class Cluster:
     SettingsError
         If no scheduler with workers answers.
     """
+    from distributed import Client
 
-    def __init__(self, address: str) -> None:
-        from distributed import Client
+    if address.startswith("inproc://") and f"/{os.getpid()}/" not in address:
+        raise SettingsError(f"--scheduler {address} is in another process; give its tcp:// address")
+    options = {"scheduler_file": address[5:]} if address.startswith("file:") else {"address": address}
+    try:
+        client = Client(timeout=CONNECT_TIMEOUT, set_as_default=False, **options)
+        client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise SettingsError(f"--scheduler {address}: no scheduler with workers answers there ({error})") from error
+    return client
 
-        if address.startswith("inproc://") and f"/{os.getpid()}/" not in address:
-            raise SettingsError(f"--scheduler {address} is in another process; give its tcp:// address")
-        options = {"scheduler_file": address[5:]} if address.startswith("file:") else {"address": address}
-        try:
-            self._client = Client(timeout=CONNECT_TIMEOUT, set_as_default=False, **options)
-            self._client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise SettingsError(f"--scheduler {address}: no scheduler with workers answers there ({error})") from error
 
-    def check(self, job: Job) -> None:
-        """Compare every worker with this process; raise SettingsError on the first difference."""
-        mine = worker_facts(str(job.folder))
-        for worker, theirs in self._client.run(worker_facts, str(job.folder)).items():
-            for name, value in mine.items():
-                if theirs[name] != value:
-                    raise SettingsError(
-                        f"worker {worker} has {name} {theirs[name]}, this process {value}: "
-                        "identical output needs equal values (cache: the same folder at the same path)"
-                    )
+@dataclass(slots=True)
+class Flight:
+    """A group in flight: when it was submitted, and its futures (a second one if the first is slow)."""
 
-    def run(self, job: Job, tasks: list[Any], on_receipt: Callable[[Receipt], None]) -> None:
-        """Run the tasks of a band; call `on_receipt` in this thread as each one ends."""
-        from distributed import as_completed
+    submitted: float
+    futures: list[Future[None]]
 
-        futures = self._client.compute(tasks, optimize_graph=False)
-        cancelled = False
-        for future in as_completed(futures, loop=self._client.loop):
-            if future.status == "finished":
-                on_receipt(future.result())
-            elif not future.cancelled():
-                stage, _, row, column = str(future.key).split("-")
-                on_receipt(Receipt(stage, f"{row}-{column}", "failed", error=str(future.exception())))  # type: ignore[arg-type]
-            if job.is_stopped and not cancelled:
-                self._client.cancel([f for f in futures if not f.done()])
-                cancelled = True
+
+Ended = tuple[int, "list[Receipt] | Future[None]"]
+"""Ticket of a group that was sent, and its receipts, or its future: without receipts if it failed or was lost."""
+
+
+class Cluster:
+    """Run tasks on the workers of a dask scheduler.
+
+    Parameters
+    ----------
+    scheduler : str or distributed.Client
+        Address of the scheduler, or a connected client, which stays open.
+    name : str
+        Name of the image: shown in the names of the tasks.
+    """
+
+    def __init__(self, scheduler: str | Client, name: str) -> None:
+        self._address = scheduler if isinstance(scheduler, str) else None
+        self._client = connect(scheduler) if isinstance(scheduler, str) else scheduler
+        self._name = re.sub(r"\W+", "_", name)[:40]
+        self._run = uuid.uuid4().hex[:8]  # a scheduler returns the result of a key that it knows
+        self._topic = f"tilepipe-{self._run}"
+        self._tickets: dict[int, Group] = {}
+        self._sent = 0
+        self._flights: dict[Group, Flight] = {}
+        self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self._durations: deque[float] = deque(maxlen=100)
+        self._threads: dict[str, int] = {}
+        self._lost: list[Group] = []
+        self._looked, self._alive = -LOOK_AROUND, time.monotonic()
+        self._is_cancelled = False
+        self._plan: Plan | None = None
+        self._job: Job | None = None
+        self._client.subscribe_topic(self._topic, self._receive)
+
+    def check(self, plan: Plan, job: Job) -> None:
+        """Compare every worker with this process, and its memory limit with what its threads need.
+
+        Raises
+        ------
+        SettingsError
+            If a worker would compute other bytes or does not share the cache.
+        DoesNotFitError
+            If the threads of a worker need more memory than it may use.
+        """
+        self._plan, self._job = plan, job
+        self._look_around()
+
+    def slots(self, *, retry: bool = False) -> int:
+        """Return three times the number of the workers' threads, as last seen; at least 1."""
+        return max(1, min(IN_FLIGHT * sum(self._threads.values()), MOST_IN_FLIGHT))
+
+    def submit(self, job: Job, groups: Sequence[Group]) -> None:
+        """Send `groups` to the scheduler."""
+        if groups:
+            self._send(groups)
+
+    def wait(self) -> list[Finished]:
+        """Wait until a group ends, at most a second; return all that ended."""
+        ended = []
+        with suppress(queue.Empty):
+            ended.append(self._ended.get(timeout=LOOK_AROUND))
+            while True:
+                ended.append(self._ended.get_nowait())
+        finished = self._finished(ended)
+        if not self._is_cancelled and time.monotonic() - self._looked >= LOOK_AROUND:
+            self._look_around()
+            self._repeat_slow()
+        return finished
+
+    def cancel(self) -> None:
+        """Cancel all groups; tasks that a worker has started end there, and are recorded."""
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            if self._client.status == "closed":  # its futures ended with it
+                return
+            self._client.cancel([future for flight in self._flights.values() for future in flight.futures])
 
     def close(self, job: Job) -> None:
         """Disconnect; scheduler and workers keep running."""
-        self._client.close()
+        if self._address is not None:
+            self._client.close()
+        elif self._client.status == "running":
+            self._client.unsubscribe_topic(self._topic)
 
+    def _send(self, groups: Sequence[Group], **where: Any) -> None:
+        """Submit `groups` as one graph, each under a new key."""
+        assert self._job is not None
+        tickets = range(self._sent, self._sent + len(groups))
+        self._sent += len(groups)
+        self._tickets.update(zip(tickets, groups, strict=True))
+        futures = self._client.map(
+            partial(run_checked_group, worker_facts(), str(self._job.folder), self._topic),
+            tickets,
+            groups,
+            key=[
+                (f"{group[0].stage}-{self._name}-{self._run}", group[0].row, group[0].column, ticket)
+                for ticket, group in zip(tickets, groups, strict=True)
+            ],
+            pure=False,
+            **where,
+        )
+        for ticket, group, future in zip(tickets, groups, futures, strict=True):
+            self._flights.setdefault(group, Flight(time.monotonic(), [])).futures.append(future)
+            future.add_done_callback(lambda future, ticket=ticket: self._ended.put((ticket, future)))
 
-def worker_facts(folder: str) -> dict[str, str]:
-    """Return the facts that must be equal on all machines to compute the same bytes."""
-    import llvmlite.binding
-    import numba
-    import numpy
-    import scipy
-    import zarr
+    def _receive(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Queue the receipts that a worker sent; dask calls this in its own thread."""
+        message = event[1]
+        self._ended.put((message["ticket"], [Receipt(**receipt) for receipt in message["receipts"]]))
 
-    from tilepipe.deconv.parameters import ALGORITHM_VERSION
-    from tilepipe.deconv.transforms import LIBRARY
+    def _finished(self, ended: Iterable[Ended]) -> list[Finished]:
+        """Return the receipts of the groups that ended; note those that were lost with the scheduler."""
+        finished = []
+        for ticket, result in ended:
+            group = self._tickets.get(ticket)
+            flight = self._flights.get(group) if group is not None else None
+            if group is None or flight is None:
+                continue  # the receipts came before the end of the future, or from the other one
+            receipts = result if isinstance(result, list) else self._failures(group, result)
+            if not isinstance(result, list):
+                flight.futures = [future for future in flight.futures if future is not result]
+                if flight.futures:
+                    continue  # the other one may yet succeed
+            del self._flights[group]
+            if receipts is None:
+                self._lost.append(group)
+                continue
+            if len(flight.futures) > 1:
+                self._client.cancel(flight.futures)
+            self._durations.extend(r.seconds for r in receipts if r.stage == "restore" and not r.taken_over)
+            finished.append((group, receipts))
+        return finished
 
-    return {
-        "algorithm": str(ALGORITHM_VERSION),
-        "transforms": LIBRARY,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "numba": numba.__version__,
-        "zarr": zarr.__version__,
-        "processor": llvmlite.binding.get_host_cpu_name(),
-        "cache": str((Path(folder) / RECIPE_FILE).is_file()),
-    }
+    def _failures(self, group: Group, future: Future[None]) -> list[Receipt] | None:
+        """Return the receipts of a group whose future ended without any; None if it was lost with the scheduler."""
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, SettingsError):
+                raise error
+            return [task.receipt("failed", str(error)) for task in group]
+        return [task.receipt("cancelled") for task in group] if self._is_cancelled else None
+
+    def _look_around(self) -> None:
+        """Compare workers that joined, count the threads, and send again what was lost.
+
+        Raises
+        ------
+        TilesFailedError
+            If there was no scheduler, or no worker, for a minute.
+        """
+        self._looked = time.monotonic()
+        if self._client.status == "closed" and self._address is not None:
+            with suppress(SettingsError):
+                self._client = connect(self._address)
+        threads: dict[str, int] = {}
+        if self._client.status == "running":
+            with suppress(OSError, TimeoutError):
+                threads = dict(self._client.nthreads())
+        if threads:
+            self._alive = time.monotonic()
+        elif time.monotonic() - self._alive > RECONNECT:
+            raise TilesFailedError(
+                f"no scheduler with workers answers any longer ({self._address or 'the client given'}); "
+                "finished tasks are kept: run the same command to resume"
+            )
+        self._threads = self._compared(threads, threads.keys() - self._threads.keys())
+        if self._threads and self._lost:
+            lost, self._lost = self._lost, []
+            self._client.subscribe_topic(self._topic, self._receive)  # a scheduler that was restarted knows no topic
+            self._send(lost)
+
+    def _compared(self, threads: dict[str, int], joined: Iterable[str]) -> dict[str, int]:
+        """Check the workers that joined; return `threads` without those that left meanwhile."""
+        joined = list(joined)
+        if not joined:
+            return threads
+        assert self._plan is not None
+        assert self._job is not None
+        folder = self._job.folder
+        token = folder / f"{PROBE}{self._run}"
+        token.touch()
+        try:
+            answers = self._client.run(probe, str(folder), token.name, workers=joined, on_error="return")
+            for worker in joined:
+                answer = answers.get(worker, OSError())
+                if isinstance(answer, OSError):
+                    threads.pop(worker, None)
+                elif isinstance(answer, Exception):
+                    raise SettingsError(f"worker {worker} cannot run this version of tilepipe: {answer!r}")
+                else:
+                    check_answer(self._plan, folder, worker, answer)
+        finally:
+            for path in folder.glob(f"{PROBE}*"):
+                path.unlink(missing_ok=True)
+        return threads
+
+    def _repeat_slow(self) -> None:
+        """Give groups that take much longer than others to a second worker, if threads are idle."""
+        if len(self._flights) >= self.slots() or not self._durations:
+            return  # there are other groups to do
+        latest = time.monotonic() - max(SLOW_SECONDS, SLOW * median(self._durations))
+        slow = [g for g, flight in self._flights.items() if len(flight.futures) == 1 and flight.submitted < latest]
+        if not slow:
+            return
+        with suppress(OSError, TimeoutError):
+            processing = self._client.processing()
+            idle = [address for address, n in self._threads.items() if len(processing.get(address, ())) < n]
+            busy = {key: address for address, keys in processing.items() for key in keys}
+            for group in slow:
+                worker = busy.get(self._flights[group].futures[0].key)
+                others = [address for address in idle if address != worker]
+                if worker and others:
+                    self._send([group], workers=others, allow_other_workers=True)
+                    return

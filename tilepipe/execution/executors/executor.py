@@ -1,0 +1,41 @@
+"""The interface of the executors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tilepipe.events import Receipt
+from tilepipe.execution.job import Job
+from tilepipe.execution.tasks import Group
+from tilepipe.planning.plan import Plan
+
+__all__ = ["Executor", "Finished"]
+
+Finished = tuple[Group, list[Receipt]]
+"""A group of tasks that ended, and their receipts."""
+
+
+class Executor(Protocol):
+    """Runs groups of tasks of a job, in any order, and returns their receipts.
+
+    The caller keeps up to :meth:`slots` groups in flight and decides which comes next.
+    """
+
+    def check(self, plan: Plan, job: Job) -> None:
+        """Raise an error, before the first task, if the tasks cannot run as planned."""
+
+    def slots(self, *, retry: bool = False) -> int:
+        """Return the number of groups to keep in flight now; `retry` for tasks that failed once."""
+
+    def submit(self, job: Job, groups: Sequence[Group]) -> None:
+        """Start `groups`, which depend on no other task."""
+
+    def wait(self) -> list[Finished]:
+        """Wait until a group ends, and return all that ended; the list may be empty."""
+
+    def cancel(self) -> None:
+        """Cancel the groups that have not started; :meth:`wait` returns receipts for them as well."""
+
+    def close(self, job: Job) -> None:
+        """Release what the executor holds."""
