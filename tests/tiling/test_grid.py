@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.tiling.blend import axis_weights, blend
-from tilepipe.tiling.grid import OVERLAP, Box, Grid, has_seams
+from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Box, Grid, default_core, has_seams
 
 grids = st.builds(
     Grid,
@@ -112,8 +112,17 @@ def test_impossible_grids_are_refused(height, width, core, halo):
 
 
 def test_only_a_picture_of_one_tile_has_no_seams():
-    assert not has_seams(768, 500, None)
-    assert has_seams(769, 500, None)
-    assert has_seams(500, 500, 200)
-    assert has_seams(2000, 2000, 5000), "a larger core is no reason to restore otherwise"
-    assert not has_seams(300, 300, 5000)
+    assert not has_seams(768, 768, None, 192)
+    assert has_seams(769, 768, None, 192)
+    assert not has_seams(1200, 840, None, 64), "the area of the frame counts, not its edges"
+    assert has_seams(500, 500, 200, 64)
+    assert has_seams(2000, 2000, 5000, 64), "a larger core is no reason to restore otherwise"
+    assert not has_seams(300, 300, 5000, 64)
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(range(16, 193, 16)))
+def test_without_seams_there_is_one_tile_of_bounded_area(height, width, halo):
+    grid = Grid(height, width, default_core(halo, height, width), halo)
+    assert (grid.tiles == 1) >= (not has_seams(height, width, None, halo))
+    rows, columns = grid.frame_shape
+    assert rows * columns <= 1.1 * FRAME_EDGE**2, "memory grows with the area; lengths are rounded up for transforms"

@@ -19,7 +19,7 @@ from tilepipe.image.light import LINEAR, Light
 from tilepipe.planning.sample import Sample
 from tilepipe.planning.schedules import SCHEDULES, RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
-from tilepipe.planning.tuning import check_psf_fits, tune
+from tilepipe.planning.tuning import check_psf_fits, rim, tune
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import parse_priority
@@ -182,8 +182,8 @@ def deconvolve(
     luminance_only = luminance_only and len(planes) == 3
     blur = blur.joint if luminance_only else blur
     sample = Sample(tuple(windows), light, luminance_only)
-    tuning = tune(sample, blur, options, None, seams=has_seams(height, width, tile))
-    grid = Grid(height, width, tile or default_core(tuning.halo), tuning.halo)
+    tuning = tune(sample, blur, options, None, seams=has_seams(height, width, tile, rim(blur)))
+    grid = Grid(height, width, tile or default_core(tuning.halo, height, width), tuning.halo)
     parameters = None if passes_through(blur, options.priority) else tuning.parameters
     if lazy:
         from tilepipe.arrays.lazy import restore_lazily

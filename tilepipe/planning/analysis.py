@@ -35,7 +35,7 @@ from tilepipe.planning.memory_model import check_analysis
 from tilepipe.planning.sample import Sample, read_sample
 from tilepipe.planning.schedules import RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
-from tilepipe.planning.tuning import Tuning, check_psf_fits, tune
+from tilepipe.planning.tuning import Tuning, check_psf_fits, rim, tune
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import Settings
@@ -167,7 +167,7 @@ def analyse(
         _store_memo(root, image, stamp, key, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured on windows of the image"))
-    seams = has_seams(info.height, info.width, settings.tile)
+    seams = has_seams(info.height, info.width, settings.tile, rim(psf) if settings.halo is None else settings.halo)
     threads = min(settings.jobs or cores(), PROBING_THREADS)
     tuning = tune(sample, psf, options, settings.halo, seams=seams, threads=threads)
     if keep and seams:

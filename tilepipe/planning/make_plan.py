@@ -183,7 +183,7 @@ def _check_nodata(info: ImageInfo, settings: Settings) -> None:
 def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
     """Return the recipe; its source is empty until the run hashes the input."""
     info, tuning = analysis.info, analysis.tuning
-    core = settings.tile or default_core(tuning.halo)
+    core = settings.tile or default_core(tuning.halo, info.height, info.width)
     return Recipe(
         algorithm=ALGORITHM_VERSION,
         libraries=libraries(),

@@ -19,11 +19,11 @@ from tilepipe.planning.sample import Sample
 from tilepipe.planning.schedules import NOISE_FLOOR, RestorationOptions, candidate_parameters, passes_through
 from tilepipe.planning.seam_error import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.psf.model import PSF
-from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, default_core
+from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid
 
-__all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "tune"]
+__all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "rim", "tune"]
 
-TUNING_VERSION = 6
+TUNING_VERSION = 7
 """Incremented whenever the same windows would give other parameters."""
 
 NANOSECONDS = 25.0
@@ -104,9 +104,8 @@ def tune(
     probes = sample.most_textured(PROBES)
     candidates = candidate_parameters(options, noise, psf, probes, sample.clipped())
     if not seams:
-        rim = min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
         parameters = _with_misfit_limit(candidates[0], psf, probes) if options.refocus else candidates[0]
-        return Tuning(sigma, parameters, rim if halo is None else halo, None, 0.0, NANOSECONDS)
+        return Tuning(sigma, parameters, rim(psf) if halo is None else halo, None, 0.0, NANOSECONDS)
     scene = SyntheticScene(psf.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
 
     best = scene.decibels(candidates[0])  # also compiles, so that later calls can be timed
@@ -120,6 +119,11 @@ def tune(
         least = max(least, min(REACHES * (psf.size // 2), MAX_HALO - 1))
     chosen = max(_halo(profile), -(-int(least + 1) // HALO_STEP) * HALO_STEP) if halo is None else halo
     return Tuning(sigma, parameters, chosen, profile, round(max(0.0, psnr_cost_db), 1), seam_errors.nanoseconds)
+
+
+def rim(psf: PSF) -> int:
+    """Return the halo of an image of one tile, px: twice the width of the PSF, in which the border is unknown."""
+    return min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
 
 
 def _with_misfit_limit(parameters: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
@@ -213,7 +217,7 @@ class SeamErrors:
 
 def _log2_cost(parameters: Parameters, profile: Profile) -> float:
     """Return log2 of the cost per pixel of the image: steps, times the area computed including halos."""
-    return float(np.log2(parameters.passes * (FRAME_EDGE / default_core(_halo(profile))) ** 2))
+    return float(np.log2(parameters.passes * (FRAME_EDGE / (FRAME_EDGE - OVERLAP - 2 * _halo(profile))) ** 2))
 
 
 def check_psf_fits(psf: PSF, height: int, width: int, colours: int) -> None:

@@ -26,7 +26,7 @@ from functools import cached_property
 
 import scipy.fft
 
-__all__ = ["FRAME_EDGE", "ONE_TILE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile", "default_core", "has_seams"]
+__all__ = ["FRAME_EDGE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile", "default_core", "has_seams"]
 
 FRAME_EDGE = 1152
 """Largest default frame edge, px; the default core is what the halo and overlap leave.
@@ -34,9 +34,6 @@ FRAME_EDGE = 1152
 The wider the halo, the more a larger frame pays: at 128 px, 1152 computes 1.8 pixels per pixel, 1024 computed 2.0.  The
 workspace of a frame of three colours takes 110 MB; two of them and the process stay below 512 MB.
 """
-
-ONE_TILE = 768
-"""Largest edge of an image that is restored as one tile, px: with the widest halo it fills a frame."""
 
 LEAST_DEFAULT_CORE = 256
 """Smallest default core edge, px, for excessive halos."""
@@ -48,17 +45,28 @@ OVERLAP = 16
 """Width of the band in which two neighbours are blended, px; half of it is on either side of the core's edge."""
 
 
-def default_core(halo: int) -> int:
-    """Return the largest core edge, px, whose frame is at most ``FRAME_EDGE``, but at least ``LEAST_DEFAULT_CORE``."""
+def default_core(halo: int, height: int, width: int) -> int:
+    """Return the default core edge of an image, px.
+
+    It is the image's longer edge if one frame holds the image; otherwise the largest whose frame is at most
+    ``FRAME_EDGE`` px wide, but at least ``LEAST_DEFAULT_CORE``.
+    """
+    if _one_frame_holds(height, width, halo):
+        return max(height, width, SMALLEST_CORE)
     return max(FRAME_EDGE - OVERLAP - 2 * halo, LEAST_DEFAULT_CORE)
 
 
-def has_seams(height: int, width: int, core: int | None) -> bool:
+def has_seams(height: int, width: int, core: int | None, halo: int) -> bool:
     """Return whether the parameters must suit seams: the image is cut into tiles, or would be with another core.
 
-    A core larger than ``ONE_TILE`` counts as ``ONE_TILE``: it changes where the seams are, not what is restored.
+    A larger core than the default changes where the seams are, not what is restored.
     """
-    return max(height, width) > min(core or ONE_TILE, ONE_TILE)
+    return not _one_frame_holds(height, width, halo) or max(height, width) > (core or max(height, width))
+
+
+def _one_frame_holds(height: int, width: int, halo: int) -> bool:
+    """Return whether the image fits in a frame with the area, and so the memory, of the largest default frame."""
+    return (height + 2 * halo) * (width + 2 * halo) <= FRAME_EDGE**2
 
 
 @dataclass(frozen=True, slots=True)
