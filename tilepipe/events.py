@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["Event", "Listener", "Note", "Receipt", "StageEnd", "StageStart", "silent"]
 
-Stage = Literal["ingest", "restore", "blend", "export"]
+Stage = Literal["ingest", "restore", "blend", "export", "images"]
 Status = Literal["done", "failed", "cancelled"]
 
 

@@ -310,9 +310,26 @@ def test_an_output_folder_that_is_not_there(refused_here, photo, psf):
     assert "no does not exist" in line
 
 
-def test_a_folder_for_an_output(refused_here, photo, psf, tmp_path):
-    (tmp_path / "out.tif").mkdir()
-    assert "is a folder" in refused_here(4, "run", photo, "-o", "out.tif", "--psf", psf)
+def test_a_file_for_the_folder_of_several_images(refused_here, photo, large_photo, psf, tmp_path):
+    (tmp_path / "out.tif").touch()
+    line = refused_here(4, "run", photo, large_photo, "-o", "out.tif", "--psf", psf)
+    assert "is a file; several images need a folder" in line
+
+
+def test_images_of_one_name(refused_here, photo, psf, tmp_path):
+    shutil.copy(photo, tmp_path / photo.name)
+    line = refused_here(2, "run", photo, photo.name, "-o", "out", "--psf", psf)
+    assert "would both be written to" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_that_is_not_there(refused_here, psf):
+    assert "--manifest list.txt cannot be read" in refused_here(2, "run", "--manifest", "list.txt", "-o", "out")
+
+
+def test_one_mask_file_for_several_images(refused_here, photo, psf, tmp_path):
+    line = refused_here(2, "run", photo, "-o", f"{tmp_path}/", "--psf", psf, "--refocus", "--save-mask", "mask.tif")
+    assert "cannot be used with several images" in line
 
 
 # --- does not fit: 5

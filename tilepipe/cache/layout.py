@@ -55,6 +55,7 @@ __all__ = [
     "source_array",
     "source_folder",
     "tiles_array",
+    "written_file",
 ]
 
 SOURCE_CHUNK = (256, 512)
@@ -111,6 +112,11 @@ def memo_file(root: Path, content: str, question: str) -> Path:
 def digest_file(root: Path, path: Path) -> Path:
     """Return the file that stores the digest of the input file `path`."""
     return root / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+
+
+def written_file(root: Path, output: Path) -> Path:
+    """Return the file that records what the output file `output` was made from."""
+    return root / "written" / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]}.json"
 
 
 def recipe_files(root: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def tilepipe() -> None:
       tilepipe run photo.tif -o sharp.tif --psf psf.tif
 
     Exit codes: 0 success, 1 unexpected error, 2 usage or settings, 3 input, 4 output, 5 memory or disk, 6 tiles
-    failed, 7 cache, 8 uncertain blur, 130 or 143 interrupted (rerun to resume).
+    or some images failed, 7 cache, 8 uncertain blur, 130 or 143 interrupted (rerun to resume).
     """  # noqa: D301, click needs the backspace character
 
 

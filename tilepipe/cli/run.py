@@ -1,4 +1,4 @@
-"""``tilepipe run IMAGE -o OUT``."""
+"""``tilepipe run IMAGE... -o OUT``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,40 +18,88 @@ from tilepipe.cli.options import pipeline_flags, settings_from
 
 __all__ = ["execute", "run_verb"]
 
+SOME_FAILED = 6
+"""Exit code when some of several images failed."""
+
 
 @click.command("run", context_settings={"show_default": False})
-@click.argument("image", metavar="IMAGE")
-@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
+@click.argument("images", metavar="IMAGE...", nargs=-1)
+@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write; a folder for several images.")
+@click.option("--manifest", metavar="FILE", help="Text file that lists further images, one per line.")
 @pipeline_flags
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
-    "--keep-cache/--drop-cache", default=None, help="Keep (default) or remove the cache after a complete run."
+    "--keep-cache/--drop-cache",
+    default=None,
+    help="Keep or remove the cache after a complete run (default: keep it; remove it for several images).",
 )
 @click.option("--fresh", is_flag=True, help="Recompute every tile.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the output's path: a list for a folder.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def run_verb(image: str, output: str, **values: Any) -> int:
-    """Deblur IMAGE and write the result to OUT (TIFF).
+def run_verb(images: tuple[str, ...], output: str, manifest: str | None, **values: Any) -> int:
+    """Deblur IMAGE and write the result to OUT (TIFF); OUT is a folder for several images.
 
-    After an interruption, the same command resumes.
+    After an interruption, the same command resumes. With a folder, images that are already written are skipped, and a
+    failure stops no other image (exit code 6).
     """
     import json
 
-    result = execute(image, output, values)
-    click.echo(json.dumps(result.to_dict()) if values["as_json"] else str(result.output))
-    return 0
+    if not images and manifest is None:
+        raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context())
+    if len(images) == 1 and manifest is None and not Path(output).is_dir() and not output.endswith(("/", os.sep)):
+        result = execute(images[0], output, values)
+        click.echo(json.dumps(result.to_dict()) if values["as_json"] else str(result.output))
+        return 0
+    outcomes, caught = _execute_all(images, manifest, output, values)
+    if values["as_json"]:
+        click.echo(json.dumps([outcome.to_dict() for outcome in outcomes]))
+    else:
+        click.echo("\n".join(str(outcome.output) for outcome in outcomes if not outcome.code))
+    if caught:
+        return 128 + caught[0]
+    return SOME_FAILED if any(outcome.code for outcome in outcomes) else 0
+
+
+def _execute_all(
+    images: tuple[str, ...], manifest: str | None, folder: str, values: dict[str, Any]
+) -> tuple[list[Any], list[int]]:
+    """Run several images with the flags of a verb; return their outcomes, and the signals received."""
+    from tilepipe.execution.batch import read_manifest, run_images
+    from tilepipe.report.progress import make_progress
+    from tilepipe.report.summary import failure_lines, outcome_line
+    from tilepipe.system.memory import cores, keep_memory_for_tiles
+
+    listed = [] if manifest is None else read_manifest(manifest)
+    quiet = bool(values["quiet"])
+    keep_memory_for_tiles()
+    _limit_reading(values["jobs"] or cores())
+    with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
+        outcomes = run_images(
+            [*map(Path, images), *listed],
+            Path(folder),
+            config=values["config"],
+            sets=values["sets"],
+            on_event=_saving_memory(progress),
+            overwrite=values["overwrite"],
+            fresh=values["fresh"],
+            stop=stop,
+            **settings_from(values),
+            keep_cache=values["keep_cache"],
+        )
+    for line in [*failure_lines(outcomes), *([] if quiet else [outcome_line(outcomes)])]:
+        click.echo(line, err=True)
+    return outcomes, caught
 
 
 def execute(image: str, output: str, values: dict[str, Any]) -> Any:
     """Plan and run with the flags of a verb; write progress to stderr and return the report."""
     from tilepipe.errors import InterruptedRunError
-    from tilepipe.events import Event, StageEnd, StageStart
     from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
-    from tilepipe.system.memory import keep_memory_for_tiles, return_memory_at_once
+    from tilepipe.system.memory import return_memory_at_once
 
     quiet = bool(values["quiet"])
     check_output(Path(output), overwrite=values["overwrite"])
@@ -74,21 +122,28 @@ def execute(image: str, output: str, values: dict[str, Any]) -> Any:
         click.echo("\n".join(plan_lines(plan)), err=True)
     _limit_reading(plan.memory.jobs)
     with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
-
-        def listen(event: Event) -> None:
-            if isinstance(event, StageStart) and event.stage == "restore":
-                keep_memory_for_tiles()
-            elif isinstance(event, StageEnd) and event.stage == "blend":
-                return_memory_at_once()
-            progress(event)
-
         try:
-            report = plan.run(listen, overwrite=values["overwrite"], fresh=values["fresh"], stop=stop)
+            report = plan.run(_saving_memory(progress), overwrite=values["overwrite"], fresh=values["fresh"], stop=stop)
         except InterruptedRunError as error:
             raise InterruptedRunError(str(error), 128 + (caught[0] if caught else signal.SIGINT)) from error
     if not quiet:
         click.echo("\n".join(report_lines(report)), err=True)
     return report
+
+
+def _saving_memory(listener: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a listener that also sets the allocator: it keeps freed memory while tiles are restored, only then."""
+    from tilepipe.events import Event, StageEnd, StageStart
+    from tilepipe.system.memory import keep_memory_for_tiles, return_memory_at_once
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StageStart) and event.stage == "restore":
+            keep_memory_for_tiles()
+        elif isinstance(event, StageEnd) and event.stage == "blend":
+            return_memory_at_once()
+        listener(event)
+
+    return listen
 
 
 def _limit_reading(jobs: int) -> None:

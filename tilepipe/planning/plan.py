@@ -86,6 +86,20 @@ class Plan:
         """The tiles."""
         return self.recipe.grid
 
+    @property
+    def blur_text(self) -> str:
+        """The blur and its origin in words."""
+        made_by, colours = self.psf.made_by, len(self.psf.planes)
+        size = f"{self.psf.size} x {self.psf.size}" + (f" for each of {colours} colours" if colours > 1 else "")
+        if self.recipe.solver == "identity":
+            reason = "already sharp" if made_by.get("estimated") else "delta"
+            return f"{reason}: nothing to deconvolve, pixels are unchanged"
+        if made_by.get("estimated"):
+            return f"{size}  estimated: {made_by['nearest']}; confidence {self.psf.confidence:.2f}"
+        if self.recipe.solver == "cosines":
+            return "none: denoising only, no deblurring"
+        return f"{size}  {made_by['shape']}" if made_by.get("shape") else size
+
     @cached_property
     def seam(self) -> float:
         """Predicted largest difference to the untiled result, encoded 0..1."""

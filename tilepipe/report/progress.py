@@ -84,7 +84,7 @@ class Lines(Progress):
 
     def _receipt(self, receipt: Receipt) -> None:
         stage = self._stages[receipt.stage]
-        if receipt.status == "failed":
+        if receipt.status == "failed" and receipt.stage != "images":  # listed at the end
             self._say(f"{receipt.stage:8s} {receipt.index} failed: {receipt.error}")
         stage.done += receipt.status == "done"
         now = time.monotonic()
@@ -128,12 +128,14 @@ class Bar(Progress):
         if isinstance(event, Note):
             self._bars.console.print(event.text, markup=False, highlight=False)
         elif isinstance(event, StageStart):
+            if event.stage in self._stages:  # of an earlier image
+                self._bars.remove_task(self._stages[event.stage][0])
             bar = self._bars.add_task(event.stage, total=event.total, completed=event.reused, speed="")
             self._stages[event.stage] = (bar, _Stage(event))
         elif isinstance(event, Receipt):
             bar, stage = self._stages[event.stage]
             stage.done += event.status == "done"
-            if event.status == "failed":
+            if event.status == "failed" and event.stage != "images":  # listed at the end
                 self._bars.console.print(f"{event.stage} {event.index} failed: {event.error}", markup=False)
             self._bars.update(bar, completed=stage.done, speed=stage.speed())
         elif isinstance(event, StageEnd) and event.stage in self._stages:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import get_args
 
+from tilepipe.execution.batch import Outcome, OutcomeStatus
 from tilepipe.execution.pipeline import RunReport
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.units import human_bytes
 
-__all__ = ["duration", "plan_lines", "report_lines"]
+__all__ = ["duration", "failure_lines", "outcome_line", "plan_lines", "report_lines"]
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -21,7 +25,7 @@ def plan_lines(plan: Plan) -> list[str]:
     return [
         f"image    {info.path.name}  {info.width} x {info.height} x {info.channels}  {info.dtype}  "
         f"{info.kind}, {info.layout}, {info.compression};  {info.curve_note}",
-        _psf_line(plan),
+        f"psf      {plan.blur_text}",
         f"recipe   {_recipe_text(plan)}",
         f"tiles    {grid.tiles} cores of up to {max(_core_shape(plan))} px, halo {recipe.halo} px, "
         f"frames {width} x {height}, read amplification {grid.amplification:.2f}",
@@ -32,23 +36,6 @@ def plan_lines(plan: Plan) -> list[str]:
         + (f", output {human_bytes(disk.output)}" if disk.output else ""),
         f"time     about {duration(plan.seconds)}",
     ]
-
-
-def _psf_line(plan: Plan) -> str:
-    made_by = plan.psf.made_by
-    each = f" for each of {len(plan.psf.planes)} colours" if len(plan.psf.planes) > 1 else ""
-    if plan.recipe.solver == "identity":
-        reason = "already sharp" if made_by.get("estimated") else "delta"
-        return f"psf      {reason}: nothing to deconvolve, pixels are unchanged"
-    if made_by.get("estimated"):
-        return (
-            f"psf      {plan.psf.size} x {plan.psf.size}{each}  estimated: {made_by['nearest']}; "
-            f"confidence {plan.psf.confidence:.2f}"
-        )
-    if plan.recipe.solver == "cosines":
-        return "psf      none: denoising only, no deblurring"
-    shape = made_by.get("shape")
-    return f"psf      {plan.psf.size} x {plan.psf.size}{each}" + (f"  {shape}" if shape else "")
 
 
 def _recipe_text(plan: Plan) -> str:
@@ -71,8 +58,8 @@ def _recipe_text(plan: Plan) -> str:
 
 def _seam_text(plan: Plan) -> str:
     tuning = plan.tuning
-    if plan.recipe.solver == "identity":
-        return "none"
+    if plan.recipe.solver == "identity" or plan.grid.tiles == 1:
+        return "none" if plan.recipe.solver == "identity" else "none: one tile"
     text = f"at most {plan.seam:.1e} predicted (limit {SEAM_LIMIT:.1e})"
     if tuning.psnr_cost_db:
         text += f"; softer data term for a narrower halo costs about {tuning.psnr_cost_db:.1f} dB"
@@ -102,6 +89,18 @@ def report_lines(report: RunReport) -> list[str]:
     if report.plan.settings.keep_cache:
         lines.append(f"cache    kept in {report.folder} (tilepipe cache rm removes it)")
     return lines
+
+
+def failure_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return one line for each image that failed."""
+    return [f"tilepipe: {one.image} (exit {one.code}): {one.error}" for one in outcomes if one.status == "failed"]
+
+
+def outcome_line(outcomes: Sequence[Outcome]) -> str:
+    """Return a count of what became of several images."""
+    counts = Counter(one.status for one in outcomes)
+    text = ", ".join(f"{counts[status]} {status}" for status in get_args(OutcomeStatus) if counts[status])
+    return f"images   {len(outcomes)}: {text or 'none'}"
 
 
 def duration(seconds: float) -> str:
