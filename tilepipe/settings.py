@@ -92,6 +92,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Cache folder; None: the user's cache folder.
     keep_cache : bool
         Keep the run's cache after it is complete.
+    keep_tiles : bool or None
+        Keep the tiles in the cache after they were blended; None: unless the image has more than 200 megapixels.  An
+        edited image reuses the tiles of the run before if they were kept.
     cache_limit : str, int or None
         Size to which the cache is reduced after a run, "20GB", by removing complete runs, least recently used first;
         None: no limit.
@@ -128,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scheduler: str = "threads"
     cache: str | None = None
     keep_cache: bool = True
+    keep_tiles: bool | None = None
     cache_limit: str | int | None = None
     verify: Literal["full", "quick"] = "full"
     durable: bool = True

@@ -4,12 +4,21 @@ import json
 import shutil
 import threading
 
+import numpy as np
 import pytest
-from conftest import write_photo
+import tifffile
 
+import tilepipe
 from tilepipe.events import Receipt
 from tilepipe.execution import batch
 from tilepipe.execution.batch import run_images
+
+
+def write_photo(path, height, width):
+    """Write noise on a few edges, in 8 bits."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = 90 + 60 * ((x // 40 + y // 30) % 2) + np.random.default_rng(3).integers(0, 8, (height, width))
+    tifffile.imwrite(path, pixels.astype(np.uint8), photometric="minisblack", rowsperstrip=32)
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +147,14 @@ def test_a_stop_leaves_the_rest_for_the_same_command(copies, psf, tmp_path, monk
 
 
 def test_an_unexpected_error_of_one_image_stops_no_other(photos, psf, tmp_path, monkeypatch):
-    real = batch.make_plan
+    real = tilepipe.plan
 
     def plan(image, *arguments, **options):
         if image.name == "1.tif":
             raise RuntimeError("a cosmic ray")
         return real(image, *arguments, **options)
 
-    monkeypatch.setattr(batch, "make_plan", plan)
+    monkeypatch.setattr("tilepipe.execution.batch.make_plan", plan)
     outcomes = restore(good(photos), tmp_path, psf=psf)
     assert statuses(outcomes) == {"0.tif": "done", "1.tif": "failed", "2.tif": "done", "3.tif": "done"}
     assert outcomes[1].error == "unexpected RuntimeError: a cosmic ray"

@@ -201,10 +201,13 @@ class Ledger:
         """Delete the record of `index`, so that the piece is recomputed."""
         self._file(index).unlink(missing_ok=True)
 
+    def names(self) -> list[str]:
+        """Return the indices that have a record, valid or not."""
+        return sorted(path.stem for path in self.folder.glob("*.json"))
+
     def records(self) -> dict[str, Record]:
         """Return all valid records, by index."""
-        names = sorted(path.stem for path in self.folder.glob("*.json"))
-        records = ((name, self.get(name)) for name in names)
+        records = ((name, self.get(name)) for name in self.names())
         return {name: record for name, record in records if record is not None}
 
     def _file(self, index: str) -> Path:

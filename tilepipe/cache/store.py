@@ -221,6 +221,12 @@ class CheckedArray:
                 check()
                 self.ledger.forget(piece_name(index))
 
+    def drop(self, index: Index) -> None:
+        """Delete the record of piece `index`, and then its chunks: nothing needs them any longer."""
+        self.ledger.forget(piece_name(index))
+        for file in self.files(index):
+            file.unlink(missing_ok=True)
+
     def _files_of(self, selection: tuple[slice | int, ...]) -> Iterator[Path]:
         """Yield the files of the chunks that overlap `selection`."""
         ranges = []

@@ -39,6 +39,9 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "Tiles in flight (default: as many as cores and memory allow).",
     },
     "--cache": {"metavar": "DIR", "help": "Cache folder (default: in the user's cache folder)."},
+    "--keep-tiles/--drop-tiles": {
+        "help": "Keep blended tiles in the cache, for reuse after an edit (default: up to 200 megapixels)."
+    },
     "--scheduler": {
         "metavar": "WHERE",
         "help": "threads (default), or tcp://HOST:PORT or file:PATH of a dask scheduler.",
@@ -114,5 +117,5 @@ def pipeline_flags(function: F) -> F:
 
 def settings_from(values: dict[str, Any]) -> dict[str, Any]:
     """Return those of a verb's `values` that are settings, by setting name."""
-    names = {flag.lstrip("-").replace("-", "_") for flag in FLAGS}
+    names = {flag.split("/")[0].lstrip("-").replace("-", "_") for flag in FLAGS}
     return {name: value for name, value in values.items() if name in names}

@@ -43,7 +43,18 @@ SMALL = 2_000_000
 SMALL_MEMORY = 300_000_000
 """Memory of a small image, planned and restored on one core, bytes: measured at up to 220 MB."""
 
-HOW_IT_RUNS = ("memory", "jobs", "scheduler", "cache", "keep_cache", "cache_limit", "verify", "durable", "max_failures")
+HOW_IT_RUNS = (
+    "memory",
+    "jobs",
+    "scheduler",
+    "cache",
+    "keep_cache",
+    "keep_tiles",
+    "cache_limit",
+    "verify",
+    "durable",
+    "max_failures",
+)
 """Settings that change no pixel of an output."""
 
 

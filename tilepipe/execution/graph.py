@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tilepipe.cache.layout import chunk_box, chunks_touching
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group, Task
-from tilepipe.tiling.grid import Grid
+from tilepipe.tiling.grid import Grid, Tile
 
 __all__ = ["Graph", "Todo", "find_todo"]
 
@@ -92,6 +92,7 @@ class Graph:
         self._missing = set(todo.tiles)
         self._tiles = deque(sorted(todo.tiles))
         self._waiting = set(todo.chunks)
+        self._unblended = set(todo.chunks)
         self._ready: deque[Index] = deque()
         self._release(sorted(todo.chunks))
 
@@ -107,11 +108,22 @@ class Graph:
 
     def finish(self, task: Task) -> None:
         """Note that `task` is done; chunks that waited for it alone can start."""
+        index = (task.row, task.column)
         if task.stage == "restore":
-            index = (task.row, task.column)
             self._missing.discard(index)
             stored = self._grid.tile(*index).stored
             self._release([chunk for chunk in chunks_touching(stored) if chunk in self._waiting])
+        else:
+            self._unblended.discard(index)
+
+    def blended_tiles(self, task: Task) -> list[Index]:
+        """Return the tiles of a chunk that is done of which all other chunks are done, too: nothing needs them."""
+        box = chunk_box(task.row, task.column, self._grid.height, self._grid.width)
+        return [(tile.row, tile.column) for tile in self._grid.touching(box) if self.is_blended(tile)]
+
+    def is_blended(self, tile: Tile) -> bool:
+        """Return whether all chunks that need `tile` are done."""
+        return self._unblended.isdisjoint(chunks_touching(tile.stored))
 
     def _release(self, chunks: list[Index]) -> None:
         """Move those of the waiting `chunks` whose tiles are all done to the ready ones."""

@@ -100,20 +100,22 @@ def restore_and_blend(
         If the disk of the cache is full.
     """
     todo = find_todo(job, full=plan.settings.verify == "full", check=check)
+    if plan.drops_tiles:
+        _drop_blended(job, todo, check)
     _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
     executor = _executor(plan, client)
     tally = Tally(on_event, job.hopeless, plan.settings.max_failures)
     try:
         if todo.tiles or todo.chunks:
             executor.check(plan, job)
-        run_tasks(job, todo, executor, tally, check)
+        run_tasks(job, todo, executor, tally, check, drop=plan.drops_tiles)
         if tally.failed:
             on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
             check()
             job.tiles.forget_damaged(_tiles_of_chunks(job, tally.failed), check)
             tally.failed.clear()
             job.release_workspaces()  # lack of memory may be the cause
-            run_tasks(job, find_todo(job, full=False), executor, tally, check, retry=True)
+            run_tasks(job, find_todo(job, full=False), executor, tally, check, retry=True, drop=plan.drops_tiles)
     finally:
         executor.close(job)
     on_event(StageEnd("restore"))
@@ -133,7 +135,14 @@ def restore_and_blend(
 
 
 def run_tasks(
-    job: Job, todo: Todo, executor: Executor, tally: Tally, check: Callable[[], None], *, retry: bool = False
+    job: Job,
+    todo: Todo,
+    executor: Executor,
+    tally: Tally,
+    check: Callable[[], None],
+    *,
+    retry: bool = False,
+    drop: bool = False,
 ) -> None:
     """Run the tasks of `todo` in a sliding window: as tasks end, others take their slots.
 
@@ -151,6 +160,8 @@ def run_tasks(
         Called whenever tasks ended; raises to stop the run.
     retry : bool
         The tasks failed once.
+    drop : bool
+        Remove tiles from the cache once all of their chunks are recorded.
     """
     graph, in_flight = Graph(job.grid, todo), 0
     try:
@@ -170,6 +181,9 @@ def run_tasks(
                     tally(receipt)
                     if receipt.status == "done":
                         graph.finish(task)
+                        if drop and task.stage == "blend":
+                            for index in graph.blended_tiles(task):
+                                job.tiles.drop(index)
     except BaseException:
         executor.cancel()
         raise
@@ -179,6 +193,16 @@ def run_tasks(
         if full is not None:
             raise OSError(errno.ENOSPC, full.error)
         raise TilesFailedError(_failure_text(tally.failed, todo, job))
+
+
+def _drop_blended(job: Job, todo: Todo, check: Callable[[], None]) -> None:
+    """Remove the tiles that an interrupted run had blended, but not yet removed."""
+    graph = Graph(job.grid, todo)
+    for name in job.tiles.ledger.names():
+        row, column = map(int, name.split("-"))
+        if graph.is_blended(job.grid.tile(row, column)):
+            check()
+            job.tiles.drop((row, column))
 
 
 def _announce(todo: Todo, megapixels: float, on_event: Listener) -> None:

@@ -14,8 +14,15 @@ from tilepipe.cache.layout import run_folders
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import output_bytes
 from tilepipe.recipe import Recipe
+from tilepipe.settings import Settings
 
-__all__ = ["DiskPlan", "plan_disk"]
+__all__ = ["DiskPlan", "drops_tiles", "plan_disk"]
+
+LARGEST_WITH_TILES = 200_000_000
+"""Largest image whose tiles stay in the cache by default, px: they take as much space as the result."""
+
+ROWS_HELD = 3
+"""Rows of tiles in the cache at a time while blended tiles are dropped: two, and those in flight on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,22 @@ class DiskPlan:
     same_disk: bool
 
 
-def plan_disk(info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str) -> DiskPlan:
+def drops_tiles(info: ImageInfo, settings: Settings) -> bool:
+    """Return whether tiles are removed from the cache once they are blended."""
+    if settings.keep_tiles is not None:
+        return not settings.keep_tiles
+    return info.height * info.width > LARGEST_WITH_TILES
+
+
+def plan_disk(
+    info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str, settings: Settings
+) -> DiskPlan:
     """Return the disk space needed by the cache and by the output, for `recipe` and an output of `dtype`."""
     pixels, grid = info.height * info.width, recipe.grid
     stored_height, stored_width = grid.stored_shape
-    tiles = 4 * recipe.planes * grid.tiles * stored_height * stored_width
+    # tiles are restored row by row, and a row can be blended, and dropped, with the next one
+    held = min(grid.tiles, ROWS_HELD * grid.columns) if drops_tiles(info, settings) else grid.tiles
+    tiles = 4 * recipe.planes * held * stored_height * stored_width
     cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
     content, _ = recall_digest(root, info.path)
     already = size_of(run_folders(root, msgspec.structs.replace(recipe, source=content))[0]) if content else 0

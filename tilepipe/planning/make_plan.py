@@ -150,7 +150,7 @@ def _make_plan(
         recipe=recipe,
         model=model,
         memory=plan_memory(model, recipe.grid, allowed, settings.jobs or cores()),
-        disk=plan_disk(info, recipe, root, output, dtype),
+        disk=plan_disk(info, recipe, root, output, dtype, settings),
         settings=settings,
         root=root,
     )

@@ -14,7 +14,7 @@ from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, Set
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import is_unfinished
 from tilepipe.planning.analysis import Analysis
-from tilepipe.planning.disk_model import DiskPlan
+from tilepipe.planning.disk_model import DiskPlan, drops_tiles
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.planning.tuning import Tuning
@@ -85,6 +85,11 @@ class Plan:
     def grid(self) -> Grid:
         """The tiles."""
         return self.recipe.grid
+
+    @property
+    def drops_tiles(self) -> bool:
+        """Whether tiles are removed from the cache once they are blended."""
+        return drops_tiles(self.info, self.settings)
 
     @property
     def blur_text(self) -> str:
