@@ -26,6 +26,7 @@ SOME_FAILED = 6
 @click.argument("images", metavar="IMAGE...", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write; a folder for several images.")
 @click.option("--manifest", metavar="FILE", help="Text file that lists further images, one per line.")
+@click.option("--shared-psf", is_flag=True, help="Estimate one blur for all images, from several of them.")
 @pipeline_flags
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
@@ -84,6 +85,7 @@ def _execute_all(
             overwrite=values["overwrite"],
             fresh=values["fresh"],
             stop=stop,
+            shared_psf=values["shared_psf"],
             **settings_from(values),
             keep_cache=values["keep_cache"],
         )

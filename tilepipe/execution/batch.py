@@ -27,6 +27,7 @@ from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image
 from tilepipe.planning.memo import memo_key
 from tilepipe.planning.plan import check_output
+from tilepipe.planning.shared_psf import estimate_shared_psf
 from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings, resolve
 from tilepipe.system.files import is_same_file
@@ -142,6 +143,7 @@ def run_images(
     folder: Path,
     *,
     psf: PSF | str | Path | None = None,
+    shared_psf: bool = False,
     config: str | Path | None = None,
     sets: tuple[str, ...] = (),
     on_event: Listener = silent,
@@ -164,6 +166,8 @@ def run_images(
         Folder of the outputs; created if its parent exists.
     psf : PSF, str or Path, optional
         The blur of all images; by default it is estimated from each.
+    shared_psf : bool
+        Estimate one blur for all images, from some of them.
     config, sets, **flags
         Settings, as for :func:`tilepipe.plan`.
     on_event : callable
@@ -188,6 +192,8 @@ def run_images(
         If a setting is invalid, or two images have the same name.
     OutputError
         If the folder cannot be written.
+    UncertainPsfError
+        If the images do not share a blur.
     """
     outputs = outputs_in(folder, images)
     resolved = resolve(flags | ({"psf": str(psf)} if isinstance(psf, (str, Path)) else {}), sets, config)
@@ -199,7 +205,12 @@ def run_images(
     if resolved.origins["keep_cache"] == "default":
         flags["keep_cache"] = False
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
+    if shared_psf and given is not None:
+        raise SettingsError("--psf gives the blur of all images, --shared-psf estimates it: use one of them")
     _create(folder)
+    if shared_psf:
+        given = estimate_shared_psf(images, settings, on_event)
+        on_event(Note(f"psf      {given.made_by['nearest']}, shared; confidence {given.confidence:.2f}"))
     batch = _Batch(
         make=lambda image, output, listen, jobs: make_plan(
             image,

@@ -21,7 +21,7 @@ from tilepipe.deconv.outliers import find_outliers
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.errors import SettingsError, UncertainPsfError
-from tilepipe.events import Listener, Note
+from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
@@ -42,7 +42,7 @@ from tilepipe.settings import Settings
 from tilepipe.system.memory import cores, release_compiler_memory, used_memory
 from tilepipe.tiling.grid import has_seams
 
-__all__ = ["Analysis", "analyse"]
+__all__ = ["MIN_CONFIDENCE", "Analysis", "analyse", "estimate_blur"]
 
 ABSURD_NOISE = 0.3
 """Noise relative to the range of the image above which the samples are almost certainly misinterpreted."""
@@ -200,6 +200,25 @@ def _store_memo(root: Path, image: Path, stamp: Stamp, key: str, memo: Memo) -> 
         content = digest_of(root, image, trust_stamp=True)
         if content.stamp == stamp:
             remember(root, content.sha256, key, memo)
+
+
+def estimate_blur(image: Path, settings: Settings) -> BlurEstimate:
+    """Estimate the blur of one image file as a run would, without planning anything else.
+
+    Raises
+    ------
+    InputError
+        If the image cannot be read.
+    UncertainPsfError
+        If the image has no structure.
+    """
+    with closing(open_image(image)) as reader:
+        white = None if settings.white is None else str(settings.white)
+        reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
+        sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only)
+        light = measured(reader, list(sample.windows), white_known=white is not None)
+        reader.info = replace(reader.info, light=light)
+        return _estimate_blur(reader, settings, silent)
 
 
 def _estimate_blur(reader: ImageReader, settings: Settings, on_event: Listener) -> BlurEstimate:
