@@ -110,6 +110,7 @@ def test_a_cluster_reuses_what_threads_made(moving, tmp_path, cluster):
     assert first == second
 
 
+@pytest.mark.thorough
 def test_two_runs_of_one_picture_share_a_scheduler(moving, tmp_path, cluster):
     """The same recipe in two caches: equal keys would give one run the receipts of the other."""
     (tmp_path / "alone").mkdir()
@@ -124,6 +125,7 @@ def test_two_runs_of_one_picture_share_a_scheduler(moving, tmp_path, cluster):
         assert report.tiles["computed"] == report.tiles["total"]
 
 
+@pytest.mark.thorough
 def test_a_scheduler_in_this_process(moving, tmp_path):
     (tmp_path / "threads").mkdir()
     threads, _, _ = run(moving, tmp_path / "threads", jobs=2)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import multiprocessing
 import tilepipe
@@ -17,6 +19,7 @@ process.join()
 """
 
 
+@pytest.mark.thorough
 def test_a_script_without_guard_gets_one_sentence(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -43,6 +43,7 @@ TABLE = {
     "scheduler": (None, REUSE),  # tests/cluster: needs a cluster
     "cache": ({"cache": "elsewhere"}, RECOMPUTE),
     "keep_cache": ({"keep_cache": False}, REUSE),
+    "keep_tiles": ({"keep_tiles": False}, REUSE),
     "cache_limit": ({"cache_limit": "20GB"}, REUSE),
     "verify": ({"verify": "quick"}, REUSE),
     "durable": ({"durable": False}, REUSE),

@@ -34,7 +34,7 @@ def _facts(file: str) -> dict[str, object]:
     reader = open_image(file)
     try:
         info = reader.info
-        noise = read_sample(reader, WINDOW).noise()
+        noise = read_sample(reader, WINDOW).noise
     finally:
         reader.close()
     facts: dict[str, object] = {

@@ -151,15 +151,16 @@ def analyse(
         settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance
     )
     check_psf_fits(psf.joint if settings.luminance_only else psf, info.height, info.width, info.colours)
+    if memo is None or memo.tuning is None:
+        sample = replace(sample_windows(), light=info.light)  # one value, as it keeps what it computed
     if memo is None and not passes_through(psf, settings.priority_value):
-        psf, check = _last_check(replace(sample_windows(), light=info.light), psf, blur, options, settings, on_event)
+        psf, check = _last_check(sample, psf, blur, options, settings, on_event)
     if given is None:
         _check_confidence(psf, settings, on_event)
     psf = psf.joint if settings.luminance_only else psf
     _compile(info, settings)
     if memo is not None and memo.tuning is not None:
         return Analysis(info, stamp, psf, memo.tuning, memo.blocks, key, check)
-    sample = replace(sample_windows(), light=info.light)
     if not passes_through(psf, settings.priority_value):
         _check_noise(sample, settings)
     blocks = sample.blocks()
@@ -271,7 +272,7 @@ def _last_check(
         If a free-form kernel fails, there is no slight blur to fall back to, and ``force`` is not set.
     """
     windows = windows_to_check(sample.most_textured(CHECKED))
-    noise = sample.noise()
+    noise = sample.noise
 
     def check_with(psf: PSF) -> Check:
         free_form = blur is not None and blur.estimate is not None
@@ -312,7 +313,7 @@ def _check_confidence(psf: PSF, settings: Settings, on_event: Listener) -> None:
 
 def _check_noise(sample: Sample, settings: Settings) -> None:
     """Raise SettingsError if the noise is implausible: the samples are then misinterpreted."""
-    sigma = sample.noise().sigma
+    sigma = sample.noise.sigma
     if sigma > ABSURD_NOISE and not settings.force:
         raise SettingsError(
             f"the noise is {100 * sigma:.0f} % of the image's range, at most {100 * ABSURD_NOISE:.0f} % is plausible: "

@@ -166,7 +166,7 @@ def still_valid(memo: Memo, sample: Sample) -> tuple[bool, str]:
     if tuning is None or len(blocks) != len(memo.blocks):
         return False, "it is another image"
     same = sum(a == b for a, b in zip(blocks, memo.blocks, strict=True)) / len(blocks)
-    drift = abs(sample.noise().sigma / tuning.noise - 1) if tuning.noise else 0.0
+    drift = abs(sample.noise.sigma / tuning.noise - 1) if tuning.noise else 0.0
     why = (
         f"{100 * same:.0f} % of its sampled blocks are unchanged (limit {100 * UNCHANGED:.0f} %), "
         f"noise changed by {100 * drift:.1f} % (limit {100 * NOISE_DRIFT:.0f} %)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,9 @@ class Sample:
     luminance_only: bool = False
     quantisation: tuple[tuple[int, ...], ...] | None = None
 
+    @cached_property
     def noise(self) -> Noise:
-        """Return the noise of the image: that of its pixels, and what correlation or JPEG compression hides from them.
+        """The noise of the image: that of its pixels, and what correlation or JPEG compression hides from them.
 
         See :func:`tilepipe.deconv.noise.fit_noise` and :func:`tilepipe.deconv.noise.hidden_noise`.
         """

@@ -97,7 +97,7 @@ def tune(
     threads : int
         Number of threads for the measurement.
     """
-    noise = sample.noise()
+    noise = sample.noise
     sigma = float(f"{noise.sigma:.3g}")
     if passes_through(psf, options.priority):
         return Tuning(sigma, PASS_THROUGH, 0, None, 0.0, 0.0)

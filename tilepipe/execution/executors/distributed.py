@@ -203,7 +203,8 @@ class Cluster:
         """Return the receipts of the groups that ended; note those that were lost with the scheduler."""
         finished = []
         for ticket, result in ended:
-            group = self._tickets.get(ticket)
+            # the future ends after its receipts were sent
+            group = self._tickets.get(ticket) if isinstance(result, list) else self._tickets.pop(ticket)
             flight = self._flights.get(group) if group is not None else None
             if group is None or flight is None:
                 continue  # the receipts came before the end of the future, or from the other one
