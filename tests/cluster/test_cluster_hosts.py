@@ -4,6 +4,7 @@ Needs root on Linux, and is skipped elsewhere.  The file system is shared, as th
 """
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -24,6 +25,7 @@ PORT = 8786
 
 
 def ip(*arguments, check=True):
+    """Run ``ip``; OSError if it is not there."""
     return subprocess.run(["ip", *arguments], check=check, capture_output=True, text=True)
 
 
@@ -33,6 +35,9 @@ class Hosts:
     def __init__(self, folder):
         self.folder, self.processes = folder, []
         self.names = [f"{NAME}h{index}" for index in range(3)]
+
+    def make(self):
+        """Make the bridge, and a namespace with a link to it for each host."""
         ip("link", "add", NAME, "type", "bridge")
         ip("addr", "add", f"{NETWORK}.1/24", "dev", NAME)
         ip("link", "set", NAME, "up")
@@ -45,6 +50,14 @@ class Hosts:
             ip(*inside, "addr", "add", f"{NETWORK}.{index + 11}/24", "dev", f"{name}b")
             ip(*inside, "link", "set", f"{name}b", "up")
             ip(*inside, "link", "set", "lo", "up")
+        self._check_links()
+
+    def _check_links(self):
+        """Raise CalledProcessError if the hosts do not reach the bridge, as where a firewall drops what crosses it."""
+        with socket.create_server((f"{NETWORK}.1", 0)) as server:
+            connect = f"import socket; socket.create_connection({server.getsockname()!r}, 20)"
+            for name in self.names:
+                ip("netns", "exec", name, sys.executable, "-c", connect)
 
     def start(self):
         """Start scheduler and workers; return the address of the scheduler."""
@@ -92,12 +105,15 @@ class Hosts:
 def hosts(tmp_path):
     folder = tmp_path / "hosts"
     folder.mkdir()
+    hosts = Hosts(folder)
     try:
-        made = Hosts(folder)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"network namespaces cannot be made here: {getattr(error, 'stderr', '') or error}")
-    yield made
-    made.end()
+        try:
+            hosts.make()
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces cannot be made here: {getattr(error, 'stderr', '') or error}")
+        yield hosts
+    finally:
+        hosts.end()
 
 
 def run(moving, folder, on_event=lambda event: None, **settings):
