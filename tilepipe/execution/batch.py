@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,6 @@ from tilepipe.cache.layout import cache_root
 from tilepipe.cache.written import is_written, note_written
 from tilepipe.errors import InterruptedRunError, OutputError, SettingsError, TilepipeError
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart, Status, silent
-from tilepipe.execution.pipeline import RunReport
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image
 from tilepipe.planning.memo import memo_key
@@ -42,7 +41,7 @@ SMALL = 2_000_000
 """Largest image that runs beside others, px: it has so few tiles that most cores would be idle."""
 
 SMALL_MEMORY = 300_000_000
-"""Memory of a small image, planned and restored on one core, bytes: measured at up to 220 MB."""
+"""Memory of a small image, planned and restored on one core, bytes: measured at up to 190 MB."""
 
 HOW_IT_RUNS = (
     "memory",
@@ -77,8 +76,9 @@ class Outcome:
         Exit code of a run of this image alone.
     error : str
         Message of a failure.
-    report : RunReport or None
-        Of an image that was done.
+    facts : dict
+        Report of an image that was done, JSON values, see :meth:`tilepipe.execution.pipeline.RunReport.to_dict`.  The
+        plan is not kept: it holds the metadata of the image.
     """
 
     image: Path
@@ -86,13 +86,12 @@ class Outcome:
     status: OutcomeStatus
     code: int = 0
     error: str = ""
-    report: RunReport | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON values; those of the report are included."""
-        facts: dict[str, Any] = {} if self.report is None else self.report.to_dict()
-        facts |= {"image": str(self.image), "output": str(self.output), "status": self.status, "exit": self.code}
-        return facts | ({"error": self.error} if self.error else {})
+        names = {"image": str(self.image), "output": str(self.output), "status": self.status, "exit": self.code}
+        return self.facts | names | ({"error": self.error} if self.error else {})
 
 
 def read_manifest(path: str | Path) -> list[Path]:
@@ -281,8 +280,8 @@ class _Batch:
 
         def add(index: int, outcome: Outcome) -> None:
             outcomes[index] = outcome
-            if outcome.report is not None:
-                self.on_event(Note(f"done     {outcome.image.name}  {outcome.report.plan.blur_text}"))
+            if outcome.status == "done":
+                self.on_event(Note(f"done     {outcome.image.name}  {outcome.facts['blur']}"))
             status: Status = "failed" if outcome.status == "failed" else "cancelled" if outcome.code else "done"
             self.on_event(Receipt("images", outcome.image.name, status, error=outcome.error))
 
@@ -315,7 +314,7 @@ class _Batch:
             return Outcome(image, output, "failed", error.exit_code, " ".join(str(error).split()))
         except Exception as error:  # whatever happens to one image, the others run
             return Outcome(image, output, "failed", 1, f"unexpected {type(error).__name__}: {error}")
-        return Outcome(image, output, "done", report=report)
+        return Outcome(image, output, "done", facts=report.to_dict() | {"blur": plan.blur_text})
 
 
 def _is_small(image: Path) -> bool:
