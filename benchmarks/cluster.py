@@ -12,6 +12,7 @@ import argparse
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,14 +75,15 @@ def measure(client: Any, tiles: int, sleep: float, *, workers: int, process: psu
         if isinstance(event, Receipt) and event.stage == "restore":
             ends.append(event.seconds)
 
-    executor = cluster_executor.Cluster(client, "stand-in")
+    plan: Any = SimpleNamespace(info=SimpleNamespace(path=Path("stand-in")))
+    executor = cluster_executor.Cluster(client, plan, job)
     executor._compared = lambda threads, joined: threads  # type: ignore[method-assign]  # there is no cache to probe
-    cluster_executor.run_checked_group = StandIn(sleep)  # type: ignore[assignment]
+    cluster_executor.run_checked_group = StandIn(sleep)  # type: ignore[assignment]  # takes its place
     began = time.perf_counter()
-    executor.check(None, job)  # type: ignore[arg-type]
+    executor.check()
     run_tasks(job, todo, executor, Tally(listen, job.hopeless, None), lambda: None)
     seconds = time.perf_counter() - began
-    executor.close(job)
+    executor.close()
     ends.sort()
     first, last = ends[len(ends) // 10], ends[-len(ends) // 10]
     used = 100 * sleep * (len(ends) * 0.8) / (workers * max(last - first, 1e-9))

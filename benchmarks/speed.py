@@ -376,9 +376,9 @@ def empty(tiles: int) -> Row:
     done: list[Any] = []
     kept, threads.run_group = threads.run_group, nothing
     try:
-        began, executor = time.perf_counter(), threads.Threads(2)
+        began, executor = time.perf_counter(), threads.Threads(job, 2)
         run_tasks(job, todo, executor, Tally(done.append, job.hopeless, None), lambda: None)
-        executor.close(job)
+        executor.close()
     finally:
         threads.run_group = kept
     assert len(done) == len(todo.tiles) + len(todo.chunks)

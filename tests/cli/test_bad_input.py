@@ -327,6 +327,13 @@ def test_a_manifest_that_is_not_there(refused_here, psf):
     assert "--manifest list.txt cannot be read" in refused_here(2, "run", "--manifest", "list.txt", "-o", "out")
 
 
+@pytest.mark.parametrize("options", [[], ["--shared-psf"]])
+def test_a_manifest_without_images(refused_here, tmp_path, options):
+    (tmp_path / "list.txt").write_text("# none\n")
+    line = refused_here(2, "run", "--manifest", "list.txt", "-o", "out", *options)
+    assert "there is no image to restore" in line
+
+
 def test_one_mask_file_for_several_images(refused_here, photo, psf, tmp_path):
     line = refused_here(2, "run", photo, "-o", f"{tmp_path}/", "--psf", psf, "--refocus", "--save-mask", "mask.tif")
     assert "cannot be used with several images" in line

@@ -157,7 +157,8 @@ def test_an_unexpected_error_of_one_image_stops_no_other(photos, psf, tmp_path, 
     monkeypatch.setattr("tilepipe.execution.batch.make_plan", plan)
     outcomes = restore(good(photos), tmp_path, psf=psf)
     assert statuses(outcomes) == {"0.tif": "done", "1.tif": "failed", "2.tif": "done", "3.tif": "done"}
-    assert outcomes[1].error == "unexpected RuntimeError: a cosmic ray"
+    assert outcomes[1].error.startswith("unexpected RuntimeError: a cosmic ray (")
+    assert 'raise RuntimeError("a cosmic ray")' in outcomes[1].trace
     assert outcomes[1].code == 1
 
 

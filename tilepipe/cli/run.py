@@ -89,7 +89,8 @@ def _execute_all(
             **settings_from(values),
             keep_cache=values["keep_cache"],
         )
-    for line in [*failure_lines(outcomes), *([] if quiet else [outcome_line(outcomes)])]:
+    traces = [outcome.trace for outcome in outcomes if outcome.trace] if values["verbose"] else []
+    for line in [*traces, *failure_lines(outcomes), *([] if quiet else [outcome_line(outcomes)])]:
         click.echo(line, err=True)
     return outcomes, caught
 

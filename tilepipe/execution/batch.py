@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -79,6 +80,8 @@ class Outcome:
     facts : dict
         Report of an image that was done, JSON values, see :meth:`tilepipe.execution.pipeline.RunReport.to_dict`.  The
         plan is not kept: it holds the metadata of the image.
+    trace : str
+        Traceback of an unexpected error.
     """
 
     image: Path
@@ -87,6 +90,7 @@ class Outcome:
     code: int = 0
     error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    trace: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON values; those of the report are included."""
@@ -188,12 +192,14 @@ def run_images(
     Raises
     ------
     SettingsError
-        If a setting is invalid, or two images have the same name.
+        If a setting is invalid, no image is given, or two have the same name.
     OutputError
         If the folder cannot be written.
     UncertainPsfError
         If the images do not share a blur.
     """
+    if not images:
+        raise SettingsError("there is no image to restore: the list is empty")
     outputs = outputs_in(folder, images)
     resolved = resolve(flags | ({"psf": str(psf)} if isinstance(psf, (str, Path)) else {}), sets, config)
     settings = resolved.settings
@@ -313,7 +319,8 @@ class _Batch:
         except TilepipeError as error:
             return Outcome(image, output, "failed", error.exit_code, " ".join(str(error).split()))
         except Exception as error:  # whatever happens to one image, the others run
-            return Outcome(image, output, "failed", 1, f"unexpected {type(error).__name__}: {error}")
+            text = f"unexpected {type(error).__name__}: {error} (-v shows the traceback; please report it)"
+            return Outcome(image, output, "failed", 1, text, trace=traceback.format_exc())
         return Outcome(image, output, "done", facts=report.to_dict() | {"blur": plan.blur_text})
 
 

@@ -103,11 +103,11 @@ def restore_and_blend(
     if plan.drops_tiles:
         _drop_blended(job, todo, check)
     _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
-    executor = _executor(plan, client)
+    executor = _executor(plan, job, client)
     tally = Tally(on_event, job.hopeless, plan.settings.max_failures)
     try:
         if todo.tiles or todo.chunks:
-            executor.check(plan, job)
+            executor.check()
         run_tasks(job, todo, executor, tally, check, drop=plan.drops_tiles)
         if tally.failed:
             on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
@@ -117,7 +117,7 @@ def restore_and_blend(
             job.release_workspaces()  # lack of memory may be the cause
             run_tasks(job, find_todo(job, full=False), executor, tally, check, retry=True, drop=plan.drops_tiles)
     finally:
-        executor.close(job)
+        executor.close()
     on_event(StageEnd("restore"))
     on_event(StageEnd("blend"))
     check()
@@ -171,7 +171,7 @@ def run_tasks(
             else:
                 check()
                 ready = list(graph.take(executor.slots(retry=retry) - in_flight))
-                executor.submit(job, ready)
+                executor.submit(ready)
                 in_flight += len(ready)
             if not in_flight:
                 break
@@ -233,9 +233,9 @@ def _failure_text(failed: list[Receipt], todo: Todo, job: Job) -> str:
     )
 
 
-def _executor(plan: Plan, client: Client | None) -> Executor:
+def _executor(plan: Plan, job: Job, client: Client | None) -> Executor:
     if client is None and plan.settings.scheduler == "threads":
-        return Threads(plan.memory.jobs)
+        return Threads(job, plan.memory.jobs)
     from tilepipe.execution.executors.distributed import Cluster
 
-    return Cluster(client or plan.settings.scheduler, plan.info.path.stem)
+    return Cluster(client or plan.settings.scheduler, plan, job)

@@ -168,7 +168,7 @@ def analyse(
         _store_memo(root, image, stamp, key, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured on windows of the image"))
-    seams = has_seams(info.height, info.width, settings.tile, rim(psf) if settings.halo is None else settings.halo)
+    seams = has_seams(info.height, info.width, settings.tile, rim(psf, settings.halo))
     threads = min(settings.jobs or cores(), PROBING_THREADS)
     tuning = tune(sample, psf, options, settings.halo, seams=seams, threads=threads)
     if keep and seams:

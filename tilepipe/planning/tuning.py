@@ -19,7 +19,7 @@ from tilepipe.planning.sample import Sample
 from tilepipe.planning.schedules import NOISE_FLOOR, RestorationOptions, candidate_parameters, passes_through
 from tilepipe.planning.seam_error import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.psf.model import PSF
-from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid
+from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, core_in_frame
 
 __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "rim", "tune"]
 
@@ -105,7 +105,7 @@ def tune(
     candidates = candidate_parameters(options, noise, psf, probes, sample.clipped())
     if not seams:
         parameters = _with_misfit_limit(candidates[0], psf, probes) if options.refocus else candidates[0]
-        return Tuning(sigma, parameters, rim(psf) if halo is None else halo, None, 0.0, NANOSECONDS)
+        return Tuning(sigma, parameters, rim(psf, halo), None, 0.0, NANOSECONDS)
     scene = SyntheticScene(psf.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
 
     best = scene.decibels(candidates[0])  # also compiles, so that later calls can be timed
@@ -121,9 +121,9 @@ def tune(
     return Tuning(sigma, parameters, chosen, profile, round(max(0.0, psnr_cost_db), 1), seam_errors.nanoseconds)
 
 
-def rim(psf: PSF) -> int:
-    """Return the halo of an image of one tile, px: twice the width of the PSF, in which the border is unknown."""
-    return min(max(64, -(-psf.size // 8) * 16), MAX_HALO)
+def rim(psf: PSF, halo: int | None = None) -> int:
+    """Return the halo of an image of one tile, px: the user's, or twice the width of the PSF, within 64..MAX_HALO."""
+    return min(max(64, -(-psf.size // 8) * 16), MAX_HALO) if halo is None else halo
 
 
 def _with_misfit_limit(parameters: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
@@ -217,7 +217,7 @@ class SeamErrors:
 
 def _log2_cost(parameters: Parameters, profile: Profile) -> float:
     """Return log2 of the cost per pixel of the image: steps, times the area computed including halos."""
-    return float(np.log2(parameters.passes * (FRAME_EDGE / (FRAME_EDGE - OVERLAP - 2 * _halo(profile))) ** 2))
+    return float(np.log2(parameters.passes * (FRAME_EDGE / core_in_frame(_halo(profile))) ** 2))
 
 
 def check_psf_fits(psf: PSF, height: int, width: int, colours: int) -> None:

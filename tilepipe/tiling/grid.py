@@ -26,7 +26,17 @@ from functools import cached_property
 
 import scipy.fft
 
-__all__ = ["FRAME_EDGE", "OVERLAP", "SMALLEST_CORE", "Box", "Grid", "Tile", "default_core", "has_seams"]
+__all__ = [
+    "FRAME_EDGE",
+    "OVERLAP",
+    "SMALLEST_CORE",
+    "Box",
+    "Grid",
+    "Tile",
+    "core_in_frame",
+    "default_core",
+    "has_seams",
+]
 
 FRAME_EDGE = 1152
 """Largest default frame edge, px; the default core is what the halo and overlap leave.
@@ -48,11 +58,15 @@ OVERLAP = 16
 def default_core(halo: int, height: int, width: int) -> int:
     """Return the default core edge of an image, px.
 
-    It is the image's longer edge if one frame holds the image; otherwise the largest whose frame is at most
-    ``FRAME_EDGE`` px wide, but at least ``LEAST_DEFAULT_CORE``.
+    It is the image's longer edge if one frame holds the image.
     """
     if _one_frame_holds(height, width, halo):
         return max(height, width, SMALLEST_CORE)
+    return core_in_frame(halo)
+
+
+def core_in_frame(halo: int) -> int:
+    """Return the largest core edge, px, whose frame is at most ``FRAME_EDGE``, but at least ``LEAST_DEFAULT_CORE``."""
     return max(FRAME_EDGE - OVERLAP - 2 * halo, LEAST_DEFAULT_CORE)
 
 

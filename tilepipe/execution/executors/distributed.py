@@ -39,7 +39,7 @@ IN_FLIGHT = 3
 """Groups in flight for each thread of the workers: one runs, others are on their way, so that no thread waits."""
 
 MOST_IN_FLIGHT = 5000
-"""Bound on the tasks in flight, and on the keys that the scheduler holds for this run."""
+"""Bound on the groups in flight, and on the keys that the scheduler holds for this run."""
 
 LOOK_AROUND = 1.0
 """Time between two looks at the workers, s."""
@@ -48,10 +48,10 @@ RECONNECT = 60
 """Time to wait for a scheduler that was lost, and for a worker when all were lost, s."""
 
 SLOW = 4
-"""A task is given to a second worker if idle threads exist and it takes so many times the median of all tasks."""
+"""A group is given to a second worker if threads are idle and it takes so many times the median of the last tiles."""
 
 SLOW_SECONDS = 10.0
-"""Least time after which a task is given to a second worker, s."""
+"""Least time after which a group is given to a second worker, s."""
 
 
 def connect(address: str) -> Client:
@@ -94,20 +94,23 @@ Ended = tuple[int, "list[Receipt] | Future[None]"]
 
 
 class Cluster:
-    """Run tasks on the workers of a dask scheduler.
+    """Run the tasks of `job` on the workers of a dask scheduler.
 
     Parameters
     ----------
     scheduler : str or distributed.Client
         Address of the scheduler, or a connected client, which stays open.
-    name : str
-        Name of the image: shown in the names of the tasks.
+    plan : Plan
+        Gives the memory of a tile, and the name of the image, which the names of the tasks show.
+    job : Job
+        Gives the folder.
     """
 
-    def __init__(self, scheduler: str | Client, name: str) -> None:
+    def __init__(self, scheduler: str | Client, plan: Plan, job: Job) -> None:
+        self._plan, self._job = plan, job
         self._address = scheduler if isinstance(scheduler, str) else None
         self._client = connect(scheduler) if isinstance(scheduler, str) else scheduler
-        self._name = re.sub(r"\W+", "_", name)[:40]
+        self._name = re.sub(r"\W+", "_", plan.info.path.stem)[:40]
         self._run = uuid.uuid4().hex[:8]  # a scheduler returns the result of a key that it knows
         self._topic = f"tilepipe-{self._run}"
         self._tickets: dict[int, Group] = {}
@@ -119,11 +122,9 @@ class Cluster:
         self._lost: list[Group] = []
         self._looked, self._alive = -LOOK_AROUND, time.monotonic()
         self._is_cancelled = False
-        self._plan: Plan | None = None
-        self._job: Job | None = None
         self._client.subscribe_topic(self._topic, self._receive)
 
-    def check(self, plan: Plan, job: Job) -> None:
+    def check(self) -> None:
         """Compare every worker with this process, and its memory limit with what its threads need.
 
         Raises
@@ -133,14 +134,13 @@ class Cluster:
         DoesNotFitError
             If the threads of a worker need more memory than it may use.
         """
-        self._plan, self._job = plan, job
         self._look_around()
 
     def slots(self, *, retry: bool = False) -> int:
         """Return three times the number of the workers' threads, as last seen; at least 1."""
         return max(1, min(IN_FLIGHT * sum(self._threads.values()), MOST_IN_FLIGHT))
 
-    def submit(self, job: Job, groups: Sequence[Group]) -> None:
+    def submit(self, groups: Sequence[Group]) -> None:
         """Send `groups` to the scheduler."""
         if groups:
             self._send(groups)
@@ -148,7 +148,7 @@ class Cluster:
     def wait(self) -> list[Finished]:
         """Wait until a group ends, at most a second; return all that ended."""
         ended = []
-        with suppress(queue.Empty):
+        with suppress(queue.Empty):  # until nothing else has ended
             ended.append(self._ended.get(timeout=LOOK_AROUND))
             while True:
                 ended.append(self._ended.get_nowait())
@@ -166,7 +166,7 @@ class Cluster:
                 return
             self._client.cancel([future for flight in self._flights.values() for future in flight.futures])
 
-    def close(self, job: Job) -> None:
+    def close(self) -> None:
         """Disconnect; scheduler and workers keep running."""
         if self._address is not None:
             self._client.close()
@@ -175,7 +175,6 @@ class Cluster:
 
     def _send(self, groups: Sequence[Group], **where: Any) -> None:
         """Submit `groups` as one graph, each under a new key."""
-        assert self._job is not None
         tickets = range(self._sent, self._sent + len(groups))
         self._sent += len(groups)
         self._tickets.update(zip(tickets, groups, strict=True))
@@ -242,11 +241,11 @@ class Cluster:
         """
         self._looked = time.monotonic()
         if self._client.status == "closed" and self._address is not None:
-            with suppress(SettingsError):
+            with suppress(SettingsError):  # not there yet: the next look tries again, for a minute
                 self._client = connect(self._address)
         threads: dict[str, int] = {}
         if self._client.status == "running":
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, TimeoutError):  # the scheduler was lost meanwhile, which counts as no threads
                 threads = dict(self._client.nthreads())
         if threads:
             self._alive = time.monotonic()
@@ -266,8 +265,6 @@ class Cluster:
         joined = list(joined)
         if not joined:
             return threads
-        assert self._plan is not None
-        assert self._job is not None
         folder = self._job.folder
         token = folder / f"{PROBE}{self._run}"
         token.touch()
@@ -294,7 +291,7 @@ class Cluster:
         slow = [g for g, flight in self._flights.items() if len(flight.futures) == 1 and flight.submitted < latest]
         if not slow:
             return
-        with suppress(OSError, TimeoutError):
+        with suppress(OSError, TimeoutError):  # the scheduler was lost meanwhile: the next look deals with it
             processing = self._client.processing()
             idle = [address for address, n in self._threads.items() if len(processing.get(address, ())) < n]
             busy = {key: address for address, keys in processing.items() for key in keys}

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tilepipe.events import Receipt
-from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group
-from tilepipe.planning.plan import Plan
 
 __all__ = ["Executor", "Finished"]
 
@@ -17,18 +15,18 @@ Finished = tuple[Group, list[Receipt]]
 
 
 class Executor(Protocol):
-    """Runs groups of tasks of a job, in any order, and returns their receipts.
+    """Runs groups of tasks of one job, in any order, and returns their receipts.
 
     The caller keeps up to :meth:`slots` groups in flight and decides which comes next.
     """
 
-    def check(self, plan: Plan, job: Job) -> None:
+    def check(self) -> None:
         """Raise an error, before the first task, if the tasks cannot run as planned."""
 
     def slots(self, *, retry: bool = False) -> int:
         """Return the number of groups to keep in flight now; `retry` for tasks that failed once."""
 
-    def submit(self, job: Job, groups: Sequence[Group]) -> None:
+    def submit(self, groups: Sequence[Group]) -> None:
         """Start `groups`, which depend on no other task."""
 
     def wait(self) -> list[Finished]:
@@ -37,5 +35,5 @@ class Executor(Protocol):
     def cancel(self) -> None:
         """Cancel the groups that have not started; :meth:`wait` returns receipts for them as well."""
 
-    def close(self, job: Job) -> None:
+    def close(self) -> None:
         """Release what the executor holds."""

@@ -9,36 +9,36 @@ from __future__ import annotations
 import queue
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 
 from tilepipe.events import Receipt
 from tilepipe.execution.executors.executor import Finished
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group, run_group
-from tilepipe.planning.plan import Plan
 
 __all__ = ["Threads"]
 
 
 class Threads:
-    """Run tasks on `jobs` threads, which end with the run."""
+    """Run the tasks of `job` on `jobs` threads, which end with the run."""
 
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+    def __init__(self, job: Job, jobs: int) -> None:
+        self._job, self._jobs = job, jobs
         self._pool = ThreadPoolExecutor(jobs, "tilepipe")
         self._ended: queue.SimpleQueue[tuple[Group, Future[list[Receipt]]]] = queue.SimpleQueue()
 
-    def check(self, plan: Plan, job: Job) -> None:
+    def check(self) -> None:
         """Do nothing: all tasks run in this process."""
 
     def slots(self, *, retry: bool = False) -> int:
         """Return the number of threads; 1 for retries, as memory may have been short."""
         return 1 if retry else self._jobs
 
-    def submit(self, job: Job, groups: Sequence[Group]) -> None:
+    def submit(self, groups: Sequence[Group]) -> None:
         """Queue `groups` for the threads."""
         for group in groups:
-            future = self._pool.submit(run_group, str(job.folder), group)
-            future.add_done_callback(lambda future, group=group: self._ended.put((group, future)))  # type: ignore[misc]
+            future = self._pool.submit(run_group, str(self._job.folder), group)
+            future.add_done_callback(partial(self._note_end, group))
 
     def wait(self) -> list[Finished]:
         """Wait until a group ends, and return all that ended."""
@@ -51,10 +51,13 @@ class Threads:
         """Cancel the groups that no thread has started."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def close(self, job: Job) -> None:
+    def close(self) -> None:
         """End the threads, and free the workspaces of the tiles before the export."""
         self._pool.shutdown(cancel_futures=True)
-        job.release_workspaces()
+        self._job.release_workspaces()
+
+    def _note_end(self, group: Group, future: Future[list[Receipt]]) -> None:
+        self._ended.put((group, future))
 
 
 def _receipts(group: Group, future: Future[list[Receipt]]) -> list[Receipt]:
