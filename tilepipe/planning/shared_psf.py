@@ -29,7 +29,7 @@ MOST_IMAGES = 7
 """Number of images from which the blur is estimated; they are spread over the list."""
 
 ALIKE = 0.9
-"""Likeness from which two estimates agree; estimates from seven photographs resemble the true blur by 0.967 to 1."""
+"""Likeness from which two estimates agree; estimates from seven pictures resemble the true blur by 0.967 to 1."""
 
 
 def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Listener) -> PSF:
