@@ -1,7 +1,8 @@
 """A whole run on a picture far larger than memory, killed once and resumed: memory, disk and time from outside.
 
-    python -m benchmarks.gigapixel [--side 32768] [--format deflate|none|jpeg] [--memory 512MB] [--no-kill]
-                                   [--psf LENGTH] [--noise 0.005] [--folder FOLDER] [--band 4096] [--options "..."]
+    python -m benchmarks.gigapixel [--width 32768] [--height 32768] [--format deflate|none|jpeg] [--memory 512MB]
+                                   [--no-kill] [--psf LENGTH] [--noise 0.005] [--folder FOLDER] [--band 4096]
+                                   [--options "..."]
 
 The picture repeats a photograph of the reference data (a made scene without it), blurred in linear light by a line at
 30 degrees, with noise that does not repeat, 8-bit RGB.  The run is killed (SIGKILL) when half of the tiles are
@@ -52,17 +53,17 @@ class Picture:
 
     Parameters
     ----------
-    side : int
-        Width and height, px.
+    height, width : int
+        Size, px.
     psf : PSF
         The blur.
     noise : float
         Standard deviation, linear light 0..1.
     """
 
-    def __init__(self, side: int, psf: PSF, noise: float) -> None:
-        sharp, self.name = sharp_picture(min(6000, side), min(4000, side), 1000, 500)
-        self.side, self._noise = side, noise
+    def __init__(self, height: int, width: int, psf: PSF, noise: float) -> None:
+        sharp, self.name = sharp_picture(min(6000, width), min(4000, height), 1000, 500)
+        self.height, self.width, self._noise = height, width, noise
         shape = sharp.shape[:2]
         kernel = np.zeros(shape)
         kernel[: psf.size, : psf.size] = psf.planes[0]
@@ -71,13 +72,12 @@ class Picture:
         self._blurred = np.stack([plane.astype(np.float32) for plane in planes], -1)
 
     def rows(self, top: int, bottom: int) -> npt.NDArray[np.uint8]:
-        """Return some rows of the picture, uint8 (rows, side, 3)."""
+        """Return some rows of the picture, uint8 (rows, width, 3)."""
         random = np.random.default_rng(top)
         rows = self._blurred.take(range(top, bottom), axis=0, mode="wrap")
-        out = np.empty((bottom - top, self.side, 3), np.uint8)
-        width = rows.shape[1]
-        for left in range(0, self.side, width):
-            part = rows[:, : min(width, self.side - left)]
+        out = np.empty((bottom - top, self.width, 3), np.uint8)
+        for left in range(0, self.width, rows.shape[1]):
+            part = rows[:, : self.width - left]
             noisy = part + random.standard_normal(part.shape, np.float32) * np.float32(self._noise)
             out[:, left : left + part.shape[1]] = np.rint(255 * SRGB.encode(np.clip(noisy, 0, 1)))
         return out
@@ -91,7 +91,7 @@ class Picture:
         tifffile.imwrite(
             path,
             _tiles(strips),
-            shape=(height, self.side, 3),
+            shape=(height, self.width, 3),
             dtype=np.uint8,
             tile=(STRIP, STRIP),
             photometric="rgb",
@@ -136,8 +136,9 @@ def measured_run(command: list[str], kill: Path | None = None) -> dict[str, Any]
     if kill is not None:
         while process.poll() is None and not _is_half_done(kill):
             time.sleep(1)
-        for child in psutil.Process(process.pid).children():
-            child.kill()
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children():
+                child.kill()
     lines = [json.loads(line) for line in process.communicate()[0].splitlines() if line.startswith("{")]
     return lines[-1] | {"report": lines[0] if len(lines) > 1 else None, "seconds": time.perf_counter() - began}
 
@@ -178,7 +179,8 @@ def different_samples(picture: Picture, folder: Path, whole: Path, kind: str, mo
 def main() -> None:
     """Make the picture, run, kill, resume, compare; print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=32768)
+    parser.add_argument("--width", type=int, default=32768)
+    parser.add_argument("--height", type=int, default=32768)
     parser.add_argument("--format", choices=["deflate", "none", "jpeg"], default="deflate")
     parser.add_argument("--memory", default="512MB")
     parser.add_argument("--kill", action=argparse.BooleanOptionalAction, default=True)
@@ -192,13 +194,14 @@ def main() -> None:
         folder = Path(name)
         psf = motion(arguments.psf, 30)
         psf.save(folder / "psf.tif")
-        picture = Picture(arguments.side, psf, arguments.noise)
+        picture = Picture(arguments.height, arguments.width, psf, arguments.noise)
         image = folder / ("in.jpg" if arguments.format == "jpeg" else "in.tif")
-        picture.write(image, arguments.format, arguments.side)
+        picture.write(image, arguments.format, picture.height)
         cache = folder / "cache"
         command = ["run", str(image), "-o", str(folder / "out.tif"), "--psf", str(folder / "psf.tif")]
         command += ["--cache", str(cache), "--memory", arguments.memory, "--json", *arguments.options.split()]
-        print(f"{picture.name}, {arguments.side} px square, {arguments.format}, {image.stat().st_size / 1e6:.0f} MB\n")
+        size = f"{picture.width} x {picture.height} px, {arguments.format}, {image.stat().st_size / 1e6:.0f} MB"
+        print(f"{picture.name}, {size}\n")
         print("| run | exit | s | peak RSS MB | tree RSS MB | projected MB | allowed MB | cache peak MB | tiles done |")
         print("|---|---|---|---|---|---|---|---|---|")
         for run in ("killed", "resumed") if arguments.kill else ("whole",):

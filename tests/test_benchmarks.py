@@ -19,7 +19,7 @@ BENCHMARKS = {
     "wide": ["made"],
     "memory": ["--made", "400x300", "--formats", "tif", "jpg", "--budgets", "1GB", "--jobs", "1"],
     "cluster": ["--workers", "1", "--tiles", "4", "--sleep", "0.05", "--empty", "9"],
-    "gigapixel": ["--side", "2000", "--band", "1400", "--memory", "1GB"],
+    "gigapixel": ["--width", "2000", "--height", "2000", "--band", "1400", "--memory", "1GB"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 

@@ -19,6 +19,7 @@ MODEL = StageModel(
     planes=21,
     kernels=1,
     band=256,
+    columns=4096,
     chunk=512 * 512,
 )
 GRID = Grid(4000, 6000, 768, 128)
@@ -28,6 +29,10 @@ def test_more_memory_gives_more_jobs_up_to_what_was_asked():
     jobs = [plan_memory(MODEL, GRID, allowed * 10**6, 8).jobs for allowed in (400, 600, 800, 5000)]
     assert jobs == sorted(jobs)
     assert jobs[0] < jobs[-1] == 8
+
+
+def test_a_picture_wider_than_a_block_takes_no_more_memory_to_write():
+    assert MODEL.export(Grid(4000, 100_000, 768, 128), 2) == MODEL.export(GRID, 2)
 
 
 def test_a_plan_that_fits_is_projected_below_its_budget():

@@ -32,6 +32,7 @@ from tilepipe.tiling.grid import Box
 
 __all__ = [
     "DONE_FILE",
+    "EXPORT_COLUMNS",
     "GUARD_FILE",
     "IMAGE_FILE",
     "LOCK_FILE",
@@ -62,7 +63,11 @@ SOURCE_CHUNK = (256, 512)
 """Rows and columns of a source chunk, px: about 1 MB, and a row of chunks takes little memory."""
 
 RESULT_CHUNK = (256, 1024)
-"""Rows and columns of a result chunk, px: 3 MB, as many rows as are exported at a time."""
+"""Rows and columns of a result chunk, px: 3 MB (RGB); as many rows are exported at a time."""
+
+EXPORT_COLUMNS = 4 * RESULT_CHUNK[1]
+"""Columns that are exported at a time, px, so that memory does not grow with the width: 100 MB for a row of chunks
+32768 px wide, RGB."""
 
 TILE_ROWS = 288
 """Largest number of tile rows in a chunk, px, so that blending a result chunk decodes few rows outside it."""

@@ -1,4 +1,4 @@
-"""Export: apply the masks, encode and write the result, one band of rows at a time."""
+"""Export: apply the masks, encode and write the result, block by block."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe.cache.layout import EXPORT_COLUMNS
 from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
@@ -21,11 +22,12 @@ from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
 from tilepipe.planning.plan import Plan
 from tilepipe.system.prefetch import prefetch
+from tilepipe.tiling.grid import Box
 
 __all__ = ["export"]
 
-Piece = tuple[int, int, FloatArray | None]
-"""Rows y0, y1 and the user's mask of these rows, if any."""
+Piece = tuple[Box, FloatArray | None]
+"""A block of the output, and the user's mask of it, if any."""
 
 
 def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
@@ -40,12 +42,12 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
     on_event : Listener
         Receives the events of the stage.
     check : callable
-        Called before every band; raises to stop the run.
+        Called before every block; raises to stop the run.
     overwrite : bool
         Replace existing files.
     """
     info, drawn = plan.info, plan.settings.mask
-    on_event(StageStart("export", -(-info.height // TILE)))
+    on_event(StageStart("export", -(-info.height // TILE) * -(-info.width // EXPORT_COLUMNS)))
     if info.metadata.dropped:
         on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is dropped"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
@@ -53,19 +55,21 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         def pieces() -> Iterator[Piece]:
             for y0 in range(0, info.height, TILE):
                 check()
-                y1 = min(y0 + TILE, info.height)
-                yield y0, y1, None if mask is None else mask.rows(y0, y1)
+                rows = None if mask is None else mask.rows(y0, min(y0 + TILE, info.height))
+                for x0 in range(0, info.width, EXPORT_COLUMNS):
+                    box = Box(y0, min(y0 + TILE, info.height), x0, min(x0 + EXPORT_COLUMNS, info.width))
+                    yield box, None if rows is None else rows[:, box.x0 : box.x1]
 
-        def bands() -> Iterator[npt.NDArray[Any]]:
-            for index, band in enumerate(
-                prefetch(lambda piece: _band(plan, job, *piece), pieces(), plan.memory.threads)
+        def blocks() -> Iterator[npt.NDArray[Any]]:
+            for index, block in enumerate(
+                prefetch(lambda piece: _block(plan, job, *piece), pieces(), plan.memory.threads)
             ):
                 on_event(Receipt("export", str(index), "done"))
-                yield band
+                yield block
 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
-        write_tiff(plan.output, info, plan.dtype, bands(), plan.record, mask_page, overwrite=overwrite)
+        write_tiff(plan.output, info, plan.dtype, blocks(), plan.record, mask_page, overwrite=overwrite)
         if plan.settings.save_mask:
             ones = np.ones((TILE, info.width), np.float32)
 
@@ -86,9 +90,9 @@ def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
 
 
 def _mask(drawn: FloatArray | None, planes: FloatArray) -> FloatArray | None:
-    """Return the weight of the restored image in some rows, 0..1; None means 1 everywhere.
+    """Return the weight of the restored image in a part of the output, 0..1; None means 1 everywhere.
 
-    `drawn` is the user's mask of these rows; `planes` are the result's planes beyond the colours: the mask of
+    `drawn` is the user's mask of this part; `planes` are the result's planes beyond the colours: the mask of
     a selective restoration, or none.
     """
     if drawn is None and not len(planes):
@@ -101,20 +105,21 @@ def _mask(drawn: FloatArray | None, planes: FloatArray) -> FloatArray | None:
     return mask
 
 
-def _band(plan: Plan, job: Job, y0: int, y1: int, drawn: FloatArray | None) -> npt.NDArray[Any]:
-    """Return rows y0..y1 of the output.
+def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDArray[Any]:
+    """Return the part of the output in `box`.
 
     Input samples are kept where nothing is restored (the mask is 0, the PSF is a delta) and where there is no data
     (nodata, transparent, NaN).
     """
     info, light = plan.info, replace(output_light(plan.info, plan.dtype), unit=job.light.unit)
-    result = job.result.read(slice(None), slice(y0, y1), slice(None))  # a chunk holds all planes: decode it once
+    area = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    result = job.result.read(*area)  # a chunk holds all planes: decode it once
     mask = _mask(drawn, result[info.colours :])
-    out = np.empty((y1 - y0, info.width, info.channels), plan.dtype)
+    out = np.empty((*box.shape, info.channels), plan.dtype)
     is_unchanged = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
     needs_source = mask is not None or info.extras or is_unchanged or special
-    source = job.source.read(slice(None), slice(y0, y1), slice(None)) if needs_source else None
+    source = job.source.read(*area) if needs_source else None
     starts = None if mask is None or source is None else start_and_data(source, job.light)
     outside = None if source is None else hidden(source, job.light)
     for channel in range(info.colours):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, cache_root
+from tilepipe.cache.layout import EXPORT_COLUMNS, RESULT_CHUNK, SOURCE_CHUNK, cache_root
 from tilepipe.deconv.frames import workspace_planes
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import InputError, OutputError, SettingsError, TilepipeError
@@ -32,6 +32,9 @@ __all__ = ["make_plan"]
 
 BOUNDING_PLANES = 2
 """Float32 planes of a frame needed to bound the result beside clipped light sources."""
+
+MASK_PIXEL = 8
+"""Bytes of a pixel in the rows of the mask that are read, combined and written at a time."""
 
 SELECTIVE_PLANES = 12
 """Float32 planes of a frame, besides the workspace, needed to detect what is blurred."""
@@ -141,7 +144,10 @@ def _make_plan(
     info = analysis.info
     _check_nodata(info, settings)
     recipe = _recipe(analysis, settings)
-    model = _stage_model(info, recipe, analysis.psf, mask_bytes(settings.mask, info), peak_since(before))
+    masks = mask_bytes(settings.mask, info)
+    if settings.mask or settings.refocus:
+        masks += MASK_PIXEL * SOURCE_CHUNK[0] * info.width
+    model = _stage_model(info, recipe, analysis.psf, masks, peak_since(before))
     dtype = settings.dtype or info.dtype
     return Plan(
         analysis=analysis,
@@ -208,7 +214,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int, planning: int) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, masks: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
     return StageModel(
         process=used_memory(),
@@ -224,8 +230,9 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, mask_bytes: int, pla
         + 3 * info.colours * recipe.luminance_only
         + recipe.solved
         + BOUNDING_PLANES,
-        mask=mask_bytes,
+        mask=masks,
         kernels=len(psf.planes),
         band=SOURCE_CHUNK[0],
+        columns=EXPORT_COLUMNS,
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )

@@ -88,11 +88,13 @@ class StageModel:
     extra : int
         Number of further planes of a frame, for detecting what is blurred or for the colours beside the luminance.
     mask : int
-        What reading a drawn mask holds while the result is written.
+        What reading a drawn mask, and writing the mask, hold while the result is written.
     kernels : int
         Number of kernels of the PSF: one for all colours, or one each.
     band : int
         Image rows ingested and exported at a time, px.
+    columns : int
+        Columns exported at a time, px.
     chunk : int
         Number of pixels of one chunk of the result.
     """
@@ -108,6 +110,7 @@ class StageModel:
     mask: int
     kernels: int
     band: int
+    columns: int
     chunk: int
 
     def ingest(self, grid: Grid, threads: int) -> int:
@@ -135,9 +138,9 @@ class StageModel:
         return self.process + RUNTIME + self.shared(grid) + jobs * self.per_job(grid)
 
     def export(self, grid: Grid, threads: int) -> int:
-        """Return the bytes held while bands of result chunks are written to the file, one band per thread."""
-        band = self.band * grid.width * (3 * 4 * self.stored + 2 * self.pixel)
-        return self.process + RUNTIME + threads * band + self.mask
+        """Return the bytes held while blocks of result chunks are written to the file, one block per thread."""
+        block = self.band * min(grid.width, self.columns) * (3 * 4 * self.stored + 2 * self.pixel)
+        return self.process + RUNTIME + threads * block + self.mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Output writer: a tiled TIFF, streamed one row of tiles at a time, with the metadata of the input."""
+"""Output writer: a tiled TIFF, streamed block by block, with the metadata of the input."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def output_light(info: ImageInfo, dtype: str) -> Light:
     return info.light
 
 
-Bands = Iterator[npt.NDArray[Any]]
-"""The image in bands of ``TILE`` rows, top to bottom: (rows, width, channels), in the output's dtype."""
+Blocks = Iterator[npt.NDArray[Any]]
+"""The image in blocks of ``TILE`` rows, row by row and left to right: (rows, columns, channels), in the output's dtype.
+
+All but the last of a row have a multiple of ``TILE`` columns; a block may be a whole row.
+"""
 
 
 def output_bytes(info: ImageInfo, dtype: str) -> int:
@@ -74,9 +77,9 @@ def write_tiff(
     path: Path,
     info: ImageInfo,
     dtype: str,
-    bands: Bands,
+    blocks: Blocks,
     record: bytes = b"",
-    mask: Bands | None = None,
+    mask: Blocks | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -90,8 +93,8 @@ def write_tiff(
         The input, whose metadata is copied.
     dtype : str
         dtype of the output.
-    bands : iterator of ndarray, shape (rows, width, channels)
-        The pixels.
+    blocks : iterator of ndarray, shape (rows, columns, channels)
+        The pixels in blocks of ``TILE`` rows, row by row and left to right.
     record : bytes
         Processing record, ASCII JSON, for the private tag ``RECORD``.
     mask : iterator of ndarray of bool, shape (rows, width, 1), optional
@@ -104,7 +107,7 @@ def write_tiff(
     DoesNotFitError, OutputError, OutputExistsError
         As :func:`write_beside`.
     """
-    write_beside(path, lambda partial: _write(partial, info, dtype, bands, record, mask), overwrite=overwrite)
+    write_beside(path, lambda partial: _write(partial, info, dtype, blocks, record, mask), overwrite=overwrite)
 
 
 def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
@@ -222,7 +225,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes, mask: Bands | None) -> None:
+def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: bytes, mask: Blocks | None) -> None:
     metadata = info.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
     channels = info.written_channels
@@ -240,7 +243,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes,
     # opened here because TiffWriter leaves its own file open when its first or last write fails
     with path.open("w+b") as file, tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
-            _tiles(info.width, channels, dtype, bands),
+            _tiles(channels, dtype, blocks),
             shape=shape if channels > 1 else shape[:2],
             dtype=dtype,
             tile=(TILE, TILE),
@@ -260,7 +263,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, bands: Bands, record: bytes,
         )
         if mask is not None:
             tiff.write(
-                _tiles(info.width, 1, "bool", mask),
+                _tiles(1, "bool", mask),
                 shape=shape[:2],
                 dtype="bool",
                 tile=(TILE, TILE),
@@ -290,11 +293,11 @@ def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
     return tags
 
 
-def _tiles(width: int, channels: int, dtype: str, bands: Bands) -> Iterator[npt.NDArray[Any]]:
-    """Yield the zero-padded tiles of `bands`, row by row."""
-    for band in bands:
-        for left in range(0, width, TILE):
+def _tiles(channels: int, dtype: str, blocks: Blocks) -> Iterator[npt.NDArray[Any]]:
+    """Yield the zero-padded tiles of `blocks`, row by row."""
+    for block in blocks:
+        for left in range(0, block.shape[1], TILE):
             tile = np.zeros((TILE, TILE, channels), dtype)
-            piece = band[:, left : left + TILE, :channels]
+            piece = block[:, left : left + TILE, :channels]
             tile[: piece.shape[0], : piece.shape[1]] = piece
             yield tile if channels > 1 else tile[:, :, 0]
