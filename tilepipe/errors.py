@@ -12,6 +12,7 @@ The hierarchy::
     ├── DoesNotFitError           5                        not enough memory or disk
     ├── TilesFailedError          6                        some tiles failed; all others are kept
     ├── CacheError                7                        cache in use, damaged, or not a cache
+    │   └── StorageError          7   (OSError)            object store not reached, or request refused
     ├── UncertainPsfError         8                        the blur cannot be estimated from the image
     └── InterruptedRunError     130                        stopped by the user, resumable (143 for SIGTERM)
 
@@ -30,6 +31,7 @@ __all__ = [
     "OutputExistsError",
     "PsfError",
     "SettingsError",
+    "StorageError",
     "TilepipeError",
     "TilesFailedError",
     "UncertainPsfError",
@@ -88,6 +90,16 @@ class CacheError(TilepipeError):
     """The cache is in use by another run, damaged, or not a cache."""
 
     exit_code = 7
+
+
+class StorageError(CacheError, OSError):
+    """An object store cannot be reached, or refuses a request; arguments as for OSError: number, reason, address."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename} cannot be read or written: {self.strerror}; "
+            "check the address, the credentials and the network, and run the same command again"
+        )
 
 
 class UncertainPsfError(TilepipeError):

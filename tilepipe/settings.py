@@ -89,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scheduler : str
         "threads", or a dask scheduler: "tcp://host:port", "tls://host:port" or "file:PATH".
     cache : str or None
-        Cache folder; None: the user's cache folder.
+        Cache folder, or address in an object store (``s3://BUCKET/NAME``); None: the user's cache folder.
     keep_cache : bool
         Keep the run's cache after it is complete.
     keep_tiles : bool or None

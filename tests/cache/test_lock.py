@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tilepipe.cache import lock
+from tilepipe.cache import lock, lock_owner
 from tilepipe.cache.collection import remove
 from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
@@ -18,7 +18,7 @@ from tilepipe.errors import CacheError
 def write_lock(folder, pid, started=None, **elsewhere):
     """Write a lock of this place, or of one that differs in the fields of `elsewhere`."""
     folder.mkdir(exist_ok=True)
-    place = lock._place() | elsewhere
+    place = lock_owner._place() | elsewhere
     (folder / "lock").write_text(json.dumps(place | {"pid": pid, "started": started, "token": "x"}))
 
 
@@ -121,7 +121,7 @@ def test_a_number_is_only_valid_where_it_was_given(tmp_path, monkeypatch, field)
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(lock, "INITIAL_NAMESPACE", "this test runs in a container")
+    monkeypatch.setattr(lock_owner, "INITIAL_NAMESPACE", "this test runs in a container")
     write_lock(tmp_path / "run", dead.pid, **{field: "elsewhere"})
     file = tmp_path / "run" / "lock"
     notes = []
@@ -147,8 +147,10 @@ def after_a_touch(wait, file):
 
 
 def test_after_a_restart_of_the_machine_its_lock_is_taken_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_place", lambda: dict.fromkeys(("host", "machine", "boot"), "x") | {"namespace": "n"})
-    monkeypatch.setattr(lock, "INITIAL_NAMESPACE", "n")
+    monkeypatch.setattr(
+        lock_owner, "_place", lambda: dict.fromkeys(("host", "machine", "boot"), "x") | {"namespace": "n"}
+    )
+    monkeypatch.setattr(lock_owner, "INITIAL_NAMESPACE", "n")
     write_lock(tmp_path / "run", os.getpid(), boot="before")
     with locked(tmp_path / "run", tmp_path) as held:
         held.check()

@@ -232,7 +232,7 @@ def answers(folder, **changes):
     [
         ({"facts": worker_facts() | {"numpy": "1.0"}}, "numpy 1.0, this process"),
         ({"visible": False}, "does not see the cache folder"),
-        ({"error": "Read-only file system"}, "cannot write into the cache folder .*: Read-only file system"),
+        ({"error": "Read-only file system"}, "cannot use the cache .*: Read-only file system"),
         ({"answer": "elsewhere"}, "the path is the same, but not the storage"),
     ],
 )

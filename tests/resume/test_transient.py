@@ -270,9 +270,9 @@ def planned(folder, output, cache):
 
 ELSEWHERE = """
 import sys
-from tilepipe.cache import lock
-place = dict(lock._place(), host="elsewhere")
-lock._place = lambda: place
+from tilepipe.cache import lock_owner
+place = dict(lock_owner._place(), host="elsewhere")
+lock_owner._place = lambda: place
 from tilepipe.cli.main import main
 main(sys.argv[1:])
 """

@@ -22,10 +22,11 @@ from tilepipe.cache.layout import (
     SOURCE_DIGITS,
     recipe_files,
 )
-from tilepipe.cache.lock import guarded, holder_of
+from tilepipe.cache.lock import guarded, holder_of, locked
 from tilepipe.cache.store import PARTIAL
 from tilepipe.errors import CacheError
 from tilepipe.recipe import Recipe
+from tilepipe.system.object_store import ObjectPath, StoragePath
 
 __all__ = ["CachedRun", "Collected", "collect", "leftovers", "remove", "runs_in", "size_of", "sweep"]
 
@@ -39,7 +40,7 @@ class CachedRun:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or ObjectPath
         The recipe's folder.
     recipe : Recipe
         Its recipe.
@@ -51,7 +52,7 @@ class CachedRun:
         Whether the output was written; otherwise the run can be resumed.
     """
 
-    folder: Path
+    folder: StoragePath
     recipe: Recipe
     image: str
     used: float
@@ -63,7 +64,7 @@ class CachedRun:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def runs_in(root: Path) -> Iterator[CachedRun]:
+def runs_in(root: StoragePath) -> Iterator[CachedRun]:
     """Yield every run in the cache at `root`, which may also be a source's or a run's folder; skip damaged runs."""
     for file in recipe_files(root):
         folder = file.absolute().parent
@@ -79,8 +80,10 @@ def runs_in(root: Path) -> Iterator[CachedRun]:
         yield CachedRun(folder, recipe, image, used, (folder / DONE_FILE).is_file())
 
 
-def size_of(folder: Path) -> int:
+def size_of(folder: StoragePath) -> int:
     """Return the total size of all files below `folder`, bytes."""
+    if isinstance(folder, ObjectPath):
+        return sum(size for _, size in folder.below())
     total = 0
     for base, _, names in os.walk(folder):
         for name in names:
@@ -91,7 +94,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def remove(folder: Path, root: Path) -> int:
+def remove(folder: StoragePath, root: StoragePath) -> int:
     """Remove a run's folder from the cache at `root`, and its source if no other run uses it; return the bytes freed.
 
     Raises
@@ -101,6 +104,8 @@ def remove(folder: Path, root: Path) -> int:
     """
     if not (folder / RECIPE_FILE).is_file():
         raise CacheError(f"{folder} is not a tilepipe cache folder (no {RECIPE_FILE}); nothing removed")
+    if isinstance(folder, ObjectPath):
+        return _remove_objects(folder, root)
     with guarded(root):
         holder = holder_of(folder)
         if holder is not None:
@@ -108,54 +113,82 @@ def remove(folder: Path, root: Path) -> int:
         is_only_run = all(other == folder for other in _runs_of_same_source(folder))
         trash = _move_to_trash(folder.parent if is_only_run else folder, root)
     freed = size_of(trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    _delete(trash)
     return freed
 
 
-def _runs_of_same_source(folder: Path) -> Iterator[Path]:
+def _remove_objects(folder: ObjectPath, root: StoragePath) -> int:
+    """Remove a run's folder from an object store, as :func:`remove`; its recipe first, so that no part of a run stays.
+
+    Another run of the same image that starts at this moment may lose its source, and ends with an error.
+    """
+    freed = 0
+    with locked(folder, root):
+        is_only_run = all(other == folder for other in _runs_of_same_source(folder))
+        (folder / RECIPE_FILE).unlink(missing_ok=True)
+        for path, size in (folder.parent if is_only_run else folder).below():
+            if path != folder / LOCK_FILE:
+                path.unlink(missing_ok=True)
+                freed += size
+    return freed
+
+
+def _runs_of_same_source(folder: StoragePath) -> Iterator[StoragePath]:
     """Yield all run folders of the source of the run in `folder`, including runs that have only taken their lock."""
     for name in (RECIPE_FILE, LOCK_FILE):
         yield from (file.parent for file in folder.parent.glob(f"*/{name}"))
 
 
-def _move_to_trash(folder: Path, root: Path) -> Path:
-    """Rename `folder` to a trash folder in `root`; return the new path."""
+def _move_to_trash(folder: StoragePath, root: StoragePath) -> StoragePath:
+    """Rename `folder` to a trash folder in `root`; return the new path.  Object stores cannot rename."""
+    if isinstance(folder, ObjectPath) or isinstance(root, ObjectPath):
+        return folder
     trash = root / f"{TRASH}{uuid.uuid4().hex}"
     folder.rename(trash)
     return trash
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: StoragePath) -> None:
     """Remove partial files of killed processes below `folder`; the caller holds its lock."""
-    for file in folder.rglob(f"*{PARTIAL}"):
+    for file in _partial_files(folder):
         _delete(file)
 
 
-def leftovers(root: Path) -> list[Path]:
+def _partial_files(folder: StoragePath) -> Iterator[StoragePath]:
+    """Yield the unfinished files below `folder`.  Object stores have none."""
+    if isinstance(folder, Path):
+        yield from folder.rglob(f"*{PARTIAL}")
+
+
+def leftovers(root: StoragePath) -> list[StoragePath]:
     """Return unused paths: partly removed folders, sources without runs, partial files of dead processes."""
-    found = list(root.glob(f"{TRASH}*"))
-    for source in sorted(path for path in root.iterdir() if path.is_dir() and _is_source(path)):
+    found: list[StoragePath] = list(root.glob(f"{TRASH}*"))
+    folders: list[StoragePath] = list(root.glob("*/"))
+    for source in sorted(filter(_is_source, folders), key=str):
         runs = [path for path in source.glob("*/") if path.name.isalnum() and path.name != MEMO_FOLDER]
         if not any((path / name).exists() for path in runs for name in (RECIPE_FILE, LOCK_FILE)):
             found.append(source)
         elif not any(holder_of(path) for path in runs):
-            found.extend(source.rglob(f"*{PARTIAL}"))
+            found.extend(_partial_files(source))
     return found
 
 
-def _is_source(path: Path) -> bool:
+def _is_source(path: StoragePath) -> bool:
     """Return whether `path` is named like a source folder."""
     return len(path.name) == SOURCE_DIGITS and all(digit in "0123456789abcdef" for digit in path.name)
 
 
-def _size(path: Path) -> int:
+def _size(path: StoragePath) -> int:
     """Return the size of a file or a folder, bytes."""
-    return size_of(path) if path.is_dir() else path.lstat().st_size
+    return path.lstat().st_size if isinstance(path, Path) and not path.is_dir() else size_of(path)
 
 
-def _delete(path: Path) -> None:
+def _delete(path: StoragePath) -> None:
     """Delete a file or a folder, if it exists."""
-    if path.is_dir():
+    if isinstance(path, ObjectPath):
+        for one, _ in path.below():
+            one.unlink(missing_ok=True)
+    elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -181,13 +214,18 @@ class Collected:
 
 
 def collect(
-    root: Path, limit: int | None, *, resumable: bool = False, dry_run: bool = False, keep: Path | None = None
+    root: StoragePath,
+    limit: int | None,
+    *,
+    resumable: bool = False,
+    dry_run: bool = False,
+    keep: StoragePath | None = None,
 ) -> list[Collected]:
     """Remove leftovers, then complete runs, least recently used first, until the cache is at most `limit` bytes.
 
     Parameters
     ----------
-    root : Path
+    root : Path or ObjectPath
         The cache.
     limit : int or None
         Largest size of the cache, bytes; None removes no runs.
@@ -195,7 +233,7 @@ def collect(
         Also remove unfinished runs, after the complete ones.  Runs in use are never removed.
     dry_run : bool
         Remove nothing, only report.
-    keep : Path or None
+    keep : Path, ObjectPath or None
         Folder of a run that is not removed.
 
     Returns
@@ -207,7 +245,8 @@ def collect(
         return []
     with guarded(root):
         unused = leftovers(root)
-        collected = [Collected(str(path.relative_to(root)), "leftover", _size(path)) for path in unused]
+        names = [str(path).removeprefix(str(root)).lstrip("/\\") for path in unused]
+        collected = [Collected(name, "leftover", _size(path)) for name, path in zip(names, unused, strict=True)]
         if not dry_run:
             unused = [_move_to_trash(path, root) if _is_source(path) else path for path in unused]
     for path in unused if not dry_run else ():

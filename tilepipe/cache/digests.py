@@ -10,6 +10,7 @@ import msgspec
 
 from tilepipe.cache.layout import digest_file
 from tilepipe.system.files import printable, read_sealed, write_sealed
+from tilepipe.system.object_store import StoragePath
 
 __all__ = ["FileDigest", "Stamp", "digest_of", "recall_digest", "stamp_of"]
 
@@ -47,7 +48,7 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
     before: str | None = None
 
 
-def recall_digest(root: Path, path: Path) -> tuple[str | None, str | None]:
+def recall_digest(root: StoragePath, path: Path) -> tuple[str | None, str | None]:
     """Return the SHA-256 of `path` and that of its previous content, without reading it.
 
     The first is None if the file was never hashed or was touched since; the second is None if none is recorded.
@@ -63,7 +64,7 @@ def recall_digest(root: Path, path: Path) -> tuple[str | None, str | None]:
 
 
 def digest_of(
-    root: Path, path: Path, *, trust_stamp: bool = False, check: Callable[[], None] = lambda: None
+    root: StoragePath, path: Path, *, trust_stamp: bool = False, check: Callable[[], None] = lambda: None
 ) -> FileDigest:
     """Hash the file at `path` and store the digest; with `trust_stamp` a file with the stored stamp is not read.
 
@@ -86,7 +87,7 @@ def digest_of(
     return current
 
 
-def _load_digest(root: Path, path: Path) -> FileDigest | None:
+def _load_digest(root: StoragePath, path: Path) -> FileDigest | None:
     """Return the stored digest of `path`; None if absent, damaged or in another format."""
     data = read_sealed(digest_file(root, path))
     try:

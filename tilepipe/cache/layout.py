@@ -28,6 +28,7 @@ from pathlib import Path
 from tilepipe.cache.store import CheckedArray
 from tilepipe.errors import SettingsError
 from tilepipe.recipe import Recipe
+from tilepipe.system.object_store import StoragePath, storage_path
 from tilepipe.tiling.grid import Box
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "run_folders",
     "source_array",
     "source_folder",
+    "source_pixels",
     "tiles_array",
     "written_file",
 ]
@@ -82,60 +84,69 @@ SOURCE_DIGITS, RECIPE_DIGITS = 16, 12
 """Hexadecimal digits of the digest in the name of a source folder, and of a recipe folder."""
 
 
-def cache_root(setting: str | None) -> Path:
-    """Return the cache folder that the setting ``cache`` names; by default the user's.
+def cache_root(setting: str | None) -> StoragePath:
+    """Return the cache folder, or address in an object store, that the setting ``cache`` names; by default the user's.
 
     Raises
     ------
     SettingsError
-        If the user has no home folder.
+        If the user has no home folder, or the setting is an address that cannot be used.
     """
     try:
         if setting:
-            return Path(setting).expanduser()
+            return storage_path(setting)
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilepipe"
+    except ImportError as error:
+        raise SettingsError(f"{setting} needs obstore ({error}): pip install 'tilepipe[cloud]'") from error
+    except ValueError as error:
+        raise SettingsError(f"cache {error}") from error
     except RuntimeError as error:  # neither $HOME nor an entry in the user database
         raise SettingsError(f"there is no home folder for the cache ({error}); give a folder with --cache") from error
 
 
-def source_folder(root: Path, content: str) -> Path:
+def source_folder(root: StoragePath, content: str) -> StoragePath:
     """Return the folder, in the cache at `root`, of the image file whose SHA-256 is `content`."""
     return root / content[:SOURCE_DIGITS]
 
 
-def run_folders(root: Path, recipe: Recipe) -> tuple[Path, Path]:
+def run_folders(root: StoragePath, recipe: Recipe) -> tuple[StoragePath, StoragePath]:
     """Return the source folder and the recipe folder of `recipe` in the cache at `root`."""
     source = source_folder(root, recipe.source)
     return source, source / recipe.fingerprint[:RECIPE_DIGITS]
 
 
-def memo_file(root: Path, content: str, question: str) -> Path:
+def memo_file(root: StoragePath, content: str, question: str) -> StoragePath:
     """Return the memo file with the key `question` (a digest) of the image file whose SHA-256 is `content`."""
     return source_folder(root, content) / MEMO_FOLDER / f"{question[:16]}.json"
 
 
-def digest_file(root: Path, path: Path) -> Path:
+def digest_file(root: StoragePath, path: Path) -> StoragePath:
     """Return the file that stores the digest of the input file `path`."""
     return root / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
 
 
-def written_file(root: Path, output: Path) -> Path:
+def written_file(root: StoragePath, output: Path) -> StoragePath:
     """Return the file that records what the output file `output` was made from."""
     return root / "written" / f"{hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:32]}.json"
 
 
-def recipe_files(root: Path) -> list[Path]:
+def recipe_files(root: StoragePath) -> list[StoragePath]:
     """Return the recipe files of all runs in the cache at `root`, which may also be a source's or a run's folder."""
     return sorted(
         found for pattern in (f"*/*/{RECIPE_FILE}", f"*/{RECIPE_FILE}", RECIPE_FILE) for found in root.glob(pattern)
     )
 
 
-def source_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+def source_pixels(folder: StoragePath) -> StoragePath:
+    """Return the folder that holds the image's samples in a source's `folder`."""
+    return folder / "source.zarr"
+
+
+def source_array(folder: StoragePath, recipe: Recipe, *, durable: bool) -> CheckedArray:
     """Return the array of the image's samples in a source's `folder`; a piece is a row of chunks."""
     channels, columns = recipe.colours + recipe.extras, -(-recipe.width // SOURCE_CHUNK[1])
     return CheckedArray(
-        folder / "source",
+        source_pixels(folder),
         (channels, recipe.height, recipe.width),
         (channels, *SOURCE_CHUNK),
         recipe.dtype,
@@ -146,7 +157,7 @@ def source_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray
     )
 
 
-def tiles_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+def tiles_array(folder: StoragePath, recipe: Recipe, *, durable: bool) -> CheckedArray:
     """Return the array of restored tiles in a recipe's `folder`; a piece is a tile, in chunks of equal height."""
     grid = recipe.grid
     height, width = grid.stored_shape
@@ -163,7 +174,7 @@ def tiles_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
     )
 
 
-def result_array(folder: Path, recipe: Recipe, *, durable: bool) -> CheckedArray:
+def result_array(folder: StoragePath, recipe: Recipe, *, durable: bool) -> CheckedArray:
     """Return the array of the blended result, linear light, in a recipe's `folder`; a piece is one chunk."""
     height, width = RESULT_CHUNK
     return CheckedArray(

@@ -4,7 +4,8 @@ A record holds the index of the piece, its fingerprint, a digest of its input sa
 files.  The chunks are flushed to disk first; then the record is written to a temporary file, flushed and renamed, and
 its folder is flushed.  So a record never refers to a chunk that was not written, and a chunk that is later lost,
 truncated or swapped does not match its record and is recomputed.  A record ends with its own SHA-256; a damaged record
-is ignored.  There are no shared files and no file locks, so the ledger works on network file systems.
+is ignored.  There are no shared files and no file locks, so the ledger works on network file systems, and in object
+stores, where a record replaces an older one of the same piece: both are valid.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from tilepipe.errors import CacheError
 from tilepipe.system.files import ABSENT, read_file, read_sealed, retried, sync, write_sealed
+from tilepipe.system.object_store import StoragePath
 
 __all__ = ["Ledger", "Record", "checksum"]
 
@@ -73,7 +75,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-def checksum(files: Iterable[Path], is_intact: Callable[[bytes], bool] | None = None) -> tuple[str, int] | None:
+def checksum(files: Iterable[StoragePath], is_intact: Callable[[bytes], bool] | None = None) -> tuple[str, int] | None:
     """Return the SHA-256 and the total size of `files`; None if one is missing or unreadable, or not `is_intact`."""
     digest, size = hashlib.sha256(), 0
     for file in files:
@@ -86,12 +88,16 @@ def checksum(files: Iterable[Path], is_intact: Callable[[bytes], bool] | None = 
     return digest.hexdigest(), size
 
 
+def _size(file: StoragePath) -> int:
+    return file.stat().st_size
+
+
 class Ledger:
     """The records of one stage.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or ObjectPath
         Folder of the records, created when needed.
     fingerprint : str
         Records with another fingerprint are ignored.
@@ -100,12 +106,12 @@ class Ledger:
         that the system had not yet written are detected as damaged and recomputed.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, *, durable: bool = True) -> None:
+    def __init__(self, folder: StoragePath, fingerprint: str, *, durable: bool = True) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
         self.durable = durable
 
-    def accepts(self, index: str, files: Iterable[Path], *, full: bool = True) -> bool:
+    def accepts(self, index: str, files: Iterable[StoragePath], *, full: bool = True) -> bool:
         """Return whether piece `index`, stored in `files`, is done.
 
         `full` reads and hashes the files, twice if they do not match, as the first reading may have been at fault;
@@ -123,7 +129,7 @@ class Ledger:
         if full:
             return any(checksum(files) == (record.checksum, record.size) for _ in range(2))
         try:
-            return sum(retried(file.stat).st_size for file in files) == record.size
+            return sum(retried(partial(_size, file)) for file in files) == record.size
         except ABSENT:
             return False
 
@@ -141,7 +147,7 @@ class Ledger:
     def put(
         self,
         index: str,
-        files: Iterable[Path],
+        files: Iterable[StoragePath],
         *,
         seconds: float,
         peak: int,
@@ -174,7 +180,7 @@ class Ledger:
         """
         files = list(files)
         if self.durable:
-            for path in [*files, *sorted({file.parent for file in files})]:
+            for path in dict.fromkeys([*files, *(file.parent for file in files)]):
                 sync(path)
         found = checksum(files, is_intact) or checksum(files, is_intact)
         if found is None:
@@ -210,5 +216,5 @@ class Ledger:
         records = ((name, self.get(name)) for name in self.names())
         return {name: record for name, record in records if record is not None}
 
-    def _file(self, index: str) -> Path:
+    def _file(self, index: str) -> StoragePath:
         return self.folder / f"{index}.json"

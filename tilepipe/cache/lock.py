@@ -12,26 +12,23 @@ find the same stale lock do not both take it, and no folder is removed while a r
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-import psutil
-
 from tilepipe.cache.layout import GUARD_FILE, LOCK_FILE
+from tilepipe.cache.lock_owner import HeldLock, in_use_error, is_dead, is_local, lost_error, new_owner, owner_name
+from tilepipe.cache.object_lock import locked_object
 from tilepipe.errors import CacheError
 from tilepipe.events import Listener, Note, silent
 from tilepipe.system.file_lock import wait_for_lock
 from tilepipe.system.files import ABSENT, make_folder, retried
+from tilepipe.system.object_store import ObjectPath, StoragePath
 
-__all__ = ["Lock", "guarded", "holder_of", "locked"]
+__all__ = ["guarded", "holder_of", "locked"]
 
 HEARTBEAT = 5.0
 """Seconds between touches."""
@@ -42,12 +39,9 @@ STALE = 60.0
 POLL_SECONDS = 0.5
 """Seconds between checks of a lock from elsewhere."""
 
-INITIAL_NAMESPACE = "pid:[4026531836]"
-"""PID namespace outside containers (Linux, PROC_PID_INIT_INO)."""
-
 
 class Lock:
-    """A lock that was taken; :meth:`check` verifies that it is still held."""
+    """A lock file that was taken."""
 
     def __init__(self, path: Path, content: str) -> None:
         self._path, self._content = path, content
@@ -55,10 +49,7 @@ class Lock:
     def check(self) -> None:
         """Raise CacheError if the lock is lost: the cache was removed, or another run took the stale lock over."""
         if not self.held():
-            raise CacheError(
-                f"the cache folder {self._path.parent} was removed or taken over while the run used it; "
-                "nothing was written to the output: run the same command again"
-            )
+            raise lost_error(self._path.parent)
 
     def held(self) -> bool:
         """Return whether the lock file exists and is unchanged; a lock that cannot be read just now is not lost."""
@@ -71,8 +62,14 @@ class Lock:
 
 
 @contextmanager
-def guarded(root: Path) -> Iterator[None]:
-    """Wait for the guard of the cache at `root` and hold it; only for short sections."""
+def guarded(root: StoragePath) -> Iterator[None]:
+    """Wait for the guard of the cache at `root` and hold it; only for short sections.
+
+    Object stores have no guard: their locks are created and replaced by conditional requests.
+    """
+    if isinstance(root, ObjectPath):
+        yield
+        return
     make_folder(root)
     with (root / GUARD_FILE).open("ab") as file:
         with contextlib.suppress(OSError):  # no locks on this file system: only exclusive creation protects ours
@@ -81,7 +78,7 @@ def guarded(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path, root: Path, on_event: Listener = silent) -> Iterator[Lock]:
+def locked(folder: StoragePath, root: StoragePath, on_event: Listener = silent) -> Iterator[HeldLock]:
     """Create `folder` in the cache at `root` and hold its lock; report to `on_event` when that takes a minute.
 
     Raises
@@ -89,13 +86,12 @@ def locked(folder: Path, root: Path, on_event: Listener = silent) -> Iterator[Lo
     CacheError
         If another live run holds it.
     """
+    if isinstance(folder, ObjectPath):
+        with locked_object(folder, on_event) as object_lock:
+            yield object_lock
+        return
     path = folder / LOCK_FILE
-    owner = _place() | {
-        "pid": os.getpid(),
-        "started": _start_time(os.getpid()),
-        "token": uuid.uuid4().hex,
-    }
-    lock = Lock(path, json.dumps(owner))
+    lock = Lock(path, new_owner())
     stale: tuple[str, int] | None = None
     while not _acquire(folder, root, lock, stale):
         on_event(
@@ -112,25 +108,25 @@ def locked(folder: Path, root: Path, on_event: Listener = silent) -> Iterator[Lo
             path.unlink(missing_ok=True)
 
 
-def holder_of(folder: Path) -> str | None:
+def holder_of(folder: StoragePath) -> str | None:
     """Return the process that holds the lock of `folder`, as "process 12 on host".
 
     None if there is no lock or its process no longer exists here; a lock from elsewhere counts as held.
     """
     content = _read(folder / LOCK_FILE)
-    return None if content is None or _is_dead(content) else _owner_name(content)
+    return None if content is None or is_dead(content) else owner_name(content)
 
 
-def _acquire(folder: Path, root: Path, lock: Lock, stale: tuple[str, int] | None) -> bool:
+def _acquire(folder: Path, root: StoragePath, lock: Lock, stale: tuple[str, int] | None) -> bool:
     """Create the lock file; return False if a lock from elsewhere is there and its state is not the `stale` one."""
     path = folder / LOCK_FILE
     with guarded(root):
         make_folder(folder)
         content = _read(path)
         if content is not None:
-            if not _is_dead(content) and _state(path) != stale:
-                if _is_local(content):
-                    raise _in_use(folder, content)
+            if not is_dead(content) and _state(path) != stale:
+                if is_local(content):
+                    raise in_use_error(folder, content)
                 return False
             path.unlink(missing_ok=True)
         try:
@@ -151,7 +147,7 @@ def _wait_until_stale(path: Path, folder: Path) -> tuple[str, int] | None:
         if now is None:
             return None
         if now != first:
-            raise _in_use(folder, now[0])
+            raise in_use_error(folder, now[0])
     return first
 
 
@@ -174,93 +170,9 @@ def _state(path: Path) -> tuple[str, int] | None:
         return None
 
 
-def _read(path: Path) -> str | None:
+def _read(path: StoragePath) -> str | None:
     """Return the content of the lock file; None if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return None
-
-
-def _parse(content: str) -> dict[str, object]:
-    """Return the fields of a lock; empty if it is not valid JSON."""
-    try:
-        fields = json.loads(content)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-@cache
-def _place() -> dict[str, str]:
-    """Return where this process's id is valid: host, machine, boot and PID namespace; "" for what is not available."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return {
-        "host": platform.node(),
-        "machine": _first_line("/etc/machine-id"),
-        "boot": _first_line("/proc/sys/kernel/random/boot_id"),
-        "namespace": namespace,
-    }
-
-
-def _first_line(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _is_local(content: str) -> bool:
-    """Return whether the lock's process id is valid here."""
-    fields, place = _parse(content), _place()
-    return all(fields.get(name) == place[name] for name in place)
-
-
-def _was_rebooted(fields: dict[str, object]) -> bool:
-    """Return whether this machine was started again since the lock was taken, outside containers."""
-    place = _place()
-    same = all(place[name] and fields.get(name) == place[name] for name in ("host", "machine", "namespace"))
-    return same and place["namespace"] == INITIAL_NAMESPACE and fields.get("boot") != place["boot"]
-
-
-def _is_dead(content: str) -> bool:
-    """Return whether the lock is incomplete or its process is known to be gone (its pid may have been reused)."""
-    fields = _parse(content)
-    pid = fields.get("pid")
-    if not isinstance(pid, int) or "host" not in fields or _was_rebooted(fields):
-        return True
-    return _is_local(content) and not (_is_alive(pid) and _start_time(pid) == fields.get("started"))
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process exists and is not a zombie (killed, but not yet reaped by its parent)."""
-    try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.AccessDenied:
-        return True
-    except (psutil.Error, ValueError):
-        return False
-
-
-def _start_time(pid: int) -> float | None:
-    """Return when the process started: ticks since boot on Linux, elsewhere seconds since 1970; None if unknown."""
-    try:
-        if os.path.isdir("/proc/self"):
-            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5)
-        return float(psutil.Process(pid).create_time())
-    except (OSError, psutil.Error, ValueError, IndexError):
-        return None
-
-
-def _owner_name(content: str) -> str:
-    """Return the owner of a lock, as "process 12 on host"."""
-    fields = _parse(content)
-    return f"process {fields.get('pid')} on {fields.get('host')}"
-
-
-def _in_use(folder: Path, content: str) -> CacheError:
-    """Return the error for a folder whose lock is held."""
-    return CacheError(f"{folder} is in use by {_owner_name(content)}; wait for it, stop it, or give another --cache")

@@ -12,8 +12,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
@@ -24,10 +24,13 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from tilepipe.cache.ledger import Ledger, Record
-from tilepipe.errors import CacheError
-from tilepipe.system.files import ABSENT, make_folder, read_file, retried, write_durably
+from tilepipe.cache.zarr_arrays import CHUNK, DamagedError, open_array, open_complete_array
+from tilepipe.system.files import make_folder, read_file, retried, write_durably
+from tilepipe.system.memory import cores
+from tilepipe.system.object_store import ObjectPath, StoragePath, object_errors
+from tilepipe.system.prefetch import prefetch
 
-__all__ = ["PARTIAL", "CheckedArray", "DamagedError", "Index", "piece_name"]
+__all__ = ["PARTIAL", "CheckedArray", "Index", "State", "piece_name"]
 
 PARTIAL = ".partial"
 """Suffix of unfinished files; the next run removes those of killed processes."""
@@ -35,9 +38,11 @@ PARTIAL = ".partial"
 Index = tuple[int, ...]
 """Index of a piece of an array."""
 
+State = Literal["done", "damaged", "absent"]
+"""State of a piece: "damaged" if it has a record that its chunks do not match."""
 
-class DamagedError(CacheError):
-    """A chunk is missing, or its content is not what was written."""
+REQUESTS = 16
+"""Pieces in an object store that are looked at at a time: each waits for the network, not for a processor."""
 
 
 class CheckedArray:
@@ -47,7 +52,7 @@ class CheckedArray:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or ObjectPath
         The array is stored in ``FOLDER.zarr``, its records in ``FOLDER.ledger``.
     shape : tuple of int
         Shape of the array.
@@ -67,7 +72,7 @@ class CheckedArray:
 
     def __init__(
         self,
-        folder: Path,
+        folder: StoragePath,
         shape: tuple[int, ...],
         chunks: tuple[int, ...],
         dtype: str,
@@ -103,8 +108,13 @@ class CheckedArray:
         header, file = expected["zarr.json"].to_bytes(), self.folder / "zarr.json"
         if read_file(file) != header:
             write_durably(file, header, durable=self.ledger.durable)
-        array = zarr.open_array(store=str(self.folder), mode="r+", zarr_format=3)
-        return array.with_config({"write_empty_chunks": True})  # open_array ignores its config (zarr 3.1)
+        return open_array(self.folder)
+
+    @cached_property
+    def _complete(self) -> zarr.Array[Any]:
+        """The array for reading."""
+        _ = self.array  # creates it
+        return open_complete_array(self.folder)
 
     def read(self, *selection: slice | int) -> npt.NDArray[Any]:
         """Return the pixels of `selection`.
@@ -116,11 +126,6 @@ class CheckedArray:
         OSError, MemoryError
             If the chunks cannot be read for a reason that says nothing about them, such as too many open files.
         """
-        for file in self._files_of(selection):
-            try:
-                retried(file.stat)
-            except ABSENT:
-                raise DamagedError(f"{file} is missing; run again to recompute missing chunks") from None
         try:
             return self._decode(selection)
         except DamagedError:  # the reading may be at fault
@@ -129,26 +134,53 @@ class CheckedArray:
     def _decode(self, selection: tuple[slice | int, ...]) -> npt.NDArray[Any]:
         """Read and decode `selection` once; errors as :meth:`read`."""
         try:
-            return retried(lambda: np.asarray(self.array[selection]))
-        except (OSError, MemoryError):
+            with self._errors():
+                return retried(lambda: np.asarray(self._complete[selection]))
+        except (OSError, MemoryError, DamagedError):
             raise
         except Exception as error:  # codecs and checksums raise different types
             raise DamagedError(f"{self.folder} is damaged ({error}); run again to recompute damaged chunks") from error
 
     def write(self, pixels: npt.NDArray[Any], *selection: slice | int) -> None:
         """Write whole chunks, which become valid when :meth:`record` is called."""
-        self.array[selection] = pixels
+        with self._errors():
+            self.array[selection] = pixels
+
+    def _errors(self) -> AbstractContextManager[None]:
+        """Return a context in which errors of an object store become errors of files."""
+        return object_errors(self.folder) if isinstance(self.folder, ObjectPath) else nullcontext()
 
     def indices(self) -> Iterator[Index]:
         """Yield the index of every piece, row by row."""
         return itertools.product(*map(range, self.pieces))
 
-    def files(self, index: Index) -> list[Path]:
+    def files(self, index: Index) -> list[StoragePath]:
         """Return the files that hold piece `index`."""
-        return [self._file(chunk) for chunk in self._chunks_of(index)]
+        return [self.folder / f"{CHUNK}{'.'.join(map(str, chunk))}" for chunk in self._chunks_of(index)]
 
-    def state(self, index: Index, *, full: bool = True) -> Literal["done", "damaged", "absent"]:
-        """Return the state of piece `index`: "damaged" if it has a record that its chunks do not match."""
+    def states(
+        self, indices: Iterable[Index] | None = None, *, full: bool = True, check: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Index, State]]:
+        """Yield the indices and states of all pieces, or of those with `indices`, several looked at at a time.
+
+        The ledger is listed once, so pieces without a record cost nothing.  `check` is called before each piece and
+        raises to stop.
+        """
+        recorded = set(self.ledger.names())
+
+        def checked() -> Iterator[Index]:
+            for index in self.indices() if indices is None else indices:
+                check()
+                yield index
+
+        def look(index: Index) -> tuple[Index, State]:
+            return index, self.state(index, full=full) if piece_name(index) in recorded else "absent"
+
+        at_a_time = REQUESTS if isinstance(self.folder, ObjectPath) else cores() if full else 1
+        yield from prefetch(look, checked(), at_a_time)
+
+    def state(self, index: Index, *, full: bool = True) -> State:
+        """Return the state of piece `index`."""
         name = piece_name(index)
         if self.ledger.accepts(name, self.files(index), full=full):
             return "done"
@@ -193,8 +225,8 @@ class CheckedArray:
     def take_over(self, index: Index, other: CheckedArray, inputs: str, peak: int) -> bool:
         """Reuse piece `index` of `other`, an array of the same shape, if it is intact and computed from `inputs`.
 
-        The files are hard-linked, which is safe because chunks are never written in place, or copied where the file
-        system has no hard links.  Return whether the piece was reused.
+        The files are hard-linked, which is safe because chunks are never written in place, or copied where there are
+        no hard links.  Return whether the piece was reused.
         """
         began = time.perf_counter()
         reusable = other.ledger.get(piece_name(index))
@@ -202,12 +234,7 @@ class CheckedArray:
             return False
         make_folder(self.folder, durable=self.ledger.durable)
         for target, source in zip(self.files(index), other.files(index), strict=True):
-            temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
-            temporary.replace(target)
+            _link_or_copy(source, target)
         self.record(index, began, peak, inputs=inputs, facts=reusable.facts)
         return True
 
@@ -216,8 +243,8 @@ class CheckedArray:
 
         `check` is called before each deletion and raises if the folder may not be changed.
         """
-        for index in self.indices() if indices is None else indices:
-            if self.state(index) == "damaged":
+        for index, state in self.states(indices):
+            if state == "damaged":
                 check()
                 self.ledger.forget(piece_name(index))
 
@@ -227,23 +254,25 @@ class CheckedArray:
         for file in self.files(index):
             file.unlink(missing_ok=True)
 
-    def _files_of(self, selection: tuple[slice | int, ...]) -> Iterator[Path]:
-        """Yield the files of the chunks that overlap `selection`."""
-        ranges = []
-        for axis, (length, size) in enumerate(zip(self._shape, self._chunks, strict=True)):
-            selected = selection[axis] if axis < len(selection) else slice(None)
-            low, high, _ = (selected, selected + 1, 1) if isinstance(selected, int) else selected.indices(length)
-            ranges.append(range(low // size, -(-high // size)))
-        return map(self._file, itertools.product(*ranges))
-
-    def _file(self, chunk: Index) -> Path:
-        """Return the file of a chunk."""
-        return self.folder / ".".join(("c", *map(str, chunk)))
-
     def forget_all(self) -> None:
         """Delete all records, so that every piece is recomputed."""
         for record in self.ledger.folder.glob("*.json"):
             record.unlink()
+
+
+def _link_or_copy(source: StoragePath, target: StoragePath) -> None:
+    """Create `target` with the content of `source`, at once."""
+    if isinstance(source, ObjectPath) or isinstance(target, ObjectPath):
+        assert isinstance(source, ObjectPath)
+        assert isinstance(target, ObjectPath)
+        source.copy_to(target)
+        return
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
 def piece_name(index: Index) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from tilepipe.cache.digests import recall_digest
 from tilepipe.cache.layout import written_file
 from tilepipe.system.files import printable, read_sealed, write_sealed
+from tilepipe.system.object_store import StoragePath
 
 __all__ = ["is_written", "note_written"]
 
@@ -35,14 +36,14 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
-def note_written(root: Path, image: Path, output: Path, key: str) -> None:
+def note_written(root: StoragePath, image: Path, output: Path, key: str) -> None:
     """Record in the cache at `root` that `output` was made from `image` with the settings of `key`."""
     content, _ = recall_digest(root, image)
     if content is not None:
         write_sealed(written_file(root, output), msgspec.json.encode(_written(output, content, key)))
 
 
-def is_written(root: Path, image: Path, output: Path, key: str) -> bool:
+def is_written(root: StoragePath, image: Path, output: Path, key: str) -> bool:
     """Return whether `output` is as it was written, from `image` as it is now, with the settings of `key`."""
     data = read_sealed(written_file(root, output))
     content, _ = recall_digest(root, image)

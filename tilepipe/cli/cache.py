@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from tilepipe.system.object_store import StoragePath
+
 __all__ = ["cache_verb"]
 
-cache_option = click.option("--cache", metavar="DIR", help="Cache folder (default: in the user's cache folder).")
+cache_option = click.option(
+    "--cache", metavar="DIR", help="Cache folder, or s3://BUCKET/NAME (default: in the user's cache folder)."
+)
 
 
 @click.group("cache")
@@ -17,7 +21,7 @@ def cache_verb() -> None:
     """List, verify and remove cached runs."""
 
 
-def _root(cache: str | None) -> Path:
+def _root(cache: str | None) -> StoragePath:
     from tilepipe.cache.layout import cache_root
     from tilepipe.settings import resolve
 
@@ -33,6 +37,7 @@ def ls(cache: str | None, as_json: bool) -> None:
     import time
 
     from tilepipe.cache.collection import runs_in, size_of
+    from tilepipe.cache.layout import source_pixels
     from tilepipe.cache.lock import holder_of
     from tilepipe.execution.status import read_status
     from tilepipe.report.summary import duration
@@ -45,7 +50,7 @@ def ls(cache: str | None, as_json: bool) -> None:
         rows.append(
             {
                 "run": run.name,
-                "bytes": size_of(run.folder) + size_of(run.folder.parent / "source.zarr"),
+                "bytes": size_of(run.folder) + size_of(source_pixels(run.folder.parent)),
                 "tiles": {"done": status.tiles[0], "total": status.tiles[1]},
                 "complete": status.complete,
                 "in_use_by": holder_of(run.folder),
@@ -91,7 +96,7 @@ def verify(cache: str | None, fix: bool) -> None:
     for run in runs_in(root):
         job = Job(run.folder)
         for stage, array in (("source", job.source), ("tile", job.tiles), ("chunk", job.result)):
-            states = {index: array.state(index) for index in array.indices()}
+            states = dict(array.states())
             checked += len(states) - list(states.values()).count("absent")
             for index in (index for index, state in states.items() if state == "damaged"):
                 damaged += 1

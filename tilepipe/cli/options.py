@@ -38,7 +38,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "Tiles in flight (default: as many as cores and memory allow).",
     },
-    "--cache": {"metavar": "DIR", "help": "Cache folder (default: in the user's cache folder)."},
+    "--cache": {"metavar": "DIR", "help": "Cache folder, or s3://BUCKET/NAME (default: in the user's cache folder)."},
     "--keep-tiles/--drop-tiles": {
         "help": "Keep blended tiles in the cache, for reuse after an edit (default: up to 200 megapixels)."
     },

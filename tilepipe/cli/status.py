@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 __all__ = ["status_verb"]
@@ -20,10 +18,11 @@ def status_verb(cache: str, as_json: bool, verify: str) -> None:
     import json
 
     from tilepipe.cache.collection import runs_in
+    from tilepipe.cache.layout import cache_root
     from tilepipe.errors import CacheError
     from tilepipe.execution.status import read_status
 
-    runs = [(run, read_status(run.folder, full=verify == "full")) for run in runs_in(Path(cache))]
+    runs = [(run, read_status(run.folder, full=verify == "full")) for run in runs_in(cache_root(cache))]
     if not runs:
         raise CacheError(f"{cache} holds no run; give a cache folder, or the folder of a run in it")
     if as_json:

@@ -32,6 +32,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings, resolve
 from tilepipe.system.files import is_same_file
 from tilepipe.system.memory import available, cores, used_memory
+from tilepipe.system.object_store import StoragePath
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -264,7 +265,7 @@ class _Batch:
     """What all images of a batch have in common."""
 
     make: Callable[[Path, Path, Listener, int | None], Any]
-    root: Path
+    root: StoragePath
     key: str
     on_event: Listener
     overwrite: bool

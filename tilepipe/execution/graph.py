@@ -53,10 +53,9 @@ def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda
     """
     todo = Todo(tiles_total=job.grid.tiles)
     needed: set[Index] = set()
-    for row, column in job.result.indices():
-        check()
+    for chunk, state in job.result.states(full=full, check=check):
         todo.chunks_total += 1
-        state = job.result.state((row, column), full=full)
+        row, column = chunk
         if state != "done":
             todo.chunks.append((row, column))
             todo.chunks_damaged += state == "damaged"
@@ -64,11 +63,10 @@ def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda
                 (tile.row, tile.column)
                 for tile in job.grid.touching(chunk_box(row, column, job.grid.height, job.grid.width))
             )
-    for index in sorted(needed):
-        check()
-        state = job.tiles.state(index, full=full)
+    for tile, state in job.tiles.states(sorted(needed), full=full, check=check):
+        row, column = tile
         if state != "done":
-            todo.tiles.append(index)
+            todo.tiles.append((row, column))
             todo.tiles_damaged += state == "damaged"
     return todo
 

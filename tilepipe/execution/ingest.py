@@ -52,11 +52,7 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
         If the image is damaged, or its file changed since it was planned: no band of another image is recorded.
     """
     info, source = plan.info, job.source
-    full = plan.settings.verify == "full"
-    states = {}
-    for index in source.indices():
-        check()
-        states[index] = source.state(index, full=full)
+    states = dict(source.states(full=plan.settings.verify == "full", check=check))
     todo = [index for index, state in states.items() if state != "done"]
     repaired = sum(state == "damaged" for state in states.values())
     pixels = info.height * info.width / 1e6

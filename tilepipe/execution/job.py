@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,8 @@ from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.errors import CacheError
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
-from tilepipe.system.files import read_sealed, write_sealed
+from tilepipe.system.files import read_file, read_sealed, write_sealed
+from tilepipe.system.object_store import StoragePath, storage_path
 
 __all__ = ["Job", "RunConfig", "job_in", "running"]
 
@@ -39,12 +39,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = True
     edited_from: str | None = None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: StoragePath) -> None:
         """Write the configuration into a recipe's `folder`."""
         write_sealed(folder / layout.RUN_FILE, msgspec.json.encode(self))
 
     @classmethod
-    def of(cls, folder: Path) -> RunConfig:
+    def of(cls, folder: StoragePath) -> RunConfig:
         """Read the configuration; return the defaults if it is absent or damaged."""
         data = read_sealed(folder / layout.RUN_FILE)
         return cls() if data is None else msgspec.json.decode(data, type=cls)
@@ -55,7 +55,7 @@ class Job:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or ObjectPath
         Recipe folder, named after the recipe's fingerprint.
     stop : threading.Event, optional
         Set by the user of the run to stop it.
@@ -71,7 +71,7 @@ class Job:
         If the fingerprint of the recipe in the folder does not match the folder's name.
     """
 
-    def __init__(self, folder: Path, stop: threading.Event | None = None) -> None:
+    def __init__(self, folder: StoragePath, stop: threading.Event | None = None) -> None:
         self.folder = folder
         self.stop = stop or threading.Event()
         self.hopeless = threading.Event()
@@ -104,11 +104,10 @@ class Job:
         """Spectrum of the PSF for this grid's frames; computed once, shared by all threads."""
         with self._spectrum_lock:
             if self._spectrum is None:
-                psf = PSF.load(self.folder / layout.PSF_FILE)
+                file = self.folder / layout.PSF_FILE
+                psf = PSF.from_bytes(read_file(file) or b"", str(file))
                 if psf.digest != self.recipe.psf:
-                    raise CacheError(
-                        f"{self.folder / layout.PSF_FILE} is damaged; run the same command again to rewrite it"
-                    )
+                    raise CacheError(f"{file} is damaged; run the same command again to rewrite it")
                 self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
 
@@ -138,17 +137,17 @@ class Job:
         self._spectrum = None
 
 
-_running: dict[Path, Job] = {}
+_running: dict[StoragePath, Job] = {}
 """Jobs of the runs in progress in this process."""
 
-_visited: dict[Path, Job] = {}
+_visited: dict[StoragePath, Job] = {}
 """The job of the last task on a worker: at most one, as every job holds workspaces."""
 
 _jobs_lock = threading.Lock()
 
 
 @contextmanager
-def running(folder: Path, stop: threading.Event | None = None) -> Iterator[Job]:
+def running(folder: StoragePath, stop: threading.Event | None = None) -> Iterator[Job]:
     """Open the job of `folder` for the duration of a run in this process; its tasks find it with :func:`job_in`."""
     job = Job(folder, stop)
     with _jobs_lock:
@@ -160,9 +159,9 @@ def running(folder: Path, stop: threading.Event | None = None) -> Iterator[Job]:
             del _running[folder]
 
 
-def job_in(folder: str | Path) -> Job:
+def job_in(folder: str) -> Job:
     """Return the open job of `folder`; on a worker the first call opens it, and releases that of another folder."""
-    path = Path(folder)
+    path = storage_path(folder)
     with _jobs_lock:
         job = _running.get(path) or _visited.get(path)
         if job is None:

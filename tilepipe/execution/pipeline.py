@@ -26,6 +26,7 @@ from tilepipe.errors import (
     InputError,
     InterruptedRunError,
     SettingsError,
+    StorageError,
     TilepipeError,
     TilesFailedError,
 )
@@ -39,6 +40,7 @@ from tilepipe.planning.plan import Plan, check_output, recipe_facts
 from tilepipe.recipe import Recipe, differences
 from tilepipe.system.files import is_disk_full, printable, write_durably
 from tilepipe.system.memory import peak_memory, peak_since
+from tilepipe.system.object_store import StoragePath
 from tilepipe.units import human_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class RunReport:
     tiles: dict[str, int]
     memory: dict[str, int]
     plan: Plan
-    folder: Path
+    folder: StoragePath
     not_finite: int
     workers: list[str]
 
@@ -154,6 +156,8 @@ def run(
                     not_finite = ingest(plan, job, on_event, check)
                     counts, workers = restore_and_blend(plan, job, on_event, check, client)
                     export(plan, job, on_event, check, overwrite=overwrite)
+                except StorageError:
+                    raise
                 except (CacheError, TilesFailedError):  # damage may be the cause: drop its records for the next run
                     with suppress(CacheError, OSError):  # without the lock the folder is no longer this run's
                         lock.check()
@@ -188,7 +192,7 @@ def _hash_input(plan: Plan, check: Callable[[], None]) -> FileDigest:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def _disk_errors(root: StoragePath) -> Iterator[None]:
     """Convert errors of the cache's disk, and lack of memory, into errors with a one-line message."""
     try:
         yield
@@ -211,7 +215,9 @@ def _disk_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None, on_event: Listener) -> None:
+def _announce_reuse(
+    root: StoragePath, folder: StoragePath, recipe: Recipe, before: str | None, on_event: Listener
+) -> None:
     """Report why nothing is reused although the cache holds similar runs, or that tiles of an edited image are."""
     if (folder / RECIPE_FILE).is_file():
         return
@@ -229,20 +235,20 @@ def _announce_reuse(root: Path, folder: Path, recipe: Recipe, before: str | None
         on_event(Note(f"fresh    cache {others[-1].name} is for other settings: {changed}"))
 
 
-def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Path) -> None:
+def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: StoragePath) -> None:
     """Write the image's digest, the memo, the configuration, the PSF and the recipe; remove partial files."""
     durable = plan.settings.durable
     image = {"path": printable(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
     remember(plan.root, recipe.source, plan.analysis.asked, plan.analysis.memo)
     RunConfig(durable=durable, edited_from=before).save(folder)
-    plan.psf.save(folder / PSF_FILE, overwrite=True)
+    write_durably(folder / PSF_FILE, plan.psf.to_bytes(), durable=durable)
     write_durably(folder / RECIPE_FILE, recipe.to_json(), durable=durable)
     (folder / DONE_FILE).unlink(missing_ok=True)
     sweep(folder)
 
 
-def _clean_up(plan: Plan, folder: Path, on_event: Listener) -> None:
+def _clean_up(plan: Plan, folder: StoragePath, on_event: Listener) -> None:
     """Remove the run's cache unless it is kept, and older runs beyond the cache limit."""
     if not plan.settings.keep_cache:
         with suppress(CacheError):  # another run already uses it

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tilepipe.execution.graph import find_todo
 from tilepipe.execution.job import Job
+from tilepipe.system.object_store import StoragePath
 
 __all__ = ["CacheStatus", "read_status"]
 
@@ -49,10 +49,10 @@ class CacheStatus:
         return counts | {"damaged": self.damaged, "complete": self.complete, "verdict": self.verdict}
 
 
-def read_status(folder: Path, *, full: bool) -> CacheStatus:
+def read_status(folder: StoragePath, *, full: bool) -> CacheStatus:
     """Read the ledgers of the run in `folder`; `full` hashes every piece, otherwise only sizes are compared."""
     job = Job(folder)
-    states = [job.source.state(index, full=full) for index in job.source.indices()]
+    states = [state for _, state in job.source.states(full=full)]
     todo = find_todo(job, full=full)
     return CacheStatus(
         (states.count("done"), len(states)),

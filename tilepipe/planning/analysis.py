@@ -40,6 +40,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import Settings
 from tilepipe.system.memory import cores, release_compiler_memory, used_memory
+from tilepipe.system.object_store import StoragePath
 from tilepipe.tiling.grid import has_seams
 
 __all__ = ["MIN_CONFIDENCE", "Analysis", "analyse", "estimate_blur"]
@@ -94,7 +95,7 @@ def analyse(
     image: Path,
     given: PSF | None,
     settings: Settings,
-    root: Path,
+    root: StoragePath,
     on_event: Listener,
     *,
     allowed: int,
@@ -177,7 +178,7 @@ def analyse(
 
 
 def _earlier_memo(
-    root: Path, image: Path, key: str, sample_windows: Callable[[], Sample], on_event: Listener
+    root: StoragePath, image: Path, key: str, sample_windows: Callable[[], Sample], on_event: Listener
 ) -> Memo | None:
     """Return the memo of the image, or of its content before an edit if that is still valid; None otherwise."""
     content, before = recall_digest(root, image)
@@ -195,7 +196,7 @@ def _earlier_memo(
     return replace(earlier, blocks=sample_windows().blocks()) if valid else None
 
 
-def _store_memo(root: Path, image: Path, stamp: Stamp, key: str, memo: Memo) -> None:
+def _store_memo(root: StoragePath, image: Path, stamp: Stamp, key: str, memo: Memo) -> None:
     """Write a memo to the cache; errors are ignored, as the run itself reports an unwritable cache."""
     with contextlib.suppress(OSError):
         content = digest_of(root, image, trust_stamp=True)

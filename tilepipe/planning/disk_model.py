@@ -15,6 +15,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import output_bytes
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
+from tilepipe.system.object_store import ObjectPath, StoragePath
 
 __all__ = ["DiskPlan", "drops_tiles", "plan_disk"]
 
@@ -27,12 +28,15 @@ ROWS_HELD = 3
 
 @dataclass(frozen=True)
 class DiskPlan:
-    """Upper bounds of the bytes that cache and output need (lz4 compression reduces them), and the bytes free there."""
+    """Upper bounds of the bytes that cache and output need (lz4 compression reduces them), and the bytes free there.
+
+    `cache_free` is None for an object store, which does not tell.
+    """
 
     cache: int
     output: int
     cached_already: int
-    cache_free: int
+    cache_free: int | None
     output_free: int
     same_disk: bool
 
@@ -45,7 +49,7 @@ def drops_tiles(info: ImageInfo, settings: Settings) -> bool:
 
 
 def plan_disk(
-    info: ImageInfo, recipe: Recipe, root: Path, output: Path | None, dtype: str, settings: Settings
+    info: ImageInfo, recipe: Recipe, root: StoragePath, output: Path | None, dtype: str, settings: Settings
 ) -> DiskPlan:
     """Return the disk space needed by the cache and by the output, for `recipe` and an output of `dtype`."""
     pixels, grid = info.height * info.width, recipe.grid
@@ -56,14 +60,20 @@ def plan_disk(
     cache = pixels * info.pixel_bytes + tiles + 4 * recipe.planes * pixels
     content, _ = recall_digest(root, info.path)
     already = size_of(run_folders(root, msgspec.structs.replace(recipe, source=content))[0]) if content else 0
-    cache_parent, output_parent = _existing_parent(root), _existing_parent(output.parent if output else root)
+    if isinstance(root, ObjectPath):
+        output_parent = _existing_parent(output.parent if output else Path())
+        cache_free, same_disk = None, False
+    else:
+        cache_parent, output_parent = _existing_parent(root), _existing_parent(output.parent if output else root)
+        cache_free = shutil.disk_usage(cache_parent).free
+        same_disk = cache_parent.stat().st_dev == output_parent.stat().st_dev
     return DiskPlan(
         cache=cache,
         output=output_bytes(info, dtype) if output else 0,
         cached_already=already,
-        cache_free=shutil.disk_usage(cache_parent).free,
+        cache_free=cache_free,
         output_free=shutil.disk_usage(output_parent).free,
-        same_disk=cache_parent.stat().st_dev == output_parent.stat().st_dev,
+        same_disk=same_disk,
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +28,7 @@ from tilepipe.psf.blind.narrow import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
 from tilepipe.settings import Settings
 from tilepipe.system.files import read_sealed, write_sealed
+from tilepipe.system.object_store import StoragePath
 
 __all__ = ["Memo", "libraries", "memo_key", "recall", "remember", "still_valid"]
 
@@ -121,7 +121,7 @@ def memo_key(given: PSF | None, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def recall(root: Path, content: str, key: str) -> Memo | None:
+def recall(root: StoragePath, content: str, key: str) -> Memo | None:
     """Return the memo for the image with SHA-256 `content`; None if the cache at `root` has none."""
     data = read_sealed(memo_file(root, content, key))
     if data is None:
@@ -138,7 +138,7 @@ def recall(root: Path, content: str, key: str) -> Memo | None:
     )
 
 
-def remember(root: Path, content: str, key: str, memo: Memo) -> None:
+def remember(root: StoragePath, content: str, key: str, memo: Memo) -> None:
     """Write the memo for the image with SHA-256 `content` to the cache at `root`."""
     planes = np.ascontiguousarray(memo.psf.planes, "<f4")
     stored = Stored(

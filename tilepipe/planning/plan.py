@@ -21,6 +21,7 @@ from tilepipe.planning.tuning import Tuning
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
+from tilepipe.system.object_store import StoragePath
 from tilepipe.tiling.grid import Grid
 from tilepipe.units import human_bytes
 
@@ -64,7 +65,7 @@ class Plan:
     memory: MemoryPlan
     disk: DiskPlan
     settings: Settings
-    root: Path
+    root: StoragePath
 
     @property
     def info(self) -> ImageInfo:
@@ -141,7 +142,7 @@ class Plan:
         if self.settings.force:
             return
         cache_needs = max(0, disk.cache - disk.cached_already) + (disk.output if disk.same_disk else 0)
-        if cache_needs > disk.cache_free:
+        if disk.cache_free is not None and cache_needs > disk.cache_free:
             raise DoesNotFitError(
                 f"the cache in {self.root} needs {human_bytes(cache_needs)}, {human_bytes(disk.cache_free)} are free; "
                 "free some space, use another folder with --cache, or start anyway with --force"

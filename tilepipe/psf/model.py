@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,13 +132,22 @@ class PSF:
         OutputError
             If the file cannot be written for another reason.
         """
-        import tifffile
-
         path = Path(path)
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
         if not path.parent.is_dir():
             raise OutputError(f"cannot write PSF {path}: the folder {path.parent} does not exist; create it first")
+        try:
+            write_durably(path, self.to_bytes())
+        except OSError as error:
+            if is_disk_full(error):
+                raise DoesNotFitError(f"the disk of {path} is full; free some space and try again") from error
+            raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file that :meth:`save` writes."""
+        import tifffile
+
         content = io.BytesIO()
         tifffile.imwrite(
             content,
@@ -148,12 +157,7 @@ class PSF:
             metadata=None,
             software=False,
         )
-        try:
-            write_durably(path, content.getvalue())
-        except OSError as error:
-            if is_disk_full(error):
-                raise DoesNotFitError(f"the disk of {path} is full; free some space and try again") from error
-            raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
+        return content.getvalue()
 
     @classmethod
     def load(cls, path: str | Path) -> PSF:
@@ -170,11 +174,19 @@ class PSF:
         PsfError
             If a kernel violates the rules of `PSF`.
         """
+        return cls._read(Path(path), str(path))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str) -> PSF:
+        """Return the PSF with the file content `content`; messages call it `name`.  Errors as :meth:`load`."""
+        return cls._read(io.BytesIO(content), name)
+
+    @classmethod
+    def _read(cls, file: Path | IO[bytes], path: str) -> PSF:
         import tifffile
 
-        path = Path(path)
         try:
-            with tifffile.TiffFile(path) as tiff:
+            with tifffile.TiffFile(file) as tiff:
                 if len(tiff.pages) > MOST_PLANES:
                     raise InputError(
                         f"{path} has {len(tiff.pages)} pages; a PSF file has one, or one per channel, "

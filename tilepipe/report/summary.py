@@ -32,7 +32,8 @@ def plan_lines(plan: Plan) -> list[str]:
         f"seams    {_seam_text(plan)}",
         f"memory   {human_bytes(memory.projected)} projected of {human_bytes(memory.allowed)} allowed, "
         f"{memory.jobs} {'tile' if memory.jobs == 1 else 'tiles'} in flight ({stages}): {fits}",
-        f"disk     cache up to {human_bytes(disk.cache)} in {plan.root} ({human_bytes(disk.cache_free)} free)"
+        f"disk     cache up to {human_bytes(disk.cache)} in {plan.root}"
+        + (f" ({human_bytes(disk.cache_free)} free)" if disk.cache_free is not None else "")
         + (f", output {human_bytes(disk.output)}" if disk.output else ""),
         f"time     about {duration(plan.seconds)}",
     ]

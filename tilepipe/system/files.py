@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tilepipe.system.object_store import ObjectPath, StoragePath
+
 __all__ = [
     "ABSENT",
     "flush",
@@ -65,7 +67,7 @@ def retried(action: Callable[[], T]) -> T:
     return action()
 
 
-def read_file(path: Path) -> bytes | None:
+def read_file(path: StoragePath) -> bytes | None:
     """Return the content of a file; None if it does not exist or the disk cannot read it.
 
     All other errors, which do not depend on the file, are raised.
@@ -126,8 +128,13 @@ def flush(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def sync(path: Path) -> None:
-    """Flush a file's content or a folder's entries to disk; ignore systems that cannot flush folders."""
+def sync(path: StoragePath) -> None:
+    """Flush a file's content or a folder's entries to disk; ignore systems that cannot flush folders.
+
+    Objects are durable once they are written.
+    """
+    if isinstance(path, ObjectPath):
+        return
     if os.name == "nt":
         if path.is_dir():
             return
@@ -143,9 +150,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: Path, *, durable: bool = True) -> None:
-    """Create the folder `path` and its parents; if `durable`, flush the parent of each new folder."""
-    if path.is_dir():
+def make_folder(path: StoragePath, *, durable: bool = True) -> None:
+    """Create the folder `path` and its parents; if `durable`, flush the parent of each new folder.
+
+    Object stores have no folders.
+    """
+    if isinstance(path, ObjectPath) or path.is_dir():
         return
     make_folder(path.parent, durable=durable)
     path.mkdir(exist_ok=True)
@@ -153,18 +163,21 @@ def make_folder(path: Path, *, durable: bool = True) -> None:
         sync(path.parent)
 
 
-def write_durably(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_durably(path: StoragePath, data: bytes, *, durable: bool = True) -> None:
     """Write `path` atomically: after a crash it is the old file or the new one, never a partial one.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ObjectPath
         The file; its folder is created when needed.
     data : bytes
         Its content.
     durable : bool
         Flush the file and its folder, so that this holds after a power failure, not only after a killed process.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     make_folder(path.parent, durable=durable)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
@@ -192,12 +205,12 @@ def unseal(sealed: bytes) -> bytes | None:
     return data if seal(data) == sealed else None
 
 
-def write_sealed(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_sealed(path: StoragePath, data: bytes, *, durable: bool = True) -> None:
     """Write a single line of `data` and its SHA-256 with :func:`write_durably`."""
     write_durably(path, seal(data), durable=durable)
 
 
-def read_sealed(path: Path) -> bytes | None:
+def read_sealed(path: StoragePath) -> bytes | None:
     """Return the line written by :func:`write_sealed`; None if it is absent or damaged, as :func:`read_file`.
 
     A damaged file is read twice: the first reading may have been at fault.

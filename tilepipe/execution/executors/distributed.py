@@ -26,6 +26,7 @@ from tilepipe.execution.executors.worker_checks import PROBE, check_answer, prob
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group
 from tilepipe.planning.plan import Plan
+from tilepipe.system.files import write_durably
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -267,7 +268,7 @@ class Cluster:
             return threads
         folder = self._job.folder
         token = folder / f"{PROBE}{self._run}"
-        token.touch()
+        write_durably(token, b"", durable=False)
         try:
             answers = self._client.run(probe, str(folder), token.name, workers=joined, on_error="return")
             for worker in joined:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import DoesNotFitError, SettingsError
@@ -17,6 +16,7 @@ from tilepipe.planning.memory_model import threads_that_fit
 from tilepipe.planning.plan import Plan
 from tilepipe.system.files import write_durably
 from tilepipe.system.memory import used_memory
+from tilepipe.system.object_store import StoragePath, storage_path
 from tilepipe.units import human_bytes
 
 __all__ = ["check_answer", "probe", "run_checked_group", "worker_facts"]
@@ -95,13 +95,14 @@ def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
         The facts; whether the client's file is visible; the name of a file written in answer, or the error; threads,
         memory limit, share of it at which the worker pauses, and memory used so far.
     """
-    answer, error = f"{PROBE}{uuid.uuid4().hex}", ""
-    visible = (Path(folder) / token).is_file()
-    if visible:
-        try:
-            write_durably(Path(folder) / answer, token.encode())
-        except OSError as failure:
-            error = str(failure)
+    answer, visible, error = f"{PROBE}{uuid.uuid4().hex}", True, ""
+    try:
+        path = storage_path(folder)
+        visible = (path / token).is_file()
+        if visible:
+            write_durably(path / answer, token.encode())
+    except (OSError, ImportError) as failure:
+        error = str(failure)
     manager = getattr(dask_worker, "memory_manager", None)
     return {
         "facts": worker_facts(),
@@ -115,7 +116,7 @@ def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
     }
 
 
-def check_answer(plan: Plan, folder: Path, worker: str, answer: dict[str, Any]) -> None:
+def check_answer(plan: Plan, folder: StoragePath, worker: str, answer: dict[str, Any]) -> None:
     """Raise an error if a worker would compute other bytes, does not share the cache, or has too little memory.
 
     Raises
@@ -134,7 +135,7 @@ def check_answer(plan: Plan, folder: Path, worker: str, answer: dict[str, Any]) 
             "give a --cache on storage that all workers mount at the same path"
         )
     if answer["error"]:
-        raise SettingsError(f"worker {worker} cannot write into the cache folder {folder}: {answer['error']}")
+        raise SettingsError(f"worker {worker} cannot use the cache {folder}: {answer['error']}")
     if not (folder / answer["answer"]).is_file():
         raise SettingsError(
             f"the file that worker {worker} wrote into {folder} is not visible here: "
