@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,11 +43,12 @@ class StandIn:
         self.sleep = sleep
 
     def __call__(self, _facts: dict[str, str], _folder: str, topic: str, ticket: int, group: Group) -> None:
-        """Send receipts whose `seconds` are the time at which the task ended."""
-        if group[0].stage == "restore":
-            time.sleep(self.sleep)
-        ended = time.time()
-        receipts = [Receipt(task.stage, f"{task.row}-{task.column}", "done", seconds=ended) for task in group]
+        """Send receipts whose `peak` is the time at which the task ended, in microseconds."""
+        receipts = []
+        for task in group:
+            if task.stage == "restore":
+                time.sleep(self.sleep)
+            receipts.append(replace(task.receipt("done"), seconds=self.sleep, peak=int(1e6 * time.time())))
         message = {"ticket": ticket, "receipts": [asdict(receipt) for receipt in receipts]}
         get_worker().log_event(topic, message)
 
@@ -73,7 +74,7 @@ def measure(client: Any, tiles: int, sleep: float, *, workers: int, process: psu
         nonlocal most
         most = max(most, len(executor._flights))
         if isinstance(event, Receipt) and event.stage == "restore":
-            ends.append(event.seconds)
+            ends.append(event.peak / 1e6)
 
     plan: Any = SimpleNamespace(info=SimpleNamespace(path=Path("stand-in")))
     executor = cluster_executor.Cluster(client, plan, job)

@@ -193,6 +193,15 @@ def test_plan_as_json_says_everything_and_writes_nothing(tilepipe, photo, psf, t
     assert plan["halo"] > 0
 
 
+def test_plan_says_what_workers_need(photo, psf):
+    arguments = ["plan", photo, "--psf", psf, "--tile", 128, "--jobs", 4, "--workers", 50]
+    workers = json.loads(here(*arguments, "--json").stdout)["workers"]
+    assert (workers["number"], workers["jobs"]) == (50, 4)
+    assert 1e8 < workers["memory"] < 1e9
+    assert workers["seconds"] >= 0
+    assert "tilepipe worker --jobs 4 --memory" in here(*arguments).stdout
+
+
 def test_plan_in_words_is_shown_even_if_it_does_not_fit(tilepipe, photo, psf, tmp_path):
     done = tilepipe("plan", photo, "--psf", psf, "--memory", "50MB", "--cache", "cache", cwd=tmp_path)
     assert done.returncode == 5

@@ -20,8 +20,8 @@ def tiles_of(grid, chunk):
     return {(tile.row, tile.column) for tile in grid.touching(chunk_box(row, column, grid.height, grid.width))}
 
 
-@given(sizes, sizes, st.integers(64, 900), st.integers(1, 40), st.randoms(use_true_random=False))
-def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core, slots, chance):
+@given(sizes, sizes, st.integers(64, 900), st.integers(1, 40), st.integers(1, 20), st.randoms(use_true_random=False))
+def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core, slots, most, chance):
     grid = Grid(height, width, core, 32)
     chunks = [index for index in all_chunks(height, width) if chance.random() < 0.7]
     tiles = [(y, x) for y in range(grid.rows) for x in range(grid.columns) if chance.random() < 0.7]
@@ -29,8 +29,10 @@ def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core
     graph = Graph(grid, Todo(tiles, chunks, grid.tiles))
     done, seen, in_flight = set(), [], []
     while True:
-        taken = list(graph.take(slots - len(in_flight)))
+        size = graph.group_size(slots, most)
+        taken = list(graph.take(slots - len(in_flight), size))
         for group in taken:
+            assert len(group) <= size * (1 if group[0].stage == "restore" else 4)
             assert len({task.stage for task in group}) == 1
             for task in group:
                 if task.stage == "blend":
@@ -50,6 +52,19 @@ def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core
     assert {(t.row, t.column) for t in seen if t.stage == "restore"} == set(tiles)
     possible = {chunk for chunk in chunks if not tiles_of(grid, chunk) & failing}
     assert {(t.row, t.column) for t in seen if t.stage == "blend"} == possible
+
+
+def test_groups_become_smaller_so_that_no_slot_runs_empty():
+    grid = Grid(60_000, 60_000, 600, 32)
+    graph = Graph(grid, Todo([(y, x) for y in range(grid.rows) for x in range(grid.columns)], [], grid.tiles))
+    left, sizes = grid.tiles, []
+    while left:
+        size = graph.group_size(12, 16)
+        sizes.append(size)
+        left -= sum(len(group) for group in graph.take(1, size))
+        assert size == 1 or left >= 11 * size
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (16, 1)
 
 
 def test_a_chunk_comes_as_soon_as_its_tiles_are_done():

@@ -3,7 +3,14 @@
 import pytest
 
 from tilepipe.errors import DoesNotFitError
-from tilepipe.planning.memory_model import StageModel, check_memory, plan_memory
+from tilepipe.planning.memory_model import (
+    WORKER_SHARE,
+    StageModel,
+    check_memory,
+    plan_memory,
+    threads_that_fit,
+    worker_memory,
+)
 from tilepipe.tiling.grid import Grid
 from tilepipe.units import human_bytes
 
@@ -71,3 +78,12 @@ def test_no_more_jobs_than_tiles():
 )
 def test_sizes_for_people(size, text):
     assert human_bytes(size) == text
+
+
+@pytest.mark.parametrize("threads", [1, 3, 64])
+def test_a_worker_with_the_memory_that_the_plan_names_is_accepted(threads):
+    limit = worker_memory(MODEL, GRID, threads)
+    needed, fitting = threads_that_fit(MODEL, GRID, 0, threads, int(limit * WORKER_SHARE))
+    assert fitting == threads
+    assert needed == pytest.approx(limit * WORKER_SHARE, abs=10**6)
+    assert threads_that_fit(MODEL, GRID, 0, threads, int(limit * WORKER_SHARE) - 10**6)[1] == threads - 1

@@ -15,18 +15,20 @@ __all__ = ["plan_verb"]
 @click.argument("image", metavar="IMAGE")
 @click.option("-o", "--output", metavar="OUT", help="TIFF that run would write.")
 @pipeline_flags
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Show what N workers of a cluster need.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> int:
+def plan_verb(image: str, output: str | None, workers: int | None, as_json: bool, **values: Any) -> int:
     """Show what run would do with IMAGE, without writing anything.
 
     A plan that does not fit in memory or on disk is also shown; the exit code is then 5, and the error says what to
     change.
     """
     import json
+    from dataclasses import asdict
 
     from tilepipe.execution.runnable import plan as make_plan
-    from tilepipe.report.summary import plan_lines
+    from tilepipe.report.summary import plan_lines, workers_line
     from tilepipe.settings import resolve
     from tilepipe.system.memory import return_memory_at_once
 
@@ -34,6 +36,11 @@ def plan_verb(image: str, output: str | None, as_json: bool, **values: Any) -> i
         click.echo(note, err=True)
     return_memory_at_once()
     plan = make_plan(image, output, config=values["config"], sets=values["sets"], **settings_from(values))
-    click.echo(json.dumps(plan.to_dict()) if as_json else "\n".join(plan_lines(plan)))
+    facts, lines = plan.to_dict(), plan_lines(plan)
+    if workers:
+        needs = plan.on_workers(workers)
+        facts["workers"] = asdict(needs) | {"seconds": round(needs.seconds, 1)}
+        lines.append(workers_line(needs))
+    click.echo(json.dumps(facts) if as_json else "\n".join(lines))
     plan.check()
     return 0

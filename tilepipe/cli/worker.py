@@ -11,7 +11,7 @@ __all__ = ["worker_verb"]
 LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Variables that set the number of threads of a library: tiles run in parallel, so libraries need only one each."""
 
-MEMORY_MANAGEMENT = {"TARGET": "False", "SPILL": "False", "PAUSE": "0.95", "TERMINATE": "0.98"}
+MEMORY_MANAGEMENT = {"TARGET": "False", "SPILL": "False", "TERMINATE": "0.98"}
 """dask's shares of the memory limit: receipts are too small to be moved to disk, and runs check the limit."""
 
 
@@ -26,6 +26,7 @@ def worker_verb(address: str, dask_options: tuple[str, ...], jobs: int | None, m
     ADDRESS is tcp://HOST:PORT or file:PATH of a dask scheduler (`dask scheduler`). Further options are passed to
     `dask worker`. Each run compares versions, processor, memory and storage with its own before the first tile.
     """
+    from tilepipe.planning.memory_model import WORKER_SHARE
     from tilepipe.system.memory import available, cores
     from tilepipe.units import human_bytes, parse_bytes
 
@@ -33,7 +34,8 @@ def worker_verb(address: str, dask_options: tuple[str, ...], jobs: int | None, m
     jobs = jobs or cores()
     os.environ.update(dict.fromkeys(LIBRARY_THREADS, "1"))
     prefix = "DASK_DISTRIBUTED__WORKER__MEMORY__"
-    os.environ.update({f"{prefix}{name}": value for name, value in MEMORY_MANAGEMENT.items()})
+    shares = MEMORY_MANAGEMENT | {"PAUSE": str(WORKER_SHARE)}
+    os.environ.update({f"{prefix}{name}": value for name, value in shares.items()})
     click.echo(f"tilepipe worker: {jobs} tiles in flight, {human_bytes(limit)}, scheduler {address}", err=True)
 
     from distributed.cli.dask_worker import main  # after the environment is set

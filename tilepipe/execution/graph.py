@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 
 from tilepipe.cache.layout import chunk_box, chunks_touching
 from tilepipe.execution.job import Job
-from tilepipe.execution.tasks import Group, Task
+from tilepipe.execution.tasks import Group, Stage, Task
 from tilepipe.tiling.grid import Grid, Tile
 
 __all__ = ["Graph", "Todo", "find_todo"]
 
 Index = tuple[int, int]
 
-MOST_CHUNKS = 4
-"""Chunks that are blended by one task of an executor: each takes some hundredths of a second."""
+CHUNKS = 4
+"""Chunks that are blended in one go instead of a tile: each takes some hundredths of a second."""
+
+ROUNDS = 4
+"""Groups that every slot gets, at least, before groups are made smaller."""
 
 
 @dataclass
@@ -94,13 +97,17 @@ class Graph:
         self._ready: deque[Index] = deque()
         self._release(sorted(todo.chunks))
 
-    def take(self, number: int) -> Iterator[Group]:
-        """Yield up to `number` groups of tasks that can start now: a tile, or a few chunks."""
+    def group_size(self, slots: int, most: int) -> int:
+        """Return the number of tiles in a group, at most `most`: fewer towards the end, so that `slots` stay in use."""
+        return max(1, min(most, len(self._tiles) // (ROUNDS * slots)))
+
+    def take(self, number: int, size: int = 1) -> Iterator[Group]:
+        """Yield up to `number` groups of tasks that can start now: `size` tiles, or four times as many chunks."""
         for _ in range(number):
             if self._ready:
-                yield tuple(Task("blend", *self._ready.popleft()) for _ in range(min(MOST_CHUNKS, len(self._ready))))
+                yield _next(self._ready, "blend", CHUNKS * size)
             elif self._tiles:
-                yield (Task("restore", *self._tiles.popleft()),)
+                yield _next(self._tiles, "restore", size)
             else:
                 return
 
@@ -130,3 +137,8 @@ class Graph:
             if not any((tile.row, tile.column) in self._missing for tile in self._grid.touching(box)):
                 self._waiting.discard(chunk)
                 self._ready.append(chunk)
+
+
+def _next(waiting: deque[Index], stage: Stage, number: int) -> Group:
+    """Remove the next `number` indices, or all that are left, and return their tasks."""
+    return tuple(Task(stage, *waiting.popleft()) for _ in range(min(number, len(waiting))))

@@ -170,7 +170,9 @@ def run_tasks(
                 executor.cancel()
             else:
                 check()
-                ready = list(graph.take(executor.slots(retry=retry) - in_flight))
+                slots = executor.slots(retry=retry)
+                most = 1 if retry else executor.group_size()  # tasks that failed do not share their fate with others
+                ready = list(graph.take(slots - in_flight, graph.group_size(slots, most)))
                 executor.submit(ready)
                 in_flight += len(ready)
             if not in_flight:

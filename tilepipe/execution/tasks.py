@@ -28,14 +28,18 @@ from tilepipe.tiling.blend import blend
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Tile
 
-__all__ = ["Group", "Task", "run_group"]
+__all__ = ["Group", "Stage", "Task", "run_group"]
+
+
+Stage = Literal["restore", "blend"]
+"""Kind of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One task: the stage, and row and column of its tile ("restore") or of its chunk of the result ("blend")."""
 
-    stage: Literal["restore", "blend"]
+    stage: Stage
     row: int
     column: int
 

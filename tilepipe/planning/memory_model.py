@@ -6,13 +6,23 @@ the run, *peak* is measured afterwards.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from tilepipe.errors import DoesNotFitError
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 from tilepipe.units import human_bytes
 
-__all__ = ["MemoryPlan", "StageModel", "check_analysis", "check_memory", "plan_memory", "threads_that_fit"]
+__all__ = [
+    "WORKER_SHARE",
+    "MemoryPlan",
+    "StageModel",
+    "check_analysis",
+    "check_memory",
+    "plan_memory",
+    "threads_that_fit",
+    "worker_memory",
+]
 
 SLACK = 1.05
 """Factor for the overhead of allocators and page tables, measured at 1..4 %."""
@@ -57,6 +67,9 @@ def check_analysis(process: int, decoded: int, inspection: int, allowed: int) ->
             "an uncompressed or tiled TIFF"
         )
 
+
+WORKER_SHARE = 0.95
+"""Share of its memory limit at which a worker of a cluster accepts no more tasks; dask's own is 0.8."""
 
 SMALL = 32_000_000
 """Bytes of an image that are decoded without a check."""
@@ -173,6 +186,14 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
         "export": int(SLACK * model.export(grid, threads)),
     }
     return MemoryPlan(allowed, max(stages.values()), fitting, threads, stages)
+
+
+def worker_memory(model: StageModel, grid: Grid, threads: int) -> int:
+    """Return the memory limit with which a worker of a cluster can hold `threads` tiles in flight, whole megabytes.
+
+    A worker that `tilepipe worker` started pauses at ``WORKER_SHARE`` of its limit.
+    """
+    return math.ceil(SLACK * model.restore(grid, threads) / WORKER_SHARE / 1e6) * 10**6
 
 
 def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, limit: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.tiff import is_unfinished
 from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan, drops_tiles
-from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory
+from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory, worker_memory
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.planning.tuning import Tuning
 from tilepipe.psf.model import PSF
@@ -25,10 +25,32 @@ from tilepipe.system.object_store import StoragePath
 from tilepipe.tiling.grid import Grid
 from tilepipe.units import human_bytes
 
-__all__ = ["Plan", "check_output", "recipe_facts"]
+__all__ = ["Plan", "WorkersPlan", "check_output", "recipe_facts"]
 
 IO_NANOSECONDS = 90.0
 """Time of decoding, storing, blending and writing, per pixel and channel on one thread (measured at 24 Mpx)."""
+
+
+@dataclass(frozen=True)
+class WorkersPlan:
+    """What the workers of a cluster need for a plan.
+
+    Parameters
+    ----------
+    number : int
+        Number of workers.
+    jobs : int
+        Tiles in flight in each, ``tilepipe worker --jobs``.
+    memory : int
+        Memory limit of each, ``tilepipe worker --memory``, bytes.
+    seconds : float
+        Expected time if they are as fast as this machine; reading and writing are done by one process.
+    """
+
+    number: int
+    jobs: int
+    memory: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,15 @@ class Plan:
 
     @cached_property
     def seconds(self) -> float:
-        """Expected time on this machine, from the solver's speed during planning."""
+        """Expected time on this machine, from the solver's speed during planning, s."""
+        return self._seconds(self.memory.jobs)
+
+    def on_workers(self, number: int) -> WorkersPlan:
+        """Return what `number` workers of a cluster need, each with as many tiles in flight as this plan has jobs."""
+        jobs = self.settings.jobs or self.memory.jobs
+        return WorkersPlan(number, jobs, worker_memory(self.model, self.grid, jobs), self._seconds(number * jobs))
+
+    def _seconds(self, jobs: int) -> float:
         pixels = self.info.height * self.info.width
         solver = (
             pixels
@@ -122,7 +152,7 @@ class Plan:
             * self.recipe.parameters.passes
             * self.tuning.nanoseconds
         )
-        return (solver / self.memory.jobs + pixels * self.info.colours * IO_NANOSECONDS) * 1e-9
+        return (solver / min(jobs, self.grid.tiles) + pixels * self.info.colours * IO_NANOSECONDS) * 1e-9
 
     @property
     def record(self) -> bytes:

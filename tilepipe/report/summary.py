@@ -9,11 +9,11 @@ from typing import get_args
 
 from tilepipe.execution.batch import Outcome, OutcomeStatus
 from tilepipe.execution.pipeline import RunReport
-from tilepipe.planning.plan import Plan
+from tilepipe.planning.plan import Plan, WorkersPlan
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.units import human_bytes
 
-__all__ = ["duration", "failure_lines", "outcome_line", "plan_lines", "report_lines"]
+__all__ = ["duration", "failure_lines", "outcome_line", "plan_lines", "report_lines", "workers_line"]
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -37,6 +37,15 @@ def plan_lines(plan: Plan) -> list[str]:
         + (f", output {human_bytes(disk.output)}" if disk.output else ""),
         f"time     about {duration(plan.seconds)}",
     ]
+
+
+def workers_line(workers: WorkersPlan) -> str:
+    """Return what the workers of a cluster need, as a line of the plan."""
+    return (
+        f"workers  {workers.number} with {workers.jobs} {'tile' if workers.jobs == 1 else 'tiles'} in flight "
+        f"(tilepipe worker --jobs {workers.jobs} --memory {workers.memory // 10**6}MB): "
+        f"about {duration(workers.seconds)} if they are as fast as this machine"
+    )
 
 
 def _recipe_text(plan: Plan) -> str:

@@ -6,6 +6,7 @@ same bytes, so versions and processors are compared before the first task, and a
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import re
@@ -41,6 +42,16 @@ IN_FLIGHT = 3
 
 MOST_IN_FLIGHT = 5000
 """Bound on the groups in flight, and on the keys that the scheduler holds for this run."""
+
+GROUPS_PER_SECOND = 50
+"""Groups that may end in a second before more tiles are run in one go: half of what a scheduler handled that shared two
+cores with four workers (benchmarks/results/2026-11-27-cluster.md)."""
+
+MOST_TILES = 16
+"""Largest number of tiles in one go."""
+
+SHORTEST = 1e-3
+"""Least duration of a tile that counts, s."""
 
 LOOK_AROUND = 1.0
 """Time between two looks at the workers, s."""
@@ -140,6 +151,13 @@ class Cluster:
     def slots(self, *, retry: bool = False) -> int:
         """Return three times the number of the workers' threads, as last seen; at least 1."""
         return max(1, min(IN_FLIGHT * sum(self._threads.values()), MOST_IN_FLIGHT))
+
+    def group_size(self) -> int:
+        """Return the number of tiles in one go with which the scheduler handles at most ``GROUPS_PER_SECOND``."""
+        if not self._durations:
+            return 1
+        groups = sum(self._threads.values()) / max(median(self._durations), SHORTEST)
+        return min(MOST_TILES, math.ceil(groups / GROUPS_PER_SECOND))
 
     def submit(self, groups: Sequence[Group]) -> None:
         """Send `groups` to the scheduler."""
@@ -288,8 +306,12 @@ class Cluster:
         """Give groups that take much longer than others to a second worker, if threads are idle."""
         if len(self._flights) >= self.slots() or not self._durations:
             return  # there are other groups to do
-        latest = time.monotonic() - max(SLOW_SECONDS, SLOW * median(self._durations))
-        slow = [g for g, flight in self._flights.items() if len(flight.futures) == 1 and flight.submitted < latest]
+        now, usual = time.monotonic(), median(self._durations)
+        slow = [
+            group
+            for group, flight in self._flights.items()
+            if len(flight.futures) == 1 and now - flight.submitted > max(SLOW_SECONDS, SLOW * usual * len(group))
+        ]
         if not slow:
             return
         with suppress(OSError, TimeoutError):  # the scheduler was lost meanwhile: the next look deals with it
