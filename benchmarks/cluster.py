@@ -1,8 +1,10 @@
 """Scheduling on a dask cluster with tasks that sleep or do nothing: idle threads, and the cost of a task.
 
-    python -m benchmarks.cluster [--workers 4] [--sleep 0.2 --tiles 2000] [--empty 1000 10000 100000]
+    python -m benchmarks.cluster [--workers 4] [--threads 1] [--one-process] [--sleep 0.2 --tiles 2000]
+                                 [--empty 1000 10000 100000]
 
-The tasks run on local worker processes with one thread each, and read and write nothing. *Used* is the share of
+The tasks run on local workers, and read and write nothing.  Workers are processes, or threads of this one, so that a
+thousand threads can be imitated. *Used* is the share of
 the threads' time spent in tasks between a tenth and nine tenths of the run.
 """
 
@@ -64,7 +66,7 @@ def stand_in(tiles: int) -> tuple[Any, Todo]:
     return job, Todo([(row, column) for row in range(edge) for column in range(edge)], chunks, grid.tiles)
 
 
-def measure(client: Any, tiles: int, sleep: float, *, workers: int, process: psutil.Process) -> str:
+def measure(client: Any, tiles: int, sleep: float, *, threads: int, process: psutil.Process) -> str:
     """Run `tiles` stand-ins and the chunks that they complete; return a row of the table."""
     job, todo = stand_in(tiles)
     ends: list[float] = []
@@ -87,7 +89,7 @@ def measure(client: Any, tiles: int, sleep: float, *, workers: int, process: psu
     executor.close()
     ends.sort()
     first, last = ends[len(ends) // 10], ends[-len(ends) // 10]
-    used = 100 * sleep * (len(ends) * 0.8) / (workers * max(last - first, 1e-9))
+    used = 100 * sleep * (len(ends) * 0.8) / (threads * max(last - first, 1e-9))
     per_tile = 1e3 * seconds / len(ends)
     return (
         f"| {len(ends)} | {len(todo.chunks)} | {sleep} | {seconds:.1f} | {per_tile:.2f} | "
@@ -101,6 +103,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1, help="Of each worker.")
+    parser.add_argument("--one-process", action="store_true", help="Workers are threads of this process.")
     parser.add_argument("--sleep", type=float, default=0.2)
     parser.add_argument("--tiles", type=int, default=2000)
     parser.add_argument("--empty", type=int, nargs="*", default=[1000, 10_000])
@@ -109,13 +113,17 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     with (
         distributed.LocalCluster(
-            n_workers=arguments.workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            n_workers=arguments.workers,
+            threads_per_worker=arguments.threads,
+            processes=not arguments.one_process,
+            dashboard_address=None,
+            host=None if arguments.one_process else "127.0.0.1",
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
         own = psutil.Process()  # the scheduler runs in this process
         for tiles, sleep in [(arguments.tiles, arguments.sleep), *((tiles, 0.0) for tiles in arguments.empty)]:
-            print(measure(client, tiles, sleep, workers=arguments.workers, process=own), flush=True)
+            print(measure(client, tiles, sleep, threads=arguments.workers * arguments.threads, process=own), flush=True)
 
 
 if __name__ == "__main__":

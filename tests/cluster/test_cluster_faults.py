@@ -1,6 +1,7 @@
 """Faults of a cluster: workers hang, leave and join, the scheduler dies, machines do not suit each other."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -135,6 +136,18 @@ def test_a_worker_that_hangs_does_not_hold_up_the_run(moving, tmp_path, processe
     assert (tmp_path / "out.tif").read_bytes() == expected
 
 
+def test_a_worker_that_hangs_from_the_start_is_left_out(moving, tmp_path, processes, expected, monkeypatch):
+    monkeypatch.setattr(cluster_executor, "ANSWER_SECONDS", 3)
+    hanging = processes.start_worker("--no-nanny")
+    processes.start_worker("--no-nanny")
+    wait_until(lambda: len(workers_of(processes)) == 2)
+    hanging.send_signal(signal.SIGSTOP)
+    report = planned(moving, tmp_path, scheduler=processes.address).run()
+    assert len(report.workers) == 1
+    assert f":{hanging.pid}" not in report.workers[0]
+    assert (tmp_path / "out.tif").read_bytes() == expected
+
+
 def test_a_scheduler_that_is_killed_and_restarted(moving, tmp_path, processes, expected):
     processes.start_worker()
 
@@ -181,6 +194,51 @@ def test_workers_that_join_and_leave(moving, tmp_path, processes, expected):
     report = planned(moving, tmp_path, scheduler=processes.address).run(once(2, swap))
     assert len(report.workers) >= 2
     assert (tmp_path / "out.tif").read_bytes() == expected
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=1m tmpfs "$DISK" || exit 99
+export TMPDIR="$DISK"
+"$PYTHON" -m tilepipe worker "$ADDRESS" -j 1 --no-dashboard --local-directory "$DISK" &
+while [ ! -e "$FULL" ]; do sleep 0.1; done
+dd if=/dev/zero of="$DISK/filled" bs=4k 2>/dev/null
+touch "$FULL.done"
+wait
+"""
+"""A worker in a mount namespace of its own, whose disk for temporary files becomes full when ``$FULL`` exists."""
+
+
+def test_a_worker_whose_own_disk_becomes_full_works_on(moving, tmp_path, processes, expected):
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare: cannot mount a small disk")
+    disk, flag = tmp_path / "disk", tmp_path / "full"
+    disk.mkdir()
+    names = {"DISK": str(disk), "FULL": str(flag), "ADDRESS": processes.address, "PYTHON": sys.executable}
+    worker = subprocess.Popen(
+        ["unshare", "-rm", "sh", "-c", FULL_DISK], env=os.environ | names, stderr=subprocess.PIPE, text=True
+    )
+    processes.started.append(worker)
+    try:
+        wait_until(lambda: worker.poll() is not None or len(workers_of(processes)) == 1)
+    except AssertionError:
+        worker.kill()
+        raise
+    if worker.poll() == 99 or worker.poll() == 1:
+        pytest.skip(f"cannot mount a small disk: {worker.stderr.read()}")
+
+    def fill(event):
+        flag.touch()
+        wait_until(Path(f"{flag}.done").exists)
+
+    report = planned(moving, tmp_path, scheduler=processes.address).run(once(3, fill))
+    assert report.tiles["computed"] == report.tiles["total"] > 20
+    assert (tmp_path / "out.tif").read_bytes() == expected
+
+
+def workers_of(processes):
+    """Return the workers that the scheduler knows."""
+    with distributed.Client(processes.address, set_as_default=False) as client:
+        return client.nthreads()
 
 
 def test_a_worker_with_too_little_memory_is_refused_with_what_would_fit(moving, tmp_path, processes):

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +53,15 @@ MOST_TILES = 16
 
 SHORTEST = 1e-3
 """Least duration of a tile that counts, s."""
+
+ANSWER_SECONDS = 20
+"""Time to wait for what a worker that joined answers, s; its threads may be busy with other runs."""
+
+ASK_AGAIN = 60
+"""Time after which a worker that did not answer is asked again, s."""
+
+URGENT = 100
+"""Priority of these questions among the tasks of a worker."""
 
 LOOK_AROUND = 1.0
 """Time between two looks at the workers, s."""
@@ -131,6 +141,7 @@ class Cluster:
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._durations: deque[float] = deque(maxlen=100)
         self._threads: dict[str, int] = {}
+        self._silent: dict[str, float] = {}
         self._lost: list[Group] = []
         self._looked, self._alive = -LOOK_AROUND, time.monotonic()
         self._is_cancelled = False
@@ -280,27 +291,52 @@ class Cluster:
             self._send(lost)
 
     def _compared(self, threads: dict[str, int], joined: Iterable[str]) -> dict[str, int]:
-        """Check the workers that joined; return `threads` without those that left meanwhile."""
-        joined = list(joined)
+        """Check the workers that joined; return `threads` without those that left meanwhile, or do not answer.
+
+        Those are asked again after a minute.
+        """
+        now = time.monotonic()
+        for worker in [worker for worker in threads if self._silent.get(worker, now) > now]:
+            del threads[worker]
+        joined = [worker for worker in joined if worker in threads]
         if not joined:
             return threads
+        from distributed import KilledWorker
+
         folder = self._job.folder
         token = folder / f"{PROBE}{self._run}"
         write_durably(token, b"", durable=False)
         try:
-            answers = self._client.run(probe, str(folder), token.name, workers=joined, on_error="return")
-            for worker in joined:
-                answer = answers.get(worker, OSError())
-                if isinstance(answer, OSError):
-                    threads.pop(worker, None)
-                elif isinstance(answer, Exception):
-                    raise SettingsError(f"worker {worker} cannot run this version of tilepipe: {answer!r}")
-                else:
+            for worker, answer in self._answers(joined, str(folder), token.name).items():
+                if isinstance(answer, dict):
                     check_answer(self._plan, folder, worker, answer)
+                elif isinstance(answer, (OSError, TimeoutError, CancelledError, KilledWorker)):
+                    threads.pop(worker, None)
+                    self._silent[worker] = time.monotonic() + ASK_AGAIN
+                else:
+                    raise SettingsError(f"worker {worker} cannot run this version of tilepipe: {answer!r}")
         finally:
             for path in folder.glob(f"{PROBE}*"):
                 path.unlink(missing_ok=True)
         return threads
+
+    def _answers(self, workers: list[str], folder: str, token: str) -> dict[str, dict[str, Any] | BaseException]:
+        """Return what each of `workers` answers, or its error; TimeoutError if it does not answer."""
+        questions = {
+            worker: self._client.submit(
+                probe, folder, token, workers=[worker], allow_other_workers=False, pure=False, priority=URGENT
+            )
+            for worker in workers
+        }
+        answers: dict[str, dict[str, Any] | BaseException] = {}
+        deadline = time.monotonic() + ANSWER_SECONDS
+        for worker, question in questions.items():
+            try:
+                answers[worker] = question.result(timeout=max(1.0, deadline - time.monotonic()))
+            except Exception as error:  # whatever the worker raised: it cannot take part
+                answers[worker] = error
+        self._client.cancel(list(questions.values()))
+        return answers
 
     def _repeat_slow(self) -> None:
         """Give groups that take much longer than others to a second worker, if threads are idle."""

@@ -77,7 +77,7 @@ def run_checked_group(facts: dict[str, str], folder: str, topic: str, ticket: in
     get_worker().log_event(topic, {"ticket": ticket, "receipts": receipts})
 
 
-def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
+def probe(folder: str, token: str, worker: Any = None) -> dict[str, Any]:
     """Answer, on a worker, what :func:`check_answer` compares.
 
     Parameters
@@ -86,8 +86,8 @@ def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
         Recipe folder of the run.
     token : str
         Name of a file that the client wrote into it.
-    dask_worker : distributed.Worker
-        Passed by dask.
+    worker : distributed.Worker, optional
+        By default the one that runs this task.
 
     Returns
     -------
@@ -95,6 +95,9 @@ def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
         The facts; whether the client's file is visible; the name of a file written in answer, or the error; threads,
         memory limit, share of it at which the worker pauses, and memory used so far.
     """
+    from distributed import get_worker
+
+    worker = worker or get_worker()
     answer, visible, error = f"{PROBE}{uuid.uuid4().hex}", True, ""
     try:
         path = storage_path(folder)
@@ -103,13 +106,13 @@ def probe(folder: str, token: str, dask_worker: Any = None) -> dict[str, Any]:
             write_durably(path / answer, token.encode())
     except (OSError, ImportError) as failure:
         error = str(failure)
-    manager = getattr(dask_worker, "memory_manager", None)
+    manager = getattr(worker, "memory_manager", None)
     return {
         "facts": worker_facts(),
         "visible": visible,
         "answer": answer,
         "error": error,
-        "threads": dask_worker.state.nthreads,
+        "threads": worker.state.nthreads,
         "limit": getattr(manager, "memory_limit", None) or 0,
         "pause": getattr(manager, "memory_pause_fraction", None) or 1.0,
         "used": used_memory(),
