@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tilepipe.errors import SettingsError
+from tilepipe.errors import InputError, SettingsError
 from tilepipe.events import Receipt
 from tilepipe.execution.runnable import plan as make_plan
 
@@ -72,9 +72,52 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
     workers = {receipt.pid for receipt in receipts if receipt.stage == "restore"}
     assert len(workers) == 2
     assert os.getpid() not in workers
+    assert {receipt.pid for receipt in receipts if receipt.stage == "ingest"} <= workers, "they read the image, too"
     assert len(report.workers) == 2
     assert messages
     assert max(messages) <= MESSAGE_LIMIT
+
+
+@pytest.mark.thorough
+def test_an_image_that_workers_are_not_sent_to_is_read_by_the_run_itself(moving, tmp_path, cluster):
+    """Its name holds a byte that is not UTF-8, as no text that goes to a worker can."""
+    image = tmp_path / "not for workers \udcff.tif"
+    image.write_bytes((moving / "blurred.tif").read_bytes())
+    outputs = []
+    for name, settings in (("here", {}), ("there", {"scheduler": cluster.scheduler_address})):
+        receipts = []
+        options = {"psf": moving / "psf.tif", "tile": 200, "quality": "fast", "cache": str(tmp_path / name)}
+        make_plan(image, tmp_path / f"{name}.tif", **options, **settings).run(receipts.append)
+        read = [event for event in receipts if isinstance(event, Receipt) and event.stage == "ingest"]
+        assert read
+        assert {event.pid for event in read} == {0}, "not read by a task"
+        outputs.append((tmp_path / f"{name}.tif").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.thorough
+def test_an_image_that_changes_while_workers_read_it_ends_the_run(moving, tmp_path, cluster):
+    image = tmp_path / "picture.tif"
+    image.write_bytes((moving / "blurred.tif").read_bytes())
+    changed = []
+
+    def change(event):
+        if isinstance(event, Receipt) and event.stage == "ingest" and not changed:
+            changed.append(event)
+            os.utime(image, (1, 1))
+
+    plan = make_plan(
+        image,
+        tmp_path / "out.tif",
+        psf=moving / "psf.tif",
+        tile=100,
+        quality="fast",
+        cache=str(tmp_path / "c"),
+        scheduler=cluster.scheduler_address,
+    )
+    with pytest.raises(InputError, match="was changed or removed"):
+        plan.run(change)
+    assert not (tmp_path / "out.tif").exists()
 
 
 @pytest.mark.thorough

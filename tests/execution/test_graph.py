@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilepipe.cache.layout import RESULT_CHUNK, chunk_box, chunks_touching
+from tilepipe.cache.layout import RESULT_CHUNK, SOURCE_CHUNK, chunk_box, chunks_touching
 from tilepipe.execution.graph import Graph, Todo
 from tilepipe.tiling.grid import Box, Grid
 
@@ -26,17 +26,22 @@ def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core
     chunks = [index for index in all_chunks(height, width) if chance.random() < 0.7]
     tiles = [(y, x) for y in range(grid.rows) for x in range(grid.columns) if chance.random() < 0.7]
     failing = {index for index in tiles if chance.random() < 0.1}
-    graph = Graph(grid, Todo(tiles, chunks, grid.tiles))
-    done, seen, in_flight = set(), [], []
+    bands = [band for band in range(-(-height // SOURCE_CHUNK[0])) if chance.random() < 0.7]
+    graph = Graph(grid, Todo(tiles, chunks, grid.tiles, bands=bands))
+    done, seen, in_flight, unread = set(), [], [], set(bands)
     while True:
         size = graph.group_size(slots, most)
         taken = list(graph.take(slots - len(in_flight), size))
         for group in taken:
-            assert len(group) <= size * (1 if group[0].stage == "restore" else 4)
+            assert len(group) <= {"ingest": 1, "restore": size, "blend": 4 * size}[group[0].stage]
             assert len({task.stage for task in group}) == 1
             for task in group:
                 if task.stage == "blend":
                     assert not tiles_of(grid, (task.row, task.column)) & (set(tiles) - done)
+                if task.stage == "restore":
+                    frame = grid.tile(task.row, task.column).frame
+                    rows = range(max(0, frame.y0), min(height, frame.y1))
+                    assert not {row // SOURCE_CHUNK[0] for row in rows} & unread
         in_flight += taken
         if not in_flight:
             break
@@ -48,8 +53,12 @@ def test_every_task_comes_once_and_no_chunk_before_its_tiles(height, width, core
                 graph.finish(task)
             elif task.stage == "blend":
                 graph.finish(task)
+            elif task.stage == "ingest":
+                unread.discard(task.row)
+                graph.finish(task)
     assert len(seen) == len(set(seen))
     assert {(t.row, t.column) for t in seen if t.stage == "restore"} == set(tiles)
+    assert {t.row for t in seen if t.stage == "ingest"} == set(bands)
     possible = {chunk for chunk in chunks if not tiles_of(grid, chunk) & failing}
     assert {(t.row, t.column) for t in seen if t.stage == "blend"} == possible
 

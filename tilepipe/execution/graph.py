@@ -1,4 +1,6 @@
-"""The graph of tasks: one per tile and one per chunk of the result, which depends on the tiles that it touches.
+"""The graph of tasks: one per tile, and one per chunk of the result, which depends on the tiles that it touches.
+
+On a cluster the bands of the image may be tasks, too; a tile then depends on those that it reads.
 
 The dependencies follow from the geometry, so none is stored: tasks are taken from the graph as others finish, and
 an image of any size needs memory for the indices of its missing pieces only.
@@ -6,14 +8,15 @@ an image of any size needs memory for the indices of its missing pieces only.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tilepipe.cache.layout import chunk_box, chunks_touching
+from tilepipe.cache.layout import SOURCE_CHUNK, chunk_box, chunks_touching
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group, Stage, Task
-from tilepipe.tiling.grid import Grid, Tile
+from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["Graph", "Todo", "find_todo"]
 
@@ -38,6 +41,8 @@ class Todo:
         All tiles and chunks of the job.
     tiles_damaged, chunks_damaged : int
         Those among the missing that have a record, but whose chunks do not match it.
+    bands : list of int
+        Bands of the source that are read by tasks; a tile waits for those that its frame touches.
     """
 
     tiles: list[Index] = field(default_factory=list)
@@ -46,6 +51,7 @@ class Todo:
     chunks_total: int = 0
     tiles_damaged: int = 0
     chunks_damaged: int = 0
+    bands: list[int] = field(default_factory=list)
 
 
 def find_todo(job: Job, *, full: bool = True, check: Callable[[], None] = lambda: None) -> Todo:
@@ -92,6 +98,8 @@ class Graph:
         self._grid = grid
         self._missing = set(todo.tiles)
         self._tiles = deque(sorted(todo.tiles))
+        self._unread = set(todo.bands)
+        self._bands = deque((band, 0) for band in sorted(todo.bands))
         self._waiting = set(todo.chunks)
         self._unblended = set(todo.chunks)
         self._ready: deque[Index] = deque()
@@ -102,19 +110,35 @@ class Graph:
         return max(1, min(most, len(self._tiles) // (ROUNDS * slots)))
 
     def take(self, number: int, size: int = 1) -> Iterator[Group]:
-        """Yield up to `number` groups of tasks that can start now: `size` tiles, or four times as many chunks."""
+        """Yield up to `number` groups of tasks that can start now.
+
+        Chunks come first, ``CHUNKS`` times `size` at a time, then `size` tiles, then the next band of the image.
+        """
         for _ in range(number):
             if self._ready:
                 yield _next(self._ready, "blend", CHUNKS * size)
-            elif self._tiles:
-                yield _next(self._tiles, "restore", size)
+            elif readable := self._readable(size):
+                yield _next(self._tiles, "restore", readable)
+            elif self._bands:
+                yield _next(self._bands, "ingest", 1)
             else:
                 return
+
+    def _readable(self, most: int) -> int:
+        """Return how many of the next tiles, at most `most`, have all bands that they need."""
+        number = 0
+        for index in itertools.islice(self._tiles, most):
+            if self._unread and not self._unread.isdisjoint(bands_touching(self._grid.tile(*index).frame, self._grid)):
+                break
+            number += 1
+        return number
 
     def finish(self, task: Task) -> None:
         """Note that `task` is done; chunks that waited for it alone can start."""
         index = (task.row, task.column)
-        if task.stage == "restore":
+        if task.stage == "ingest":
+            self._unread.discard(task.row)
+        elif task.stage == "restore":
             self._missing.discard(index)
             stored = self._grid.tile(*index).stored
             self._release([chunk for chunk in chunks_touching(stored) if chunk in self._waiting])
@@ -137,6 +161,11 @@ class Graph:
             if not any((tile.row, tile.column) in self._missing for tile in self._grid.touching(box)):
                 self._waiting.discard(chunk)
                 self._ready.append(chunk)
+
+
+def bands_touching(frame: Box, grid: Grid) -> range:
+    """Return the bands of the source that the frame of a tile touches."""
+    return range(max(0, frame.y0) // SOURCE_CHUNK[0], -(-min(frame.y1, grid.height) // SOURCE_CHUNK[0]))
 
 
 def _next(waiting: deque[Index], stage: Stage, number: int) -> Group:

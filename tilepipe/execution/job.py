@@ -6,23 +6,30 @@ workspaces) in its process for its duration.  On the worker of a cluster the fir
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tilepipe.cache import layout
 from tilepipe.cache.store import CheckedArray
 from tilepipe.deconv.frames import Spectrum, Workspace
-from tilepipe.errors import CacheError
+from tilepipe.errors import CacheError, InputError
+from tilepipe.image.info import ImageReader
+from tilepipe.image.readers import open_image
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_file, read_sealed, write_sealed
+from tilepipe.system.memory import peak_memory
 from tilepipe.system.object_store import StoragePath, storage_path
 
-__all__ = ["Job", "RunConfig", "job_in", "running"]
+__all__ = ["Job", "RunConfig", "job_in", "running", "shared_stamp", "store_band"]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +41,16 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         Flush every chunk and record to disk.
     edited_from : str or None
         SHA-256 of the image before an edit: tiles with unchanged samples are taken from its cache.
+    image : str or None
+        Absolute path of the image file, for workers that read it; None if it is not valid Unicode.
+    image_stamp : tuple of int or None
+        Its size, bytes, and time of modification, ns: equal on all machines that share the file.
     """
 
     durable: bool = True
     edited_from: str | None = None
+    image: str | None = None
+    image_stamp: tuple[int, int] | None = None
 
     def save(self, folder: StoragePath) -> None:
         """Write the configuration into a recipe's `folder`."""
@@ -48,6 +61,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Read the configuration; return the defaults if it is absent or damaged."""
         data = read_sealed(folder / layout.RUN_FILE)
         return cls() if data is None else msgspec.json.decode(data, type=cls)
+
+
+def shared_stamp(image: str | None) -> tuple[int, int] | None:
+    """Return size and time of modification of a file, see `RunConfig`; None if it is not here."""
+    try:
+        stat = os.stat(image or "")
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 class Job:
@@ -90,6 +112,9 @@ class Job:
             self.before = layout.tiles_array(
                 layout.run_folders(folder.parent.parent, old)[1], old, durable=config.durable
             )
+        self._image, self._image_stamp = config.image, config.image_stamp
+        self._reader: ImageReader | None = None
+        self._reader_lock = threading.Lock()
         self._spectrum: Spectrum | None = None
         self._spectrum_lock = threading.Lock()
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
@@ -110,6 +135,29 @@ class Job:
                     raise CacheError(f"{file} is damaged; run the same command again to rewrite it")
                 self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
             return self._spectrum
+
+    def read_rows(self, top: int, bottom: int) -> npt.NDArray[Any]:
+        """Return rows of the image file, (rows, width, channels); by one thread at a time.
+
+        Raises
+        ------
+        InputError
+            If the file is not here, is not the one that was planned, or is damaged.
+        """
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = open_image(self._image or "")
+            rows = self._reader.rows(top, bottom)
+        if shared_stamp(self._image) != self._image_stamp:
+            raise InputError(f"{self._image} was changed or removed since it was planned; run the same command again")
+        return rows
+
+    def close(self) -> None:
+        """Close the image file."""
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
     def forget_damaged(self, check: Callable[[], None] = lambda: None) -> None:
         """Drop the records of damaged pieces; `check` is called before each, see `CheckedArray.forget_damaged`."""
@@ -137,6 +185,29 @@ class Job:
         self._spectrum = None
 
 
+def store_band(source: CheckedArray, row: int, rows: npt.NDArray[Any], colours: int, began: float) -> None:
+    """Write and record a band of the image.
+
+    Parameters
+    ----------
+    source : CheckedArray
+        The source array.
+    row : int
+        Index of the band, a row of chunks.
+    rows : ndarray, shape (rows, width, channels)
+        Its samples; those of float images that are not finite are counted.
+    colours : int
+        Number of channels that are counted, the first ones.
+    began : float
+        When its reading began, ``time.perf_counter()``.
+    """
+    top = row * layout.SOURCE_CHUNK[0]
+    source.write(np.moveaxis(rows, -1, 0), slice(None), slice(top, top + len(rows)), slice(None))
+    is_float = rows.dtype.kind == "f"
+    facts = {"not_finite": int((~np.isfinite(rows[:, :, :colours])).sum())} if is_float else {}
+    source.record((row,), began, peak_memory(), facts=facts)
+
+
 _running: dict[StoragePath, Job] = {}
 """Jobs of the runs in progress in this process."""
 
@@ -157,6 +228,7 @@ def running(folder: StoragePath, stop: threading.Event | None = None) -> Iterato
     finally:
         with _jobs_lock:
             del _running[folder]
+        job.close()
 
 
 def job_in(folder: str) -> Job:
@@ -165,6 +237,8 @@ def job_in(folder: str) -> Job:
     with _jobs_lock:
         job = _running.get(path) or _visited.get(path)
         if job is None:
+            for other in _visited.values():
+                other.close()
             _visited.clear()
             job = _visited[path] = Job(path)
         return job

@@ -32,8 +32,8 @@ from tilepipe.errors import (
 )
 from tilepipe.events import Listener, Note
 from tilepipe.execution.export import export
-from tilepipe.execution.ingest import check_input_unchanged, ingest
-from tilepipe.execution.job import RunConfig, running
+from tilepipe.execution.ingest import check_input_unchanged, count_not_finite
+from tilepipe.execution.job import RunConfig, running, shared_stamp
 from tilepipe.execution.restore import restore_and_blend
 from tilepipe.planning.memo import remember
 from tilepipe.planning.plan import Plan, check_output, recipe_facts
@@ -153,8 +153,8 @@ def run(
                     job.tiles.forget_all()
                     job.result.forget_all()
                 try:
-                    not_finite = ingest(plan, job, on_event, check)
                     counts, workers = restore_and_blend(plan, job, on_event, check, client)
+                    not_finite = count_not_finite(job)
                     export(plan, job, on_event, check, overwrite=overwrite)
                 except StorageError:
                     raise
@@ -238,10 +238,12 @@ def _announce_reuse(
 def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: StoragePath) -> None:
     """Write the image's digest, the memo, the configuration, the PSF and the recipe; remove partial files."""
     durable = plan.settings.durable
+    absolute = str(plan.info.path.resolve())
+    path = absolute if absolute.isprintable() else None  # JSON holds no bytes of a name that are not UTF-8
     image = {"path": printable(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
     remember(plan.root, recipe.source, plan.analysis.asked, plan.analysis.memo)
-    RunConfig(durable=durable, edited_from=before).save(folder)
+    RunConfig(durable=durable, edited_from=before, image=path, image_stamp=shared_stamp(path)).save(folder)
     write_durably(folder / PSF_FILE, plan.psf.to_bytes(), durable=durable)
     write_durably(folder / RECIPE_FILE, recipe.to_json(), durable=durable)
     (folder / DONE_FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Restore the missing tiles and blend the missing chunks; failed tasks are retried, then reported."""
+"""Read the image, restore the missing tiles and blend the missing chunks; failed tasks are retried, then reported."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.executors.executor import Executor
 from tilepipe.execution.executors.threads import Threads
 from tilepipe.execution.graph import Graph, Todo, find_todo
+from tilepipe.execution.ingest import find_bands, ingest
 from tilepipe.execution.job import Job
 from tilepipe.planning.plan import Plan
 
@@ -49,7 +50,7 @@ class Tally:
     on_event: Listener
     hopeless: threading.Event
     most: int | None
-    done: dict[str, int] = field(default_factory=lambda: {"restore": 0, "blend": 0})
+    done: dict[str, int] = field(default_factory=lambda: {"ingest": 0, "restore": 0, "blend": 0})
     taken_over: int = 0
     failed: list[Receipt] = field(default_factory=list)
     workers: set[str] = field(default_factory=set)
@@ -63,23 +64,27 @@ class Tally:
         elif receipt.status == "failed":
             self.failed.append(receipt)
         self.on_event(receipt)
-        if receipt.disk_full or (self.most is not None and len(self.failed) > self.most):
+        # bands that workers cannot read are read by this process
+        failures = sum(failed.stage != "ingest" for failed in self.failed)
+        if receipt.disk_full or (self.most is not None and failures > self.most):
             self.hopeless.set()
 
 
 def restore_and_blend(
     plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], client: Client | None = None
 ) -> tuple[dict[str, int], list[str]]:
-    """Run the tasks that are missing.
+    """Read the bands, restore the tiles and blend the chunks that are missing.
+
+    The image is read first, by this process; or by the workers of a cluster that share its file, beside the tiles.
 
     Parameters
     ----------
     plan : Plan
         Gives the executor and the limit on failures.
     job : Job
-        Job with an ingested source.
+        The job.
     on_event : Listener
-        Receives the events of both stages.
+        Receives the events of the stages.
     check : callable
         Called whenever tasks ended; raises to stop the run.
     client : distributed.Client, optional
@@ -96,19 +101,29 @@ def restore_and_blend(
     ------
     TilesFailedError
         If tasks failed twice (on threads, the second time one at a time), or more than ``max_failures`` failed.
+    InputError
+        If the image is damaged or was changed.
     OSError
         If the disk of the cache is full.
     """
     todo = find_todo(job, full=plan.settings.verify == "full", check=check)
     if plan.drops_tiles:
         _drop_blended(job, todo, check)
-    _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
     executor = _executor(plan, job, client)
     tally = Tally(on_event, job.hopeless, plan.settings.max_failures)
     try:
         if todo.tiles or todo.chunks:
             executor.check()
+        if todo.tiles and executor.reads_image():
+            todo.bands = find_bands(plan, job, on_event, check)
+        else:
+            ingest(plan, job, on_event, check)
+        _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
         run_tasks(job, todo, executor, tally, check, drop=plan.drops_tiles)
+        if todo.bands:
+            on_event(StageEnd("ingest"))
+        if any(receipt.stage == "ingest" for receipt in tally.failed):
+            ingest(plan, job, on_event, check)  # in this process: an error of the image is raised as such
         if tally.failed:
             on_event(Note(f"retry    {len(tally.failed)} failed, the first: {_describe(tally.failed[0])}"))
             check()

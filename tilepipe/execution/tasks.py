@@ -1,4 +1,4 @@
-"""The tasks of the graph: restore a tile, blend a chunk.
+"""The tasks of the graph: read a band of the image, restore a tile, blend a chunk.
 
 Each takes the job's folder and an index, reads and writes the store, and returns a receipt.  A task never raises: it
 reports a failure in its receipt, so that one failed tile does not end the graph.
@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tilepipe.cache.layout import chunk_box
+from tilepipe.cache.layout import SOURCE_CHUNK, chunk_box
 from tilepipe.cache.store import piece_name
 from tilepipe.dtypes import FloatArray
 from tilepipe.errors import CacheError
 from tilepipe.events import Receipt, Status
-from tilepipe.execution.job import Job, job_in
+from tilepipe.execution.job import Job, job_in, store_band
 from tilepipe.image.linearise import start_and_data, whites
 from tilepipe.system.files import is_disk_full
 from tilepipe.system.memory import peak_memory
@@ -31,13 +31,16 @@ from tilepipe.tiling.grid import Box, Tile
 __all__ = ["Group", "Stage", "Task", "run_group"]
 
 
-Stage = Literal["restore", "blend"]
+Stage = Literal["ingest", "restore", "blend"]
 """Kind of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task: the stage, and row and column of its tile ("restore") or of its chunk of the result ("blend")."""
+    """One task: the stage, and row and column of its piece.
+
+    That is a row of chunks of the source ("ingest", column 0), a tile ("restore"), or a chunk of the result ("blend").
+    """
 
     stage: Stage
     row: int
@@ -45,7 +48,8 @@ class Task:
 
     def receipt(self, status: Status, error: str = "") -> Receipt:
         """Return a receipt of the task without measurements."""
-        return Receipt(self.stage, piece_name((self.row, self.column)), status, error=error)
+        index = (self.row,) if self.stage == "ingest" else (self.row, self.column)
+        return Receipt(self.stage, piece_name(index), status, error=error)
 
 
 Group = tuple[Task, ...]
@@ -53,7 +57,7 @@ Group = tuple[Task, ...]
 
 
 def run_group(folder: str, group: Group) -> list[Receipt]:
-    """Restore tiles, or blend chunks, of the job in `folder`, and record them.
+    """Read bands, restore tiles, or blend chunks, of the job in `folder`, and record them.
 
     Parameters
     ----------
@@ -76,12 +80,20 @@ def _run(folder: str, task: Task) -> Receipt:
         job = job_in(folder)
         if job.is_stopped:
             return task.receipt("cancelled")
-        taken_over = (_restore if task.stage == "restore" else _blend)(job, task.row, task.column)
+        taken_over = RUN[task.stage](job, task.row, task.column)
     except Exception as error:  # whatever a task raises, the others run
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return replace(task.receipt("failed", why), host=host, pid=pid, disk_full=is_disk_full(error))
     seconds = time.perf_counter() - started
     return replace(task.receipt("done"), seconds=seconds, host=host, pid=pid, peak=peak_memory(), taken_over=taken_over)
+
+
+def _ingest(job: Job, row: int, _column: int) -> bool:
+    """Read a band of the image into the cache; return False, as bands are always read."""
+    began, top = time.perf_counter(), row * SOURCE_CHUNK[0]
+    rows = job.read_rows(top, min(top + SOURCE_CHUNK[0], job.recipe.height))
+    store_band(job.source, row, rows, job.recipe.colours, began)
+    return False
 
 
 def _restore(job: Job, row: int, column: int) -> bool:
@@ -144,3 +156,7 @@ def _blend(job: Job, row: int, column: int) -> bool:
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
     job.result.record((row, column), began, peak_memory())
     return False
+
+
+RUN = {"ingest": _ingest, "restore": _restore, "blend": _blend}
+"""The function of each stage; it returns whether the piece had been computed before."""

@@ -141,6 +141,7 @@ class Cluster:
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._durations: deque[float] = deque(maxlen=100)
         self._threads: dict[str, int] = {}
+        self._image_is_shared = True
         self._silent: dict[str, float] = {}
         self._lost: list[Group] = []
         self._looked, self._alive = -LOOK_AROUND, time.monotonic()
@@ -162,6 +163,11 @@ class Cluster:
     def slots(self, *, retry: bool = False) -> int:
         """Return three times the number of the workers' threads, as last seen; at least 1."""
         return max(1, min(IN_FLIGHT * sum(self._threads.values()), MOST_IN_FLIGHT))
+
+    def reads_image(self) -> bool:
+        """Return whether every worker sees the image file, and a band of it takes no more memory than a tile."""
+        model, grid = self._plan.model, self._plan.grid
+        return self._image_is_shared and model.ingest(grid, 1) - model.process <= model.per_job(grid)
 
     def group_size(self) -> int:
         """Return the number of tiles in one go with which the scheduler handles at most ``GROUPS_PER_SECOND``."""
@@ -310,6 +316,7 @@ class Cluster:
             for worker, answer in self._answers(joined, str(folder), token.name).items():
                 if isinstance(answer, dict):
                     check_answer(self._plan, folder, worker, answer)
+                    self._image_is_shared &= answer["image_is_here"]
                 elif isinstance(answer, (OSError, TimeoutError, CancelledError, KilledWorker)):
                     threads.pop(worker, None)
                     self._silent[worker] = time.monotonic() + ASK_AGAIN

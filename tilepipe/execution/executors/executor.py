@@ -26,6 +26,9 @@ class Executor(Protocol):
     def slots(self, *, retry: bool = False) -> int:
         """Return the number of groups to keep in flight now; `retry` for tasks that failed once."""
 
+    def reads_image(self) -> bool:
+        """Return whether tasks may read the image, called after :meth:`check`."""
+
     def group_size(self) -> int:
         """Return the number of tiles that are best run in one go."""
 

@@ -34,6 +34,10 @@ class Threads:
         """Return the number of threads; 1 for retries, as memory may have been short."""
         return 1 if retry else self._jobs
 
+    def reads_image(self) -> bool:
+        """Return False: reading beside the tiles would need the memory of both."""
+        return False
+
     def group_size(self) -> int:
         """Return 1: a group costs less than a millisecond."""
         return 1

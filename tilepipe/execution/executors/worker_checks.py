@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from tilepipe.errors import DoesNotFitError, SettingsError
+from tilepipe.execution.job import RunConfig, shared_stamp
 from tilepipe.execution.tasks import Group, run_group
 from tilepipe.planning.memory_model import threads_that_fit
 from tilepipe.planning.plan import Plan
@@ -92,18 +93,20 @@ def probe(folder: str, token: str, worker: Any = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        The facts; whether the client's file is visible; the name of a file written in answer, or the error; threads,
-        memory limit, share of it at which the worker pauses, and memory used so far.
+        The facts; whether the client's file, and the image, are visible; the name of a file written in answer, or the
+        error; threads, memory limit, share of it at which the worker pauses, and memory used so far.
     """
     from distributed import get_worker
 
     worker = worker or get_worker()
-    answer, visible, error = f"{PROBE}{uuid.uuid4().hex}", True, ""
+    answer, visible, image_is_here, error = f"{PROBE}{uuid.uuid4().hex}", True, False, ""
     try:
         path = storage_path(folder)
         visible = (path / token).is_file()
         if visible:
             write_durably(path / answer, token.encode())
+            config = RunConfig.of(path)
+            image_is_here = config.image_stamp is not None and shared_stamp(config.image) == config.image_stamp
     except (OSError, ImportError) as failure:
         error = str(failure)
     manager = getattr(worker, "memory_manager", None)
@@ -111,6 +114,7 @@ def probe(folder: str, token: str, worker: Any = None) -> dict[str, Any]:
         "facts": worker_facts(),
         "visible": visible,
         "answer": answer,
+        "image_is_here": image_is_here,
         "error": error,
         "threads": worker.state.nthreads,
         "limit": getattr(manager, "memory_limit", None) or 0,
