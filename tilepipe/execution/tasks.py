@@ -80,7 +80,8 @@ def _run(folder: str, task: Task) -> Receipt:
         job = job_in(folder)
         if job.is_stopped:
             return task.receipt("cancelled")
-        taken_over = RUN[task.stage](job, task.row, task.column)
+        run = {"ingest": _ingest, "restore": _restore, "blend": _blend}[task.stage]
+        taken_over = run(job, task.row, task.column)
     except Exception as error:  # whatever a task raises, the others run
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return replace(task.receipt("failed", why), host=host, pid=pid, disk_full=is_disk_full(error))
@@ -156,7 +157,3 @@ def _blend(job: Job, row: int, column: int) -> bool:
     job.result.write(pixels, slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
     job.result.record((row, column), began, peak_memory())
     return False
-
-
-RUN = {"ingest": _ingest, "restore": _restore, "blend": _blend}
-"""The function of each stage; it returns whether the piece had been computed before."""
