@@ -42,7 +42,7 @@ State = Literal["done", "damaged", "absent"]
 """State of a piece: "damaged" if it has a record that its chunks do not match."""
 
 REQUESTS = 16
-"""Pieces in an object store that are looked at at a time: each waits for the network, not for a processor."""
+"""Pieces in an object store whose state is read at the same time: that waits for the network, not for a processor."""
 
 
 class CheckedArray:
@@ -161,7 +161,7 @@ class CheckedArray:
     def states(
         self, indices: Iterable[Index] | None = None, *, full: bool = True, check: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[Index, State]]:
-        """Yield the indices and states of all pieces, or of those with `indices`, several looked at at a time.
+        """Yield the indices and states of all pieces, or of those with `indices`; several are read at the same time.
 
         The ledger is listed once, so pieces without a record cost nothing.  `check` is called before each piece and
         raises to stop.
@@ -173,11 +173,11 @@ class CheckedArray:
                 check()
                 yield index
 
-        def look(index: Index) -> tuple[Index, State]:
+        def read(index: Index) -> tuple[Index, State]:
             return index, self.state(index, full=full) if piece_name(index) in recorded else "absent"
 
         at_a_time = REQUESTS if isinstance(self.folder, ObjectPath) else cores() if full else 1
-        yield from prefetch(look, checked(), at_a_time)
+        yield from prefetch(read, checked(), at_a_time)
 
     def state(self, index: Index, *, full: bool = True) -> State:
         """Return the state of piece `index`."""

@@ -15,7 +15,7 @@ from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.executors.executor import Executor
 from tilepipe.execution.executors.threads import Threads
 from tilepipe.execution.graph import Graph, Todo, find_todo
-from tilepipe.execution.ingest import find_bands, ingest
+from tilepipe.execution.ingest import check_input_unchanged, find_bands, ingest
 from tilepipe.execution.job import Job
 from tilepipe.planning.plan import Plan
 
@@ -114,13 +114,15 @@ def restore_and_blend(
     try:
         if todo.tiles or todo.chunks:
             executor.check()
-        if todo.tiles and executor.reads_image():
+        by_workers = bool(todo.tiles) and executor.reads_image()
+        if by_workers:
+            check_input_unchanged(plan)  # workers compare the file with its state when this run began
             todo.bands = find_bands(plan, job, on_event, check)
         else:
             ingest(plan, job, on_event, check)
         _announce(todo, plan.info.height * plan.info.width / 1e6, on_event)
         run_tasks(job, todo, executor, tally, check, drop=plan.drops_tiles)
-        if todo.bands:
+        if by_workers:
             on_event(StageEnd("ingest"))
         if any(receipt.stage == "ingest" for receipt in tally.failed):
             ingest(plan, job, on_event, check)  # in this process: an error of the image is raised as such
