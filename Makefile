@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 DOCS = $(VENV)/.docs
 OLDEST = .venv-min
 
-.PHONY: all demo check test test-thorough test-quick test-all test-min lint docs bench clean
+.PHONY: all demo check test test-thorough test-quick test-all test-recipes test-min lint docs bench clean
 all: test
 
 $(READY): pyproject.toml
@@ -44,6 +44,11 @@ test-quick: $(READY)      ## unit tests: no subprocess, no cluster, no whole run
 test-all: $(READY)        ## all tests
 	$(BIN)/python -m pytest -q -m '' --timeout 3000
 
+test-recipes:             ## the recipes for clusters, with dask-kubernetes, whose requirements slow the other installations
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet -e . dask-jobqueue dask-kubernetes jsonschema pytest pytest-timeout hypothesis
+	.venv-recipes/bin/python -m pytest -q -p no:cacheprovider tests/cluster/test_recipes.py
+
 test-min: $(OLDEST)/.ready  ## the tests, with the oldest versions that pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile
 
@@ -61,4 +66,4 @@ bench: $(READY)           ## measure speed beside others (20 minutes, 8 GB of di
 	$(BIN)/python -m benchmarks.speed --out benchmarks/results
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo site
+	rm -rf $(VENV) $(OLDEST) .venv-recipes demo site

@@ -122,15 +122,10 @@ def _remove_objects(folder: ObjectPath, root: StoragePath) -> int:
 
     Another run of the same image that starts at this moment may lose its source, and ends with an error.
     """
-    freed = 0
     with locked(folder, root):
         is_only_run = all(other == folder for other in _runs_of_same_source(folder))
         (folder / RECIPE_FILE).unlink(missing_ok=True)
-        for path, size in (folder.parent if is_only_run else folder).below():
-            if path != folder / LOCK_FILE:
-                path.unlink(missing_ok=True)
-                freed += size
-    return freed
+        return (folder.parent if is_only_run else folder).remove_below(keep=folder / LOCK_FILE)
 
 
 def _runs_of_same_source(folder: StoragePath) -> Iterator[StoragePath]:
@@ -186,8 +181,7 @@ def _size(path: StoragePath) -> int:
 def _delete(path: StoragePath) -> None:
     """Delete a file or a folder, if it exists."""
     if isinstance(path, ObjectPath):
-        for one, _ in path.below():
-            one.unlink(missing_ok=True)
+        path.remove_below()
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -28,6 +28,9 @@ SCHEMES = ("s3", "gs")
 RETRIES, RETRY_SECONDS = 8, 60
 """Repetitions of a request, and the time after which none follows, s."""
 
+DELETED_AT_A_TIME = 1000
+"""Objects that one request deletes (the limit of S3)."""
+
 FULL = ("QuotaExceeded", "InsufficientStorage", "StorageFull", "status code: 507")
 """Parts of the errors of a store that has no space left."""
 
@@ -195,6 +198,17 @@ class ObjectPath:
             for block in self.store.list(self.key or None):
                 for entry in block:
                     yield ObjectPath(self.bucket, entry["path"]), entry["size"]
+
+    def remove_below(self, keep: ObjectPath | None = None) -> int:
+        """Delete every object below this address but `keep`, many at a time; return their size, bytes."""
+        freed = 0
+        with object_errors(self):
+            for block in self.store.list(self.key or None, chunk_size=DELETED_AT_A_TIME):
+                entries = [entry for entry in block if keep is None or entry["path"] != keep.key]
+                if entries:
+                    self.store.delete([entry["path"] for entry in entries])
+                freed += sum(entry["size"] for entry in entries)
+        return freed
 
     def _entries(self) -> tuple[list[ObjectPath], list[ObjectPath]]:
         """Return the addresses with objects below them, and the objects, one level below this address."""
