@@ -67,6 +67,7 @@ def test_the_output_is_the_same_as_with_a_folder(place, expected, root):
     assert again.report.tiles["computed"] == 0
 
 
+@pytest.mark.thorough
 def test_a_file_address_is_a_folder(place, expected, tmp_path):
     place.run(cache=f"file://{tmp_path}/by-address")
     assert place.output.read_bytes() == expected
@@ -101,6 +102,7 @@ def test_a_killed_run_resumes_from_the_store(place, expected, root, server, tile
     assert place.output.read_bytes() == expected
 
 
+@pytest.mark.thorough
 def test_requests_that_fail_for_a_while_are_repeated(place, expected, root, server):
     """Every seventh request is answered by 503 once."""
     counter = iter(range(10**9))
@@ -139,6 +141,7 @@ def test_a_refused_request_is_one_line_that_holds_no_secret(place, root, server,
     assert caught.value.exit_code in (6, 7)
 
 
+@pytest.mark.thorough
 def test_nothing_that_is_stored_or_reported_holds_a_secret(place, root, server, tilepipe_command):
     report = place.run(cache=root).report
     secrets = [KEYS[name].encode() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
@@ -174,6 +177,7 @@ def test_an_address_that_means_nothing_is_a_usage_error(address):
         cache_root(address)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("array", "damage"), [("source.zarr", "missing"), ("tiles.zarr", "other"), ("result.zarr", "short")]
 )
@@ -192,6 +196,7 @@ def test_damaged_objects_are_computed_again(place, expected, root, array, damage
     assert place.output.read_bytes() == expected
 
 
+@pytest.mark.thorough
 def test_the_number_of_listings_does_not_grow_with_the_tiles(place, root, server):
     counts = []
     for tile in (300, 100):
@@ -202,6 +207,7 @@ def test_the_number_of_listings_does_not_grow_with_the_tiles(place, root, server
     assert counts[1][1] == counts[0][1]
 
 
+@pytest.mark.thorough
 def test_a_second_run_with_the_same_image_ends_with_the_first_ones_name(place, root):
     def again(event):
         if isinstance(event, Receipt) and event.stage == "restore" and not second:
@@ -214,6 +220,7 @@ def test_a_second_run_with_the_same_image_ends_with_the_first_ones_name(place, r
     assert second
 
 
+@pytest.mark.thorough
 def test_runs_are_listed_and_removed(place, root):
     place.run(cache=root)
     place.run(cache=root, priority=0.5)
