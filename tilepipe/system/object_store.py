@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tilepipe.errors import StorageError
 
-__all__ = ["ObjectPath", "ObjectStat", "StoragePath", "Version", "is_object_url", "object_errors", "storage_path"]
+__all__ = ["ObjectPath", "ObjectStat", "StoragePath", "Version", "object_errors", "storage_path"]
 
 SCHEMES = ("s3", "gs")
 """Schemes of the addresses of objects."""
@@ -88,10 +88,6 @@ class ObjectPath:
     def absolute(self) -> ObjectPath:
         """Return the address, which is complete."""
         return self
-
-    def relative_to(self, other: ObjectPath) -> str:
-        """Return the part of the key below `other`."""
-        return self.key.removeprefix(other.key).lstrip("/")
 
     @property
     def store(self) -> Any:
@@ -167,11 +163,6 @@ class ObjectPath:
         with object_errors(self):
             return any(True for block in self.store.list(self.key, chunk_size=1) for _ in block)
 
-    def iterdir(self) -> Iterator[ObjectPath]:
-        """Yield the objects, and the addresses that have objects below them, one level below this one."""
-        folders, objects = self._entries()
-        yield from (*folders, *objects)
-
     def glob(self, pattern: str) -> Iterator[ObjectPath]:
         """Yield what matches `pattern`, whose parts may hold ``*``; one that ends with a slash matches folders only."""
         part, _, rest = pattern.partition("/")
@@ -220,11 +211,6 @@ class ObjectPath:
 
 StoragePath = Path | ObjectPath
 """A path in a file system, or an address in an object store."""
-
-
-def is_object_url(text: str) -> bool:
-    """Return whether `text` is an address, not a path."""
-    return "://" in text
 
 
 def storage_path(text: str) -> StoragePath:
