@@ -24,6 +24,7 @@ from distributed import get_worker
 from tilepipe.cache.layout import chunks_touching
 from tilepipe.events import Event, Receipt
 from tilepipe.execution.executors import distributed as cluster_executor
+from tilepipe.execution.executors.admission import Admission
 from tilepipe.execution.graph import Todo
 from tilepipe.execution.restore import Tally, run_tasks
 from tilepipe.execution.tasks import Group
@@ -55,12 +56,20 @@ class StandIn:
         get_worker().log_event(topic, message)
 
 
+class Everyone(Admission):
+    """Admits every worker: there is no cache that it could share."""
+
+    def admitted(self, _client: Any, threads: dict[str, int]) -> dict[str, int]:
+        """Return `threads`."""
+        return threads
+
+
 def stand_in(tiles: int) -> tuple[Any, Todo]:
     """Return a job without a cache, of `tiles` tiles and the chunks that they complete, and its tasks."""
     edge = max(1, round(tiles**0.5))
     grid = Grid(edge * CORE, edge * CORE, CORE, 128)
     job = SimpleNamespace(
-        grid=grid, folder="nowhere", is_stopped=False, hopeless=threading.Event(), release_workspaces=lambda: None
+        grid=grid, folder=Path("nowhere"), is_stopped=False, hopeless=threading.Event(), release_workspaces=lambda: None
     )
     chunks = list(chunks_touching(Box(0, grid.height, 0, grid.width)))
     return job, Todo([(row, column) for row in range(edge) for column in range(edge)], chunks, grid.tiles)
@@ -80,7 +89,7 @@ def measure(client: Any, tiles: int, sleep: float, *, threads: int, process: psu
 
     plan: Any = SimpleNamespace(info=SimpleNamespace(path=Path("stand-in")))
     executor = cluster_executor.Cluster(client, plan, job)
-    executor._compared = lambda threads, joined: threads  # type: ignore[method-assign]  # there is no cache to probe
+    executor._admission = Everyone(plan, job.folder)
     cluster_executor.run_checked_group = StandIn(sleep)  # type: ignore[assignment]  # takes its place
     began = time.perf_counter()
     executor.check()

@@ -14,7 +14,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import SettingsError, TilesFailedError
 from tilepipe.events import Receipt
+from tilepipe.execution.executors.admission import Admission
 from tilepipe.execution.executors.executor import Finished
-from tilepipe.execution.executors.worker_checks import PROBE, check_answer, probe, run_checked_group, worker_facts
+from tilepipe.execution.executors.worker_checks import run_checked_group, worker_facts
 from tilepipe.execution.job import Job
 from tilepipe.execution.tasks import Group
 from tilepipe.planning.plan import Plan
-from tilepipe.system.files import write_durably
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -55,13 +54,7 @@ SHORTEST = 1e-3
 """Least duration of a tile that counts, s."""
 
 ANSWER_SECONDS = 20
-"""Time to wait for what a worker that joined answers, s; its threads may be busy with other runs."""
-
-ASK_AGAIN = 60
-"""Time after which a worker that did not answer is asked again, s."""
-
-URGENT = 100
-"""Priority of these questions among the tasks of a worker."""
+"""Time to wait, before the first task, for workers whose threads are busy with other runs, s; then others begin."""
 
 LOOK_AROUND = 1.0
 """Time between two looks at the workers, s."""
@@ -141,8 +134,7 @@ class Cluster:
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._durations: deque[float] = deque(maxlen=100)
         self._threads: dict[str, int] = {}
-        self._image_is_shared = True
-        self._silent: dict[str, float] = {}
+        self._admission = Admission(plan, job.folder)
         self._lost: list[Group] = []
         self._looked, self._alive = -LOOK_AROUND, time.monotonic()
         self._is_cancelled = False
@@ -159,6 +151,8 @@ class Cluster:
             If the threads of a worker need more memory than it may use.
         """
         self._look_around()
+        self._admission.wait(ANSWER_SECONDS)
+        self._look_around()
 
     def slots(self, *, retry: bool = False) -> int:
         """Return three times the number of the workers' threads, as last seen; at least 1."""
@@ -167,7 +161,7 @@ class Cluster:
     def reads_image(self) -> bool:
         """Return whether every worker sees the image file, and a band of it takes no more memory than a tile."""
         model, grid = self._plan.model, self._plan.grid
-        return self._image_is_shared and model.ingest(grid, 1) - model.process <= model.per_job(grid)
+        return self._admission.image_is_shared and model.ingest(grid, 1) - model.process <= model.per_job(grid)
 
     def group_size(self) -> int:
         """Return the number of tiles in one go with which the scheduler handles at most ``GROUPS_PER_SECOND``."""
@@ -204,6 +198,7 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect; scheduler and workers keep running."""
+        self._admission.close()
         if self._address is not None:
             self._client.close()
         elif self._client.status == "running":
@@ -268,7 +263,7 @@ class Cluster:
         return [task.receipt("cancelled") for task in group] if self._is_cancelled else None
 
     def _look_around(self) -> None:
-        """Compare workers that joined, count the threads, and send again what was lost.
+        """Count the threads of the workers that may take part, and send again what was lost.
 
         Raises
         ------
@@ -290,60 +285,11 @@ class Cluster:
                 f"no scheduler with workers answers any longer ({self._address or 'the client given'}); "
                 "finished tasks are kept: run the same command to resume"
             )
-        self._threads = self._compared(threads, threads.keys() - self._threads.keys())
+        self._threads = self._admission.admitted(self._client, threads)
         if self._threads and self._lost:
             lost, self._lost = self._lost, []
             self._client.subscribe_topic(self._topic, self._receive)  # a scheduler that was restarted knows no topic
             self._send(lost)
-
-    def _compared(self, threads: dict[str, int], joined: Iterable[str]) -> dict[str, int]:
-        """Check the workers that joined; return `threads` without those that left meanwhile, or do not answer.
-
-        Those are asked again after a minute.
-        """
-        now = time.monotonic()
-        for worker in [worker for worker in threads if self._silent.get(worker, now) > now]:
-            del threads[worker]
-        joined = [worker for worker in joined if worker in threads]
-        if not joined:
-            return threads
-        from distributed import KilledWorker
-
-        folder = self._job.folder
-        token = folder / f"{PROBE}{self._run}"
-        write_durably(token, b"", durable=False)
-        try:
-            for worker, answer in self._answers(joined, str(folder), token.name).items():
-                if isinstance(answer, dict):
-                    check_answer(self._plan, folder, worker, answer)
-                    self._image_is_shared &= answer["image_is_here"]
-                elif isinstance(answer, (OSError, TimeoutError, CancelledError, KilledWorker)):
-                    threads.pop(worker, None)
-                    self._silent[worker] = time.monotonic() + ASK_AGAIN
-                else:
-                    raise SettingsError(f"worker {worker} cannot run this version of tilepipe: {answer!r}")
-        finally:
-            for path in folder.glob(f"{PROBE}*"):
-                path.unlink(missing_ok=True)
-        return threads
-
-    def _answers(self, workers: list[str], folder: str, token: str) -> dict[str, dict[str, Any] | BaseException]:
-        """Return what each of `workers` answers, or its error; TimeoutError if it does not answer."""
-        questions = {
-            worker: self._client.submit(
-                probe, folder, token, workers=[worker], allow_other_workers=False, pure=False, priority=URGENT
-            )
-            for worker in workers
-        }
-        answers: dict[str, dict[str, Any] | BaseException] = {}
-        deadline = time.monotonic() + ANSWER_SECONDS
-        for worker, question in questions.items():
-            try:
-                answers[worker] = question.result(timeout=max(1.0, deadline - time.monotonic()))
-            except Exception as error:  # whatever the worker raised: it cannot take part
-                answers[worker] = error
-        self._client.cancel(list(questions.values()))
-        return answers
 
     def _repeat_slow(self) -> None:
         """Give groups that take much longer than others to a second worker, if threads are idle."""
