@@ -103,6 +103,17 @@ def test_durable_writes_replace_and_leave_nothing_behind(tmp_path):
     assert [p.name for p in target.parent.iterdir()] == ["file"]
 
 
+def test_a_write_that_runs_out_of_memory_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise MemoryError
+
+    write_durably(tmp_path / "file", b"one")
+    monkeypatch.setattr("tilepipe.system.files.flush", fail)
+    with pytest.raises(MemoryError):
+        write_durably(tmp_path / "file", b"two")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"one")]
+
+
 def array_in(folder, shape=(1, 64, 64), chunks=(1, 32, 32)):
     pieces = tuple(-(-length // size) for length, size in zip(shape[1:], chunks[1:], strict=True))
     return CheckedArray(folder / "a", shape, chunks, "float32", pieces, lambda index: [(0, *index)], "f")

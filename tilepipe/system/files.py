@@ -187,7 +187,7 @@ def write_durably(path: StoragePath, data: bytes, *, durable: bool = True) -> No
                 file.flush()
                 flush(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:  # MemoryError and KeyboardInterrupt too: no later run removes the file of a living process
         temporary.unlink(missing_ok=True)
         raise
     if durable:
