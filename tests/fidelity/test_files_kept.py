@@ -10,7 +10,7 @@ import tifffile
 from tilepipe.cli.main import main
 from tilepipe.errors import InterruptedRunError, OutputError
 from tilepipe.execution.runnable import plan as make_plan
-from tilepipe.image.writers.tiff import partial_of, write_beside
+from tilepipe.image.writers.beside import partial_of, write_beside
 from tilepipe.psf.shapes import gaussian
 from tilepipe.system import file_lock
 from tilepipe.testing import BlurredScene, Scene, write_scene
@@ -71,7 +71,7 @@ def test_a_temporary_file_renamed_before_it_is_locked_is_not_written(tmp_path, m
             partial_of(path).rename(path)
         return file_lock.try_lock(file)
 
-    monkeypatch.setattr("tilepipe.image.writers.tiff.try_lock", try_lock)
+    monkeypatch.setattr("tilepipe.image.writers.beside.try_lock", try_lock)
 
     def write(partial):
         assert partial.stat().st_ino != path.stat().st_ino

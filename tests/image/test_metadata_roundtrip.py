@@ -25,6 +25,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block, srgb_profile
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
 from tilepipe.image.readers import open_image
+from tilepipe.image.writers.output import Output
 from tilepipe.image.writers.tiff import TILE, write_tiff
 
 DATA = os.environ.get("TILEPIPE_DATA")
@@ -184,7 +185,8 @@ def written(info: ImageInfo, folder: Path, dtype: str = "uint16") -> Path:
     """Pass a picture of `info`'s size through the writer; its pixels are checked as well."""
     pixels = np.arange(info.height * info.width * info.channels).reshape(info.height, info.width, -1).astype(dtype)
     path = folder / "out.tif"
-    write_tiff(path, info, dtype, (pixels[y0 : y0 + TILE] for y0 in range(0, len(pixels), TILE)))
+    blocks = (pixels[y0 : y0 + TILE] for y0 in range(0, len(pixels), TILE))
+    write_tiff(path, Output(info, dtype, blocks))
     assert not list(folder.glob("*.partial"))
     reader = open_image(path)
     np.testing.assert_array_equal(reader.rows(0, info.height), pixels)

@@ -143,7 +143,7 @@ def test_no_work_is_lost_that_was_recorded(place, disk, monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_without_flushing_what_was_lost_is_found_and_made_again(place, template, disk, monkeypatch, seed):
     """Names are flushed here although contents are not: the worst case."""
-    monkeypatch.setattr("tilepipe.image.writers.tiff.sync", lambda path: None)
+    monkeypatch.setattr("tilepipe.image.writers.beside.sync", lambda path: None)
     place.run(durable=False)
     for folder, *_ in os.walk(place.folder):
         disk._remember_folder(folder)

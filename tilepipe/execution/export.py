@@ -19,7 +19,9 @@ from tilepipe.execution.job import Job
 from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
-from tilepipe.image.writers.tiff import TILE, output_light, write_tiff
+from tilepipe.image.writers.beside import write_beside
+from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
+from tilepipe.image.writers.tiff import write_tiff
 from tilepipe.planning.plan import Plan
 from tilepipe.system.prefetch import prefetch
 from tilepipe.tiling.grid import Box
@@ -47,17 +49,17 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         Replace existing files.
     """
     info, drawn = plan.info, plan.settings.mask
-    on_event(StageStart("export", -(-info.height // TILE) * -(-info.width // EXPORT_COLUMNS)))
+    on_event(StageStart("export", -(-info.height // BLOCK_ROWS) * -(-info.width // EXPORT_COLUMNS)))
     if info.metadata.dropped:
         on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is dropped"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
 
         def pieces() -> Iterator[Piece]:
-            for y0 in range(0, info.height, TILE):
+            for y0 in range(0, info.height, BLOCK_ROWS):
                 check()
-                rows = None if mask is None else mask.rows(y0, min(y0 + TILE, info.height))
+                rows = None if mask is None else mask.rows(y0, min(y0 + BLOCK_ROWS, info.height))
                 for x0 in range(0, info.width, EXPORT_COLUMNS):
-                    box = Box(y0, min(y0 + TILE, info.height), x0, min(x0 + EXPORT_COLUMNS, info.width))
+                    box = Box(y0, min(y0 + BLOCK_ROWS, info.height), x0, min(x0 + EXPORT_COLUMNS, info.width))
                     yield box, None if rows is None else rows[:, box.x0 : box.x1]
 
         def blocks() -> Iterator[npt.NDArray[Any]]:
@@ -69,9 +71,10 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
-        write_tiff(plan.output, info, plan.dtype, blocks(), plan.record, mask_page, overwrite=overwrite)
+        output = Output(info, plan.dtype, blocks(), plan.record, mask_page)
+        write_beside(plan.output, lambda partial: write_tiff(partial, output), overwrite=overwrite)
         if plan.settings.save_mask:
-            ones = np.ones((TILE, info.width), np.float32)
+            ones = np.ones((BLOCK_ROWS, info.width), np.float32)
 
             def mask_rows(y0: int, y1: int) -> FloatArray:
                 planes = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
@@ -84,8 +87,8 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
 def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
     """Yield the rows of the input's mask page, bool (rows, width, 1)."""
-    for y0 in range(0, plan.info.height, TILE):
-        rows = slice(y0, min(y0 + TILE, plan.info.height))
+    for y0 in range(0, plan.info.height, BLOCK_ROWS):
+        rows = slice(y0, min(y0 + BLOCK_ROWS, plan.info.height))
         yield job.source.read(slice(plan.info.channels - 1, None), rows, slice(None))[0, :, :, None] != 0
 
 

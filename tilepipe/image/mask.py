@@ -14,7 +14,8 @@ from tilepipe.dtypes import FloatArray
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.readers import open_image
-from tilepipe.image.writers.tiff import TILE, write_beside
+from tilepipe.image.writers.beside import write_beside
+from tilepipe.image.writers.tiff import TILE
 
 __all__ = ["DrawnMask", "mask_bytes", "write_mask"]
 
@@ -89,7 +90,7 @@ def write_mask(
     Raises
     ------
     DoesNotFitError, OutputError, OutputExistsError
-        As :func:`tilepipe.image.writers.tiff.write_beside`.
+        As :func:`tilepipe.image.writers.beside.write_beside`.
     """
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:

@@ -26,7 +26,7 @@ from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
-from tilepipe.image.writers.tiff import output_light
+from tilepipe.image.writers.output import output_light
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
 from tilepipe.planning.inspection import inspect_reader, inspection_bytes
 from tilepipe.planning.last_check import Check, check_restoration, windows_to_check

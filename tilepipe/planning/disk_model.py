@@ -12,7 +12,7 @@ from tilepipe.cache.collection import size_of
 from tilepipe.cache.digests import recall_digest
 from tilepipe.cache.layout import run_folders
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.writers.tiff import output_bytes
+from tilepipe.image.writers.output import output_bytes
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
 from tilepipe.system.object_store import ObjectPath, StoragePath

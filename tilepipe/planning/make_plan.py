@@ -14,7 +14,7 @@ from tilepipe.errors import InputError, OutputError, SettingsError, TilepipeErro
 from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
-from tilepipe.image.writers.tiff import partial_of
+from tilepipe.image.writers.beside import partial_of
 from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries

@@ -12,7 +12,7 @@ from typing import Any
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.writers.tiff import is_unfinished
+from tilepipe.image.writers.beside import is_unfinished
 from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan, drops_tiles
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory, worker_memory

@@ -1,39 +1,24 @@
-"""Output writer: a tiled TIFF, streamed block by block, with the metadata of the input."""
+"""TIFF writer: tiles, streamed block by block, with the metadata of the input."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, TilepipeError
-from tilepipe.image.info import ImageInfo
-from tilepipe.image.light import MASK, SRGB, Light
-from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata, srgb_profile
+from tilepipe.image.light import MASK
+from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
-from tilepipe.image.metadata.icc import gray_srgb_profile
-from tilepipe.system.file_lock import try_lock
-from tilepipe.system.files import flush, is_disk_full, sync
+from tilepipe.image.writers.output import BLOCK_ROWS, Blocks, Output, output_bytes
 
-__all__ = [
-    "TILE",
-    "is_unfinished",
-    "output_bytes",
-    "output_light",
-    "partial_of",
-    "read_record",
-    "write_beside",
-    "write_tiff",
-]
+__all__ = ["TILE", "read_record", "write_tiff"]
 
-TILE = 256
+TILE = BLOCK_ROWS
 """Edge of the output's tiles, px (TIFF requires multiples of 16)."""
 
 RECORD = 65001
@@ -49,183 +34,9 @@ LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw":
 """Input compressions that the output keeps; for all others it is uncompressed."""
 
 
-def output_light(info: ImageInfo, dtype: str) -> Light:
-    """Return the curves of the output: those of the input.
-
-    Exception: floats without a profile that are written as integers get sRGB, because integers without a profile
-    are read as sRGB.
-    """
-    if info.is_float and info.metadata.icc is None and np.dtype(dtype).kind == "u":
-        return Light((SRGB,) * info.colours, info.dtype)
-    return info.light
-
-
-Blocks = Iterator[npt.NDArray[Any]]
-"""The image in blocks of ``TILE`` rows, row by row and left to right: (rows, columns, channels), in the output's dtype.
-
-All but the last of a row have a multiple of ``TILE`` columns; a block may be a whole row.
-"""
-
-
-def output_bytes(info: ImageInfo, dtype: str) -> int:
-    """Return the size of the output's uncompressed pixels, bytes, padded to whole tiles."""
-    padded = -(-info.height // TILE) * TILE * -(-info.width // TILE) * TILE
-    return padded * info.written_channels * np.dtype(dtype).itemsize
-
-
-def write_tiff(
-    path: Path,
-    info: ImageInfo,
-    dtype: str,
-    blocks: Blocks,
-    record: bytes = b"",
-    mask: Blocks | None = None,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write the image through :func:`write_beside`.
-
-    Parameters
-    ----------
-    path : Path
-        Output file.
-    info : ImageInfo
-        The input, whose metadata is copied.
-    dtype : str
-        dtype of the output.
-    blocks : iterator of ndarray, shape (rows, columns, channels)
-        The pixels in blocks of ``TILE`` rows, row by row and left to right.
-    record : bytes
-        Processing record, ASCII JSON, for the private tag ``RECORD``.
-    mask : iterator of ndarray of bool, shape (rows, width, 1), optional
-        Which pixels belong to the image, in bands of ``TILE`` rows; written as a separate page.
-    overwrite : bool
-        Whether to replace an existing file.
-
-    Raises
-    ------
-    DoesNotFitError, OutputError, OutputExistsError
-        As :func:`write_beside`.
-    """
-    write_beside(path, lambda partial: _write(partial, info, dtype, blocks, record, mask), overwrite=overwrite)
-
-
-def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
-    """Write ``PATH.partial``, flush it to disk and rename it to `path`; on failure `path` is unchanged.
-
-    Parameters
-    ----------
-    path : Path
-        Output file.
-    write : callable
-        ``write(partial)`` creates the file under the temporary name.
-    overwrite : bool
-        Whether to replace an existing file; if False, a file created in the meantime is not replaced either.
-
-    Raises
-    ------
-    DoesNotFitError
-        If the disk is full.
-    OutputExistsError
-        If `path` exists.
-    OutputError
-        If the file cannot be written, or another run is writing it.
-    """
-    partial = partial_of(path)
-    try:
-        if is_unfinished(path):
-            partial.unlink()
-            overwrite = True
-        with _locked(partial, path) as file:
-            try:
-                write(partial)
-                flush(file.fileno())
-                _rename(partial, path, overwrite=overwrite)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-        sync(path.parent)
-    except TilepipeError:
-        raise  # some are also OSErrors
-    except OSError as error:
-        if is_disk_full(error):
-            raise DoesNotFitError(
-                f"the disk of the output {path} is full; free some space and rerun the same command to resume"
-            ) from error
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def partial_of(path: Path) -> Path:
-    """Return the temporary file of the output `path`."""
-    return path.with_name(path.name + ".partial")
-
-
-def is_unfinished(path: Path) -> bool:
-    """Return whether a run was killed after linking its finished file to `path`, before removing ``PATH.partial``."""
-    try:
-        return path.samefile(partial_of(path))
-    except OSError:
-        return False
-
-
-@contextmanager
-def _locked(partial: Path, path: Path) -> Iterator[IO[bytes]]:
-    """Open `partial`, which a killed run may have left, and lock it, so that no other run writes the same output.
-
-    Another run may rename or remove the file between the opening and the locking; then it is opened again.
-    """
-    while True:
-        with partial.open("ab") as file:
-            is_ours = True  # also where the file system or the platform has no locks
-            with suppress(OSError):
-                is_ours = try_lock(file)
-            if not is_ours:
-                raise OutputError(f"{path} is being written by another run; wait for it or use another output path")
-            if _is_at(file, partial):
-                yield file
-                return
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Return whether the open `file` is the one that `path` names now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename `partial` to `path`; without `overwrite` by a hard link, which fails atomically if `path` exists."""
-    if overwrite:
-        partial.replace(path)
-        return
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise OutputExistsError(
-            f"output {path} was created during the run and was not replaced; --overwrite replaces it, "
-            "completed work is kept"
-        ) from None
-    except OSError:  # a file system without hard links
-        if path.exists():
-            raise OutputExistsError(f"output {path} exists; --overwrite replaces it, completed work is kept") from None
-        partial.replace(path)
-    else:
-        partial.unlink()
-
-
-def read_record(path: str | Path) -> dict[str, Any] | None:
-    """Return tilepipe's processing record of the TIFF at `path`; None if it has none."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            tag = tiff.pages.first.tags.get(RECORD)
-            record = None if tag is None else json.loads(tag.value)
-    except (OSError, ValueError):  # not a TIFF, or a foreign tag; tifffile's errors are ValueErrors
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: bytes, mask: Blocks | None) -> None:
+def write_tiff(path: Path, output: Output) -> None:
+    """Create the TIFF `path`: classic or BigTIFF, with the input's compression if it is lossless."""
+    info, dtype, record = output.info, output.dtype, output.record
     metadata = info.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
     channels = info.written_channels
@@ -243,7 +54,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: byte
     # opened here because TiffWriter leaves its own file open when its first or last write fails
     with path.open("w+b") as file, tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
-            _tiles(channels, dtype, blocks),
+            _tiles(channels, dtype, output.blocks),
             shape=shape if channels > 1 else shape[:2],
             dtype=dtype,
             tile=(TILE, TILE),
@@ -252,7 +63,7 @@ def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: byte
             extrasamples=tuple(kind for kind in info.extra_kinds if kind != MASK) or None,
             compression=compression,
             predictor=bool(compression),
-            iccprofile=_profile(info, dtype),
+            iccprofile=output.profile,
             metadata=None,
             software=False,
             maxworkers=1,
@@ -261,9 +72,9 @@ def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: byte
             + [(RECORD, 2, len(record) + 1, record, True)] * bool(record),
             **resolution,
         )
-        if mask is not None:
+        if output.mask is not None:
             tiff.write(
-                _tiles(1, "bool", mask),
+                _tiles(1, "bool", output.mask),
                 shape=shape[:2],
                 dtype="bool",
                 tile=(TILE, TILE),
@@ -276,13 +87,6 @@ def _write(path: Path, info: ImageInfo, dtype: str, blocks: Blocks, record: byte
             )
     if directories:
         graft(path, directories)
-
-
-def _profile(info: ImageInfo, dtype: str) -> bytes | None:
-    """Return the input's profile; for floats from integers without one, sRGB, as floats without one read as linear."""
-    if info.metadata.icc is None and np.dtype(dtype).kind == "f" and not info.is_float:
-        return srgb_profile() if info.colours == 3 else gray_srgb_profile()
-    return info.metadata.icc
 
 
 def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
@@ -301,3 +105,14 @@ def _tiles(channels: int, dtype: str, blocks: Blocks) -> Iterator[npt.NDArray[An
             piece = block[:, left : left + TILE, :channels]
             tile[: piece.shape[0], : piece.shape[1]] = piece
             yield tile if channels > 1 else tile[:, :, 0]
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """Return tilepipe's processing record of the TIFF at `path`; None if it has none."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            tag = tiff.pages.first.tags.get(RECORD)
+            record = None if tag is None else json.loads(tag.value)
+    except (OSError, ValueError):  # not a TIFF, or a foreign tag; tifffile's errors are ValueErrors
+        return None
+    return record if isinstance(record, dict) else None

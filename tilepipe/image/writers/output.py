@@ -1,0 +1,76 @@
+"""What a writer is given: the picture in blocks, the input's description, the processing record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.light import SRGB, Light
+from tilepipe.image.metadata.blocks import srgb_profile
+from tilepipe.image.metadata.icc import gray_srgb_profile
+
+__all__ = ["BLOCK_ROWS", "Blocks", "Output", "output_bytes", "output_light"]
+
+BLOCK_ROWS = 256
+"""Rows of a block, px; a multiple of 16, as the tiles of a TIFF must be."""
+
+Blocks = Iterator[npt.NDArray[Any]]
+"""The image in blocks of ``BLOCK_ROWS`` rows, row by row and left to right: (rows, columns, channels).
+
+All but the last of a row have a multiple of ``BLOCK_ROWS`` columns; a block may be a whole row.
+"""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A picture to write.
+
+    Parameters
+    ----------
+    info : ImageInfo
+        The input, whose metadata is copied.
+    dtype : str
+        dtype of the output.
+    blocks : iterator of ndarray, shape (rows, columns, channels)
+        The pixels.
+    record : bytes
+        Processing record, ASCII JSON; may be empty.
+    mask : iterator of ndarray of bool, shape (rows, width, 1), optional
+        Which pixels belong to the image, in bands of ``BLOCK_ROWS`` rows; for formats that can hold it.
+    """
+
+    info: ImageInfo
+    dtype: str
+    blocks: Blocks
+    record: bytes = b""
+    mask: Blocks | None = None
+
+    @property
+    def profile(self) -> bytes | None:
+        """The input's ICC profile; sRGB for floats from integers without one, as those would be read as linear."""
+        info = self.info
+        if info.metadata.icc is None and np.dtype(self.dtype).kind == "f" and not info.is_float:
+            return srgb_profile() if info.colours == 3 else gray_srgb_profile()
+        return info.metadata.icc
+
+
+def output_light(info: ImageInfo, dtype: str) -> Light:
+    """Return the curves of the output: those of the input.
+
+    Exception: floats without a profile that are written as integers get sRGB, because integers without a profile
+    are read as sRGB.
+    """
+    if info.is_float and info.metadata.icc is None and np.dtype(dtype).kind == "u":
+        return Light((SRGB,) * info.colours, info.dtype)
+    return info.light
+
+
+def output_bytes(info: ImageInfo, dtype: str) -> int:
+    """Return the size of the output's uncompressed pixels, bytes, padded to whole tiles."""
+    padded = -(-info.height // BLOCK_ROWS) * BLOCK_ROWS * -(-info.width // BLOCK_ROWS) * BLOCK_ROWS
+    return padded * info.written_channels * np.dtype(dtype).itemsize
