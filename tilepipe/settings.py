@@ -80,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         detects it.
     nodata : float or None
         Sample value of pixels that are not part of the image; None reads it from the file.
+    format : str or None
+        Format of the output, "tiff", "jpeg" or "png"; None: that of its extension.
     dtype : str or None
         Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
     memory : str, int or None
@@ -125,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     input_curve: str | None = None
     white: str | float | None = None
     nodata: float | None = None
+    format: Literal["tiff", "jpeg", "png"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     memory: str | int | None = None
     jobs: int | None = None

@@ -125,6 +125,7 @@ def test_inspect_says_what_a_picture_is(tilepipe, photo):
         "curve": "sRGB (no ICC profile)",
         "decoding_bytes": 0,
         "metadata": {"icc": 0, "exif": 0, "gps": 0, "xmp": 0, "iptc": 0, "resolution": [1.0, 1]},
+        "converted": [],
         "not_carried_over": [],
     }
 

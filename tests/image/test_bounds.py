@@ -12,7 +12,7 @@ from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.metadata.blocks import from_exif_block
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, INTEROP_POINTER, MOST_KEPT, read_directory
 from tilepipe.image.readers import open_image
-from tilepipe.image.readers.jpeg_png import WholeReader
+from tilepipe.image.readers.whole import WholeReader
 from tilepipe.psf.shapes import gaussian
 from tilepipe.system import files
 
@@ -138,7 +138,7 @@ def test_nothing_is_decoded_that_does_not_fit(tmp_path, monkeypatch, psf):
     def decode(self):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(WholeReader, "_decode", decode)
+    monkeypatch.setattr(WholeReader, "_decoded", decode)
     with pytest.raises(DoesNotFitError, match=r"2\.7 GB of it for decoding the image.*--memory \d+MB"):
         make_plan(huge(tmp_path / "huge.png"), psf=psf, memory="2GB", cache=str(tmp_path))
 

@@ -25,8 +25,8 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block, srgb_profile
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
 from tilepipe.image.readers import open_image
-from tilepipe.image.writers.output import Output
-from tilepipe.image.writers.tiff import TILE, write_tiff
+from tilepipe.image.writers.formats import FORMATS
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
 
 DATA = os.environ.get("TILEPIPE_DATA")
 EXIFTOOL = shutil.which("exiftool")
@@ -173,23 +173,26 @@ def info_of(path: Path) -> ImageInfo:
     return reader.info
 
 
-@pytest.fixture(params=["classic", "BigTIFF"])
+@pytest.fixture(params=["TIFF", "BigTIFF", "JPEG", "PNG"])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both layouts of the output; BigTIFF is for pictures above 4 GB, so the limit is lowered."""
+    """All formats of the output; BigTIFF is for pictures above 4 GB, so the limit is lowered."""
     if request.param == "BigTIFF":
         monkeypatch.setattr(tilepipe.image.writers.tiff, "CLASSIC_LIMIT", 0)
     return request.param
 
 
-def written(info: ImageInfo, folder: Path, dtype: str = "uint16") -> Path:
+def written(info: ImageInfo, folder: Path, dtype: str = "uint16", layout: str = "TIFF") -> Path:
     """Pass a picture of `info`'s size through the writer; its pixels are checked as well."""
+    kind = FORMATS[layout.removeprefix("Big").lower()]
+    dtype = dtype if dtype in kind.dtypes else kind.dtypes[-1]
     pixels = np.arange(info.height * info.width * info.channels).reshape(info.height, info.width, -1).astype(dtype)
-    path = folder / "out.tif"
-    blocks = (pixels[y0 : y0 + TILE] for y0 in range(0, len(pixels), TILE))
-    write_tiff(path, Output(info, dtype, blocks))
+    path = folder / f"out{kind.suffixes[0]}"
+    blocks = (pixels[y0 : y0 + BLOCK_ROWS] for y0 in range(0, len(pixels), BLOCK_ROWS))
+    kind.write(path, Output(info, dtype, blocks))
     assert not list(folder.glob("*.partial"))
     reader = open_image(path)
-    np.testing.assert_array_equal(reader.rows(0, info.height), pixels)
+    if layout != "JPEG":
+        np.testing.assert_array_equal(reader.rows(0, info.height), pixels)
     reader.close()
     return path
 
@@ -228,8 +231,8 @@ def test_the_reader_finds_what_was_laid_out(source):
 
 
 def test_everything_comes_back_from_the_output(source, layout, tmp_path):
-    info = info_of(written(source, tmp_path))
-    assert info.kind == ("BigTIFF" if layout == "BigTIFF" else "TIFF")
+    info = info_of(written(source, tmp_path, layout=layout))
+    assert info.kind == layout
     assert values_of(info.metadata) == values_of(source.metadata)
     assert info.metadata.icc == source.metadata.icc == srgb_profile()
     assert info.metadata.xmp == XMP
@@ -239,10 +242,10 @@ def test_everything_comes_back_from_the_output(source, layout, tmp_path):
 
 
 def test_a_second_pass_changes_nothing(source, layout, tmp_path):
-    once = written(source, tmp_path).read_bytes()
+    first = written(source, tmp_path, layout=layout)
     (tmp_path / "again").mkdir()
-    again = dataclasses.replace(info_of(tmp_path / "out.tif"), compression=source.compression)
-    assert written(again, tmp_path / "again").read_bytes() == once
+    again = dataclasses.replace(info_of(first), compression=source.compression)
+    assert written(again, tmp_path / "again", layout=layout).read_bytes() == first.read_bytes()
 
 
 def test_the_output_holds_no_trace_of_time_place_or_software(tmp_path):
@@ -261,7 +264,7 @@ def test_metadata_does_not_depend_on_the_samples(tmp_path, dtype):
 def test_a_picture_without_metadata_gets_none(tmp_path, layout):
     path = tmp_path / "bare.png"
     Image.new("L", (WIDTH, HEIGHT)).save(path)
-    metadata = info_of(written(info_of(path), tmp_path)).metadata
+    metadata = info_of(written(info_of(path), tmp_path, layout=layout)).metadata
     assert (metadata.icc, metadata.xmp, metadata.directories, metadata.tags.entries) == (None, None, {}, ())
 
 
@@ -270,17 +273,38 @@ def test_maker_note_is_dropped_and_reported(tmp_path, kind, layout):
     note = {MAKER_NOTE: (UNDEFINED, b"PENTAX \0" + bytes(range(200)))}
     source = make_source(tmp_path, kind, FIRST | {EXIF_POINTER: EXIF | note})
     assert source.metadata.dropped == ["MakerNote"]
-    path = written(source, tmp_path)
+    path = written(source, tmp_path, layout=layout)
     assert b"PENTAX \0" not in path.read_bytes()
     assert values_of(info_of(path).metadata)["exif"] == expected(EXIF)
 
 
-def test_iptc_in_its_tiff_tag_and_in_photoshop_blocks_is_kept(tmp_path):
+def test_iptc_in_its_tiff_tag_and_in_photoshop_blocks_is_kept(tmp_path, layout):
     iptc = b"\x1c\x02\x5a\x00\x05Arles"
     photoshop = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc
     source = make_source(tmp_path, "tiff-big", FIRST | {33723: (UNDEFINED, iptc), 34377: (UNDEFINED, photoshop)})
-    metadata = info_of(written(source, tmp_path)).metadata
-    assert (metadata.iptc, metadata.photoshop) == (iptc, photoshop)
+    metadata = info_of(written(source, tmp_path, layout=layout)).metadata
+    assert (metadata.iptc, metadata.photoshop) == (iptc if "TIFF" in layout else None, photoshop)
+
+
+def test_iptc_of_a_tiff_tag_becomes_a_photoshop_block(tmp_path):
+    iptc = b"\x1c\x02\x5a\x00\x05Arles"
+    source = make_source(tmp_path, "tiff-big", FIRST | {33723: (UNDEFINED, iptc)})
+    for layout in ("JPEG", "PNG"):
+        found = info_of(written(source, tmp_path, layout=layout)).metadata.photoshop
+        assert found == b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc
+
+
+def test_blocks_larger_than_a_segment(tmp_path):
+    big = os.urandom(150_000)
+    photoshop = b"8BIM\x04\x22\0\0" + struct.pack(">I", len(big)) + big
+    source = make_source(tmp_path, "tiff-big", FIRST | {34377: (UNDEFINED, photoshop)})
+    icc = srgb_profile() + big  # the size in its header is not read
+    source = dataclasses.replace(source, metadata=dataclasses.replace(source.metadata, icc=icc, xmp=b"<x/>" * 20000))
+    for layout, lost in (("JPEG", ["XMP (more than 64 kB)"]), ("PNG", [])):
+        assert FORMATS[layout.lower()].lost(source.metadata) == lost
+        found = info_of(written(source, tmp_path, layout=layout)).metadata
+        assert (found.icc, found.photoshop) == (icc, photoshop)
+        assert found.xmp == (None if lost else source.metadata.xmp)
 
 
 @pytest.mark.parametrize(
@@ -297,11 +321,11 @@ def test_iptc_in_its_tiff_tag_and_in_photoshop_blocks_is_kept(tmp_path):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_damaged_exif_does_not_stop_a_picture(tmp_path, block):
+def test_damaged_exif_does_not_stop_a_picture(tmp_path, block, layout):
     metadata = from_exif_block(block[1])
     path = tmp_path / "a.png"
     Image.new("L", (WIDTH, HEIGHT)).save(path)
-    written(dataclasses.replace(info_of(path), metadata=metadata), tmp_path)
+    written(dataclasses.replace(info_of(path), metadata=metadata), tmp_path, layout=layout)
 
 
 def test_exif_cut_anywhere_loses_only_what_is_cut():
@@ -315,6 +339,7 @@ def test_exif_cut_anywhere_loses_only_what_is_cut():
 # --- a second opinion
 
 
+@pytest.mark.parametrize("layout", ["TIFF", "BigTIFF"], indirect=True)
 def test_tifffile_reads_the_same(source, layout, tmp_path):
     with tifffile.TiffFile(written(source, tmp_path)) as tiff:
         tags = tiff.pages.first.tags
@@ -338,11 +363,11 @@ def exiftool(path: Path, *arguments: str) -> dict[str, Any]:
 
 @needs_exiftool
 def test_exiftool_reads_the_same(source, layout, tmp_path):
-    path = written(source, tmp_path)
+    path = written(source, tmp_path, layout=layout)
     facts = exiftool(path, "-G")
     assert "ExifTool:Warning" not in facts
     assert "ExifTool:Error" not in facts
-    assert facts["File:FileType"] == ("BTF" if layout == "BigTIFF" else "TIFF")
+    assert facts["File:FileType"] == ("BTF" if layout == "BigTIFF" else layout)
     said = {
         "EXIF:ImageDescription": "A street in Arles",
         "EXIF:Make": "Kamera",
@@ -380,7 +405,7 @@ def test_exiftool_reads_the_same(source, layout, tmp_path):
 
 @needs_exiftool
 def test_exiftool_finds_the_directories_well_formed(tmp_path, layout):
-    path = written(make_source(tmp_path, "tiff-big", FIRST), tmp_path)
+    path = written(make_source(tmp_path, "tiff-big", FIRST), tmp_path, layout=layout)
     done = subprocess.run([str(EXIFTOOL), "-validate", "-warning", "-a", str(path)], capture_output=True, check=True)
     complaints = [line for line in done.stdout.decode().splitlines() if "Warning" in line or "Error" in line]
     # "minor" and missing tags: what the source lacks, padded tiles; the extension of BigTIFF
@@ -389,11 +414,12 @@ def test_exiftool_finds_the_directories_well_formed(tmp_path, layout):
 
 
 @needs_exiftool
+@pytest.mark.parametrize("layout", ["TIFF", "JPEG", "PNG"], indirect=True)  # exiftool finds less in BigTIFF
 @pytest.mark.skipif(not DATA, reason="TILEPIPE_DATA does not name the folder of test pictures")
-def test_a_real_photograph_keeps_its_exif_xmp_and_iptc(tmp_path):
+def test_a_real_photograph_keeps_its_exif_xmp_and_iptc(tmp_path, layout):
     path = Path(DATA or "") / "large" / "grand-canyon_5000x3750_exif_xmp.jpg"
     info = dataclasses.replace(info_of(path), height=HEIGHT, width=WIDTH)
-    output = written(info, tmp_path, "uint8")
+    output = written(info, tmp_path, "uint8", layout)
     before, after = (exiftool(file, "-G1", "-a") for file in (path, output))
     after = {key.replace("IPTC2:", "IPTC:"): value for key, value in after.items()}  # its name for "in Photoshop tags"
     groups = ("ExifIFD:", "GPS:", "InteropIFD:", "XMP", "IPTC:", "ICC")

@@ -38,6 +38,7 @@ TABLE = {
     "white": ({"white": "60000"}, RECOMPUTE),
     "nodata": ({"nodata": 3.0}, RECOMPUTE),
     "dtype": ({"dtype": "uint8"}, REUSE),
+    "format": ({"format": "tiff"}, REUSE),
     "memory": ({"memory": "3GB"}, REUSE),
     "jobs": ({"jobs": 2}, REUSE),
     "scheduler": (None, REUSE),  # tests/cluster: needs a cluster

@@ -26,8 +26,8 @@ def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
 
 
 def _facts(file: str) -> dict[str, object]:
+    from tilepipe.image.metadata.record import read_record
     from tilepipe.image.readers import open_image
-    from tilepipe.image.writers.tiff import read_record
     from tilepipe.planning.sample import read_sample
     from tilepipe.planning.seam_error import WINDOW
 
@@ -53,6 +53,7 @@ def _facts(file: str) -> dict[str, object]:
         "noise_grows": noise.slope > 0,
         "decoding_bytes": info.decoded_bytes,
         "metadata": info.metadata.facts(),
+        "converted": list(info.notes),
         "not_carried_over": info.metadata.dropped,
     }
     record = read_record(file)

@@ -46,6 +46,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "WHERE",
         "help": "threads (default), or tcp://HOST:PORT or file:PATH of a dask scheduler.",
     },
+    "--format": {
+        "type": click.Choice(["tiff", "jpeg", "png"]),
+        "help": "Format of the output (default: by its extension; without -o, that of the image).",
+    },
     "--dtype": {
         "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
         "help": "Data type of the output (default: that of the input).",

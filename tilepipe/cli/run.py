@@ -24,7 +24,12 @@ SOME_FAILED = 6
 
 @click.command("run", context_settings={"show_default": False})
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write; a folder for several images.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="File to write (TIFF, JPEG or PNG); a folder for several images (default: NAME-sharp.EXT beside each image).",
+)
 @click.option("--manifest", metavar="FILE", help="Text file that lists further images, one per line.")
 @click.option("--shared-psf", is_flag=True, help="Estimate one blur for all images, from several of them.")
 @pipeline_flags
@@ -38,8 +43,8 @@ SOME_FAILED = 6
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the output's path: a list for a folder.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def run_verb(images: tuple[str, ...], output: str, manifest: str | None, **values: Any) -> int:
-    """Deblur IMAGE and write the result to OUT (TIFF); OUT is a folder for several images.
+def run_verb(images: tuple[str, ...], output: str | None, manifest: str | None, **values: Any) -> int:
+    """Deblur IMAGE and write the result to OUT, whose extension is its format; OUT is a folder for several images.
 
     After an interruption, the same command resumes. With a folder, images that are already written are skipped, and a
     failure stops no other image (exit code 6).
@@ -48,7 +53,7 @@ def run_verb(images: tuple[str, ...], output: str, manifest: str | None, **value
 
     if not images and manifest is None:
         raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context())
-    if len(images) == 1 and manifest is None and not Path(output).is_dir() and not output.endswith(("/", os.sep)):
+    if len(images) == 1 and manifest is None and not _is_folder(output):
         result = execute(images[0], output, values)
         click.echo(json.dumps(result.to_dict()) if values["as_json"] else str(result.output))
         return 0
@@ -62,8 +67,12 @@ def run_verb(images: tuple[str, ...], output: str, manifest: str | None, **value
     return SOME_FAILED if any(outcome.code for outcome in outcomes) else 0
 
 
+def _is_folder(output: str | None) -> bool:
+    return output is not None and (Path(output).is_dir() or output.endswith(("/", os.sep)))
+
+
 def _execute_all(
-    images: tuple[str, ...], manifest: str | None, folder: str, values: dict[str, Any]
+    images: tuple[str, ...], manifest: str | None, folder: str | None, values: dict[str, Any]
 ) -> tuple[list[Any], list[int]]:
     """Run several images with the flags of a verb; return their outcomes, and the signals received."""
     from tilepipe.execution.batch import read_manifest, run_images
@@ -78,7 +87,7 @@ def _execute_all(
     with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
         outcomes = run_images(
             [*map(Path, images), *listed],
-            Path(folder),
+            None if folder is None else Path(folder),
             config=values["config"],
             sets=values["sets"],
             on_event=_saving_memory(progress),
@@ -95,16 +104,19 @@ def _execute_all(
     return outcomes, caught
 
 
-def execute(image: str, output: str, values: dict[str, Any]) -> Any:
+def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     """Plan and run with the flags of a verb; write progress to stderr and return the report."""
     from tilepipe.errors import InterruptedRunError
     from tilepipe.execution.runnable import plan as make_plan
+    from tilepipe.image.writers.formats import output_beside
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
     from tilepipe.system.memory import return_memory_at_once
 
     quiet = bool(values["quiet"])
+    if output is None:
+        output = str(output_beside(Path(image), values["format"]))
     check_output(Path(output), overwrite=values["overwrite"])
     if values.get("save_mask"):
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])

@@ -25,6 +25,7 @@ from tilepipe.errors import InterruptedRunError, OutputError, SettingsError, Til
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart, Status, silent
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image
+from tilepipe.image.writers.formats import output_beside, suffix_for
 from tilepipe.planning.memo import memo_key
 from tilepipe.planning.plan import check_output
 from tilepipe.planning.shared_psf import estimate_shared_psf
@@ -115,8 +116,10 @@ def read_manifest(path: str | Path) -> list[Path]:
     return [Path(path).parent / name for name in names if name and not name.startswith("#")]
 
 
-def outputs_in(folder: Path, images: Sequence[Path]) -> list[Path]:
-    """Return the output of each image: its name with the suffix ``.tif``, in `folder`.
+def outputs_in(folder: Path | None, images: Sequence[Path], kind: str | None = None) -> list[Path]:
+    """Return the output of each image: its name in `folder`, or ``NAME-sharp`` beside it if there is no folder.
+
+    The extension is that of the format `kind`, by default the image's own if its format can be written, else ``.tif``.
 
     Raises
     ------
@@ -125,12 +128,15 @@ def outputs_in(folder: Path, images: Sequence[Path]) -> list[Path]:
     OutputError
         If `folder` is not a folder, or an output would replace an image of the list.
     """
-    if folder.exists() and not folder.is_dir():
+    if folder is not None and folder.exists() and not folder.is_dir():
         raise OutputError(f"output {folder} is a file; several images need a folder")
-    outputs = [folder / f"{image.stem}.tif" for image in images]
+    outputs = [
+        output_beside(image, kind) if folder is None else folder / f"{image.stem}{suffix_for(image, kind)}"
+        for image in images
+    ]
     first: dict[str, Path] = {}
     for image, output in zip(images, outputs, strict=True):
-        other = first.setdefault(output.name.lower(), image)
+        other = first.setdefault(str(output).lower(), image)
         if other is not image:
             raise SettingsError(
                 f"{other} and {image} would both be written to {output}; run them apart, into different folders"
@@ -144,7 +150,7 @@ def outputs_in(folder: Path, images: Sequence[Path]) -> list[Path]:
 
 def run_images(
     images: Sequence[Path],
-    folder: Path,
+    folder: Path | None,
     *,
     psf: PSF | str | Path | None = None,
     shared_psf: bool = False,
@@ -166,8 +172,8 @@ def run_images(
     ----------
     images : sequence of Path
         Image files.
-    folder : Path
-        Folder of the outputs; created if its parent exists.
+    folder : Path or None
+        Folder of the outputs, created if its parent exists; None writes ``NAME-sharp`` beside each image.
     psf : PSF, str or Path, optional
         The blur of all images; by default it is estimated from each.
     shared_psf : bool
@@ -201,9 +207,9 @@ def run_images(
     """
     if not images:
         raise SettingsError("there is no image to restore: the list is empty")
-    outputs = outputs_in(folder, images)
     resolved = resolve(flags | ({"psf": str(psf)} if isinstance(psf, (str, Path)) else {}), sets, config)
     settings = resolved.settings
+    outputs = outputs_in(folder, images, settings.format)
     if settings.save_mask:
         raise SettingsError("save_mask names one file; it cannot be used with several images")
     if resolved.note:
@@ -213,7 +219,8 @@ def run_images(
     given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
     if shared_psf and given is not None:
         raise SettingsError("--psf gives the blur of all images, --shared-psf estimates it: use one of them")
-    _create(folder)
+    if folder is not None:
+        _create(folder)
     if shared_psf:
         given = estimate_shared_psf(images, settings, on_event)
         on_event(Note(f"psf      {given.made_by['nearest']}, shared; confidence {given.confidence:.2f}"))

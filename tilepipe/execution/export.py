@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -21,7 +22,6 @@ from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.writers.beside import write_beside
 from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
-from tilepipe.image.writers.tiff import write_tiff
 from tilepipe.planning.plan import Plan
 from tilepipe.system.prefetch import prefetch
 from tilepipe.tiling.grid import Box
@@ -50,8 +50,9 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
     """
     info, drawn = plan.info, plan.settings.mask
     on_event(StageStart("export", -(-info.height // BLOCK_ROWS) * -(-info.width // EXPORT_COLUMNS)))
-    if info.metadata.dropped:
-        on_event(Note(f"note     {', '.join(info.metadata.dropped)} cannot be carried over and is dropped"))
+    lost = info.metadata.dropped + plan.format.lost(info.metadata)
+    if lost:
+        on_event(Note(f"note     {', '.join(lost)} cannot be carried over and is dropped"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
 
         def pieces() -> Iterator[Piece]:
@@ -72,7 +73,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
         output = Output(info, plan.dtype, blocks(), plan.record, mask_page)
-        write_beside(plan.output, lambda partial: write_tiff(partial, output), overwrite=overwrite)
+        write_beside(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
         if plan.settings.save_mask:
             ones = np.ones((BLOCK_ROWS, info.width), np.float32)
 
@@ -83,6 +84,16 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
             write_mask(Path(plan.settings.save_mask), info.height, info.width, mask_rows, overwrite=overwrite)
     on_event(StageEnd("export"))
+
+
+def _write(plan: Plan, path: Path, output: Output) -> None:
+    """Write the output; a JPEG whose pixels are unchanged is copied, because encoding it again would change them."""
+    if plan.recipe.solver == "identity" and plan.format.name == plan.info.kind == "JPEG":
+        for _ in output.blocks:  # reports the progress, and notices a stop
+            pass
+        shutil.copyfile(plan.info.path, path)
+        return
+    plan.format.write(path, output)
 
 
 def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:

@@ -13,6 +13,7 @@ from tilepipe.errors import InputError, InputNotFoundError, SettingsError
 from tilepipe.image.light import LINEAR, MASK, SRGB, Curve, Light, gamma
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
+from tilepipe.image.metadata.profiles import coded_curve
 
 __all__ = ["SUPPORTED_DTYPES", "ImageInfo", "ImageReader", "choose_light", "interpreted"]
 
@@ -57,6 +58,8 @@ class ImageInfo:
         codes; None for other formats.
     subsampled : bool
         Whether chrominance is stored at half the resolution or less.
+    notes : tuple of str
+        What reading converts: samples of other types or colours.
     """
 
     path: Path
@@ -75,6 +78,7 @@ class ImageInfo:
     extra_kinds: tuple[int, ...] = ()
     quantisation: tuple[tuple[int, ...], ...] | None = None
     subsampled: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -119,13 +123,20 @@ def choose_light(
 ) -> tuple[Light, str]:
     """Return the interpretation of an image's samples and a note on the origin of its curves.
 
-    Uses the curves of the ICC profile; without them sRGB for integers and linear light for floats.
+    Uses code points, then the curves of the ICC profile; without them sRGB for integers and linear light for floats.
+    A damaged profile counts as none.
     """
     if dtype not in SUPPORTED_DTYPES:
         raise InputError(f"{path} has {dtype} samples; supported: {', '.join(SUPPORTED_DTYPES)}; convert it first")
     fallback = LINEAR if dtype.startswith("float") else SRGB
+    if metadata.cicp and (coded := coded_curve(metadata.cicp[1])) is not None:
+        return Light((coded,) * colours, dtype, nodata=nodata, extras=extras), f"{coded.name} (cICP)"
     if metadata.icc:
-        curves = curves_from_icc(metadata.icc, colours)
+        try:
+            curves = curves_from_icc(metadata.icc, colours)
+        except InputError as error:
+            note = f"{fallback.name}: {error}"
+            return Light((fallback,) * colours, dtype, nodata=nodata, extras=extras), note
         name = describe_icc(metadata.icc)
         if curves is not None:
             return Light(curves, dtype, nodata=nodata, extras=extras), f"{name} (ICC)"

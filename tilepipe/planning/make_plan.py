@@ -15,6 +15,7 @@ from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.writers.beside import partial_of
+from tilepipe.image.writers.formats import format_of
 from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
@@ -59,7 +60,7 @@ def make_plan(
     image : str or Path
         TIFF, JPEG or PNG.
     output : str or Path, optional
-        TIFF to write.
+        File to write: TIFF, JPEG or PNG, by its extension or the setting ``format``.
     psf : PSF, str or Path, optional
         The blur, or its file; by default the setting ``psf``.
     config : str or Path, optional
@@ -132,6 +133,9 @@ def _make_plan(
     """Plan with merged `settings`, see :func:`make_plan`."""
     if settings.save_mask and not (settings.mask or settings.refocus):
         raise SettingsError("save_mask requires a mask: give --refocus or --mask")
+    kind = format_of(output, settings.format)
+    if settings.save_mask and format_of(Path(settings.save_mask)).name != "TIFF":
+        raise SettingsError(f"save_mask is {settings.save_mask}; the mask is written as a TIFF: end the name in .tif")
     root = cache_root(settings.cache)
     _check_distinct(image, output, settings)
     if settings.priority_value == -1:
@@ -142,16 +146,21 @@ def _make_plan(
     allowed = settings.memory_bytes or available() // 2
     analysis = analyse(image, psf, settings, root, on_event, allowed=allowed, keep=keep, fresh=fresh)
     info = analysis.info
-    _check_nodata(info, settings)
+    for note in info.notes:
+        on_event(Note(f"note     {note}"))
+    dtype = kind.dtype_for(info, settings.dtype)
+    if settings.dtype is None and dtype != info.dtype:
+        on_event(Note(f"note     {info.dtype} samples are written as {dtype}: {kind.name} holds no {info.dtype}"))
+    _check_nodata(info, dtype)
     recipe = _recipe(analysis, settings)
     masks = mask_bytes(settings.mask, info)
     if settings.mask or settings.refocus:
         masks += MASK_PIXEL * SOURCE_CHUNK[0] * info.width
-    model = _stage_model(info, recipe, analysis.psf, masks, peak_since(before))
-    dtype = settings.dtype or info.dtype
+    model = _stage_model(info, recipe, analysis.psf, masks + kind.held(info, dtype), peak_since(before))
     return Plan(
         analysis=analysis,
         output=output,
+        format=kind,
         dtype=dtype,
         recipe=recipe,
         model=model,
@@ -175,15 +184,17 @@ def _check_distinct(image: Path, output: Path | None, settings: Settings) -> Non
         raise OutputError(f"the output and the mask would both be written to {written[0]}; write to two files")
 
 
-def _check_nodata(info: ImageInfo, settings: Settings) -> None:
-    """Raise SettingsError if the output's dtype cannot represent the value of pixels without data."""
-    value, dtype = info.light.nodata, settings.dtype
-    if value is None or dtype is None or dtype == info.dtype:
+def _check_nodata(info: ImageInfo, dtype: str) -> None:
+    """Raise SettingsError if `dtype`, the output's, cannot represent the value of pixels without data."""
+    value = info.light.nodata
+    if value is None or dtype == info.dtype:
         return
     if np.dtype(dtype).kind == "u" and not (
         np.isfinite(value) and 0 <= value <= np.iinfo(dtype).max and value % 1 == 0
     ):
-        raise SettingsError(f"pixels without data are {value:g}, which {dtype} cannot represent; give --dtype float32")
+        raise SettingsError(
+            f"pixels without data are {value:g}, which {dtype} cannot represent; write a TIFF with --dtype float32"
+        )
 
 
 def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
@@ -214,7 +225,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, masks: int, planning: int) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, writing: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
     return StageModel(
         process=used_memory(),
@@ -230,7 +241,7 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, masks: int, planning
         + 3 * info.colours * recipe.luminance_only
         + recipe.solved
         + BOUNDING_PLANES,
-        mask=masks,
+        writing=writing,
         kernels=len(psf.planes),
         band=SOURCE_CHUNK[0],
         columns=EXPORT_COLUMNS,

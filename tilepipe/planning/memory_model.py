@@ -100,8 +100,8 @@ class StageModel:
         Number of float32 planes of a workspace; 0 when nothing is solved.
     extra : int
         Number of further planes of a frame, for detecting what is blurred or for the colours beside the luminance.
-    mask : int
-        What reading a drawn mask, and writing the mask, hold while the result is written.
+    writing : int
+        What a drawn mask, the mask that is written, and encoding the output hold while the result is written.
     kernels : int
         Number of kernels of the PSF: one for all colours, or one each.
     band : int
@@ -120,7 +120,7 @@ class StageModel:
     planning: int
     planes: int
     extra: int
-    mask: int
+    writing: int
     kernels: int
     band: int
     columns: int
@@ -153,7 +153,7 @@ class StageModel:
     def export(self, grid: Grid, threads: int) -> int:
         """Return the bytes held while blocks of result chunks are written to the file, one block per thread."""
         block = self.band * min(grid.width, self.columns) * (3 * 4 * self.stored + 2 * self.pixel)
-        return self.process + RUNTIME + threads * block + self.mask
+        return self.process + RUNTIME + threads * block + self.writing
 
 
 @dataclass(frozen=True, slots=True)

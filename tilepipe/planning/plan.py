@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
-from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, SettingsError
+from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.beside import is_unfinished
+from tilepipe.image.writers.formats import OutputFormat
 from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan, drops_tiles
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory, worker_memory
@@ -62,7 +63,9 @@ class Plan:
     analysis : Analysis
         The input, and the results of its analysis.
     output : Path or None
-        TIFF to write; None for a plan without output.
+        File to write; None for a plan without output.
+    format : OutputFormat
+        Format of the output.
     dtype : str
         Of the output.
     recipe : Recipe
@@ -81,6 +84,7 @@ class Plan:
 
     analysis: Analysis
     output: Path | None
+    format: OutputFormat
     dtype: str
     recipe: Recipe
     model: StageModel
@@ -245,11 +249,9 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise SettingsError, OutputError or OutputExistsError if `output` cannot be written; creates nothing."""
-    if output.suffix.lower() not in (".tif", ".tiff"):
-        raise SettingsError(f"output {output} must end in .tif or .tiff: tilepipe writes TIFF")
+    """Raise OutputError or OutputExistsError if `output` cannot be written; creates nothing."""
     if output.is_dir():
-        raise OutputError(f"output {output} is a folder; give a file name ending in .tif")
+        raise OutputError(f"output {output} is a folder; give a file name")
     if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
     if not output.parent.is_dir():

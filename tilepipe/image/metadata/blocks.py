@@ -7,7 +7,16 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory, Reader, read_directory
+from tilepipe.image.metadata.exif import (
+    EXIF_POINTER,
+    GPS_POINTER,
+    MAKER_NOTE,
+    Directory,
+    Entry,
+    Reader,
+    read_directory,
+    serialised,
+)
 
 __all__ = ["Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
 
@@ -23,9 +32,24 @@ KEPT_TAGS = {
     315: "Artist",
     316: "HostComputer",
     33432: "Copyright",
+    269: "DocumentName",
+    285: "PageName",
+    286: "XPosition",
+    287: "YPosition",
+    33550: "ModelPixelScale",
+    33922: "ModelTiepoint",
+    34264: "ModelTransformation",
+    34735: "GeoKeyDirectory",
+    34736: "GeoDoubleParams",
+    34737: "GeoAsciiParams",
+    42112: "GDAL_METADATA",
     GDAL_NODATA: "GDAL_NODATA",
+    50844: "RPCCoefficients",
 }
 """Tags of the first directory that are copied unchanged."""
+
+TIFF_ONLY = {33550, 33922, 34264, 34735, 34736, 34737, 42112, GDAL_NODATA, 50844}
+"""Those of them that have no place in an Exif block."""
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
@@ -45,6 +69,10 @@ class Metadata:
         Entries of the first directory with a code in ``KEPT_TAGS``.
     directories : dict of int to Directory
         EXIF and GPS directories, by pointer tag.
+    cicp : bytes, optional
+        Code points of primaries, transfer, matrix and range (ITU-T H.273).
+    lost : tuple of str
+        Names of what the file contains and the reader does not keep.
     """
 
     icc: bytes | None = None
@@ -54,12 +82,14 @@ class Metadata:
     resolution: tuple[tuple[int, int], tuple[int, int], int] | None = None
     tags: Directory = field(default_factory=lambda: Directory(()))
     directories: dict[int, Directory] = field(default_factory=dict)
+    cicp: bytes | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> list[str]:
-        """Names of the tags that cannot be copied to the output."""
+        """Names of the tags and parts of the file that cannot be copied to the output."""
         codes = {code for directory in self.directories.values() for code in directory.dropped}
-        return ["MakerNote"] if MAKER_NOTE in codes else []
+        return [*self.lost, *(["MakerNote"] if MAKER_NOTE in codes else [])]
 
     @property
     def nodata(self) -> float | None:
@@ -69,6 +99,23 @@ class Metadata:
             return None if entry is None else float(entry.data.split(b"\0")[0].decode("ascii"))
         except ValueError:
             return None
+
+    @property
+    def tiff_only(self) -> list[str]:
+        """Names of the tags that only a TIFF holds."""
+        return [KEPT_TAGS[entry.code] for entry in self.tags.entries if entry.code in TIFF_ONLY]
+
+    def exif_block(self) -> bytes | None:
+        """Return the tags, EXIF and GPS as an Exif block without its header; None if there are none."""
+        entries = [entry for entry in self.tags.entries if entry.code not in TIFF_ONLY]
+        if self.resolution is not None and (entries or self.directories):
+            x, y, unit = self.resolution
+            entries += [
+                Entry(X_RESOLUTION, 5, 1, struct.pack("<II", *x)),
+                Entry(Y_RESOLUTION, 5, 1, struct.pack("<II", *y)),
+                Entry(RESOLUTION_UNIT, 3, 1, struct.pack("<H", unit)),
+            ]
+        return serialised(Directory(tuple(entries), self.directories)) if entries or self.directories else None
 
     def facts(self) -> dict[str, Any]:
         """Return a summary for display: block sizes in bytes, EXIF and GPS tag counts, resolution."""

@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["EXIF_POINTER", "GPS_POINTER", "PLACEHOLDERS", "Directory", "Entry", "graft", "has_loop", "read_directory"]
+__all__ = [
+    "EXIF_POINTER",
+    "GPS_POINTER",
+    "PLACEHOLDERS",
+    "Directory",
+    "Entry",
+    "graft",
+    "has_loop",
+    "read_directory",
+    "serialised",
+]
 
 EXIF_POINTER, GPS_POINTER, INTEROP_POINTER = 34665, 34853, 40965
 MAKER_NOTE = 37500
@@ -164,6 +174,11 @@ def graft(path: Path, directories: dict[int, Directory]) -> None:
             file.seek(target)
             file.write(_serialise(directory, target, big=big))
             _patch_pointer(file, first, pointer, target, big=big)
+
+
+def serialised(directory: Directory) -> bytes:
+    """Return a small TIFF, little-endian, with `directory` as its first: what an Exif block contains."""
+    return b"II*\0" + struct.pack("<I", 8) + _serialise(directory, 8, big=False)
 
 
 def _patch_pointer(file: object, first: int, pointer: int, target: int, *, big: bool) -> None:

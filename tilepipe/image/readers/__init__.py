@@ -46,8 +46,12 @@ def open_image(path: str | Path) -> ImageReader:
         from tilepipe.image.readers.tiff import TiffReader
 
         return TiffReader(path)
-    if start[:3] == b"\xff\xd8\xff" or start[:8] == b"\x89PNG\r\n\x1a\n":
-        from tilepipe.image.readers.jpeg_png import WholeReader
+    if start[:3] == b"\xff\xd8\xff":
+        from tilepipe.image.readers.jpeg import open_jpeg
 
-        return WholeReader(path)
+        return open_jpeg(path)
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
+        from tilepipe.image.readers.png import open_png
+
+        return open_png(path)
     raise InputError(f"{path} is not an image that tilepipe reads (TIFF, JPEG or PNG, detected by content)")

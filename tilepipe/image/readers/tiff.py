@@ -6,6 +6,7 @@ Uses positioned reads instead of a memory map, because mapped pages count as mem
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,35 @@ import numpy.typing as npt
 import tifffile
 
 from tilepipe.errors import InputError
-from tilepipe.image.info import SUPPORTED_DTYPES, ImageInfo, choose_light
+from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import MASK
-from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
+from tilepipe.image.metadata.blocks import ICC, Metadata, from_tiff_directory
+from tilepipe.image.metadata.descriptions import with_description_of_one_page
 from tilepipe.image.metadata.exif import has_loop
+from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.readers.convert import Conversion
 from tilepipe.system.files import read_at
 
 __all__ = ["TiffReader"]
 
 UNCOMPRESSED = 1
+SUBIFDS, DNG_VERSION = 330, 50706
+
+COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
+"""Meaning of the samples by PhotometricInterpretation (TIFF 6.0)."""
+
+DECODED_TO_RGB = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002, 52546}
+"""Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP, JPEG XL."""
+
+CONVERTED_ROWS, CONVERTED_COPIES = 256, 6
+"""Rows converted at a time, and copies of them held meanwhile."""
+
 REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
 """Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
 
 
 class TiffReader:
-    """The only full-size page of a TIFF, with its mask page if there is one."""
+    """The largest page of a TIFF, the first of that size, with its mask page if there is one."""
 
     def __init__(self, path: Path) -> None:
         """Parse the directory; raises InputError if damaged, truncated or not supported."""
@@ -38,8 +53,9 @@ class TiffReader:
             if has_loop(self._read):
                 raise InputError(f"{path} is a damaged TIFF: its chain of pages is a loop")
             self._tiff = tifffile.TiffFile(path)
-            self._page = _only_page(path, self._tiff)
+            self._page, self._left_out = _largest_page(path, self._tiff)
             self._mask = _mask_page(self._tiff, self._page)
+            self._convert = _conversion(path, self._page)
             self.info = self._describe(path)
         except InputError:
             self.close()
@@ -63,44 +79,38 @@ class TiffReader:
         """Return rows y0..y1, (rows, width, channels)."""
         info = self.info
         try:
-            out = np.zeros((y1 - y0, info.width, info.channels), info.dtype)
-            picture = out[:, :, : info.written_channels]
-            if self._is_plain():
-                self._copy_plain_rows(picture, y0)
-            else:
-                for index in self._segments_touching(y0, y1):
-                    self._copy_segment(picture, y0, index)
+            out = self._convert(self._stored_rows(y0, y1))
             if self._mask is not None:
-                out[:, :, -1] = self._mask_rows(y0, y1)
+                out = np.concatenate([out, self._mask_rows(y0, y1)[:, :, None]], -1)
         except InputError:
             raise
         except Exception as error:  # on a damaged segment decoders raise arbitrary exceptions
             raise InputError(f"{info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
         return out
 
+    def _stored_rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1 as decoded, (rows, width, samples)."""
+        out = np.zeros((y1 - y0, self.info.width, int(self._page.samplesperpixel)), self._convert.stored)
+        if self._is_plain():
+            self._copy_plain_rows(out, y0)
+        else:
+            for index in self._segments_touching(y0, y1):
+                self._copy_segment(out, y0, index)
+        return out
+
     def _describe(self, path: Path) -> ImageInfo:
-        page = self._page
-        dtype = "" if page.dtype is None else page.dtype.name
-        samples = int(page.samplesperpixel)
-        photometric = int(page.photometric)
-        colours = {1: 1, 2: 3}.get(photometric, 0)
-        if photometric == 6 and int(page.compression) == 7:
-            colours = 3  # YCbCr in JPEG, which the decoder converts to RGB
-        if not colours or samples < colours or page.imagedepth > 1:
-            raise InputError(
-                f"{path} is {_name(page.photometric)} with {samples} samples per pixel; "
-                "supported: gray and RGB, with or without alpha; convert it first"
-            )
-        if dtype not in SUPPORTED_DTYPES or int(page.bitspersample) != 8 * np.dtype(dtype).itemsize:
-            raise InputError(
-                f"{path} has {page.bitspersample}-bit {dtype or 'unknown'} samples; "
-                f"supported: {', '.join(SUPPORTED_DTYPES)}; convert it first"
-            )
+        page, convert = self._page, self._convert
         self._check_extent(path, page)
         metadata = self._metadata()
-        kinds = tuple(int(kind) for kind in page.extrasamples)[: samples - colours]
-        kinds += (0,) * (samples - colours - len(kinds)) + (MASK,) * (self._mask is not None)
-        light, note = choose_light(path, metadata, colours, dtype, kinds, metadata.nodata)
+        samples, colours, dtype = int(page.samplesperpixel), convert.colours, convert.dtype
+        number = samples - convert.stored_colours
+        kinds = tuple(int(kind) for kind in page.extrasamples)[:number]
+        kinds += (0,) * (number - len(kinds)) + (MASK,) * (self._mask is not None)
+        if convert.colour == "CMYK":
+            metadata = replace(metadata, icc=adobe_rgb_profile())
+        # the curves of a profile are for values 0..1, which integers in float32 are not
+        read_as = metadata if convert.is_in_range else replace(metadata, icc=None)
+        light, note = choose_light(path, read_as, colours, dtype, kinds, metadata.nodata)
         return ImageInfo(
             path=path,
             kind="BigTIFF" if page.parent.is_bigtiff else "TIFF",
@@ -116,6 +126,7 @@ class TiffReader:
             light=light,
             curve_note=note,
             extra_kinds=kinds,
+            notes=convert.notes,
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
@@ -141,12 +152,8 @@ class TiffReader:
 
     def _metadata(self) -> Metadata:
         page, tiff = self._page, self._page.parent
-        return from_tiff_directory(
-            self._read,
-            int(page.offset),
-            tiff.byteorder,
-            big=bool(tiff.is_bigtiff),
-        )
+        metadata = from_tiff_directory(self._read, int(page.offset), tiff.byteorder, big=bool(tiff.is_bigtiff))
+        return with_description_of_one_page(replace(metadata, lost=self._left_out), is_only=not self._left_out)
 
     def _strip_rows(self) -> int:
         return _strip_rows(self._page)
@@ -154,17 +161,20 @@ class TiffReader:
     def _is_plain(self) -> bool:
         """Return whether the page is uncompressed in strips with standard bit order."""
         page = self._page
-        return int(page.compression) == UNCOMPRESSED and not page.is_tiled and int(page.fillorder) == 1
+        whole_bytes = page.dtype is not None and int(page.bitspersample) == 8 * page.dtype.itemsize
+        return whole_bytes and int(page.compression) == UNCOMPRESSED and not page.is_tiled and int(page.fillorder) == 1
 
     def _segment_memory(self) -> int:
-        """Return the memory for decoding one segment, bytes: file bytes, pixels, and the cached segment."""
+        """Return the memory for decoding one segment, bytes: file bytes, pixels, the cached segment, rows converted."""
         page = self._page
+        assert page.dtype is not None
+        row = int(page.imagewidth * page.samplesperpixel) * page.dtype.itemsize
+        converted = 0 if self._convert.is_plain else CONVERTED_COPIES * CONVERTED_ROWS * row
         if self._is_plain():
-            return 0
+            return converted
         rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (self._strip_rows(), page.imagewidth)
         samples = 1 if int(page.planarconfig) == 2 else page.samplesperpixel
-        assert page.dtype is not None
-        return 2 * int(rows * columns * samples * page.dtype.itemsize) + int(max(page.databytecounts))
+        return converted + 2 * int(rows * columns * samples * page.dtype.itemsize) + int(max(page.databytecounts))
 
     def _copy_plain_rows(self, out: npt.NDArray[Any], y0: int) -> None:
         """Read only the rows needed from uncompressed strips, whatever their size."""
@@ -172,7 +182,7 @@ class TiffReader:
         planar = int(page.planarconfig) == 2
         assert page.dtype is not None
         dtype = page.dtype.newbyteorder(page.parent.byteorder)
-        channels = self.info.written_channels
+        channels = out.shape[2]
         row_bytes = self.info.width * dtype.itemsize * (1 if planar else channels)
         strips = -(-self.info.height // strip)
         for plane in range(channels if planar else 1):
@@ -242,6 +252,40 @@ class TiffReader:
         return pixels[0], position
 
 
+def _conversion(path: Path, page: tifffile.TiffPage) -> Conversion:
+    """Return how the samples of `page` are converted; raises InputError for what is not supported."""
+    samples, bits = int(page.samplesperpixel), int(page.bitspersample)
+    colour = COLOURS.get(int(page.photometric), "")
+    if colour == "YCbCr" and int(page.compression) in DECODED_TO_RGB:
+        colour = "RGB"
+    if page.dtype is None or page.dtype.kind not in "uifb":
+        raise InputError(f"{path} has {bits}-bit samples of an unknown type; convert it first")
+    conversion = Conversion(page.dtype.name, bits, colour, None, _block_of(page, ICC) if colour == "CMYK" else None)
+    subsampled = colour == "YCbCr" and tuple(page.subsampling or (2, 2)) != (1, 1)
+    if not colour or samples < conversion.stored_colours or page.imagedepth > 1 or subsampled:
+        raise InputError(
+            f"{path} is {_name(page.photometric)}{' with subsampled colours' if subsampled else ''} with {samples} "
+            "samples per pixel; supported: gray, RGB, palette, CMYK and YCbCr, with or without alpha; convert it first"
+        )
+    if colour not in ("gray", "RGB") and (page.dtype.kind not in "ub" or bits > 16):
+        raise InputError(f"{path} is {_name(page.photometric)} of {bits}-bit {page.dtype.name}; convert it first")
+    return replace(conversion, palette=_palette(path, page, bits)) if colour == "palette" else conversion
+
+
+def _palette(path: Path, page: tifffile.TiffPage, bits: int) -> npt.NDArray[Any]:
+    """Return the colours of a palette, (2**bits, 3), in 8 bits if its 16 hold no more."""
+    colours = None if page.colormap is None else np.asarray(page.colormap, np.uint16)
+    if colours is None or colours.shape != (3, 2**bits) or int(page.samplesperpixel) != 1:
+        raise InputError(f"{path} is a PALETTE image of {page.samplesperpixel} samples, or its palette is damaged")
+    repeated, shifted = not (colours % 257).any(), not (colours & 255).any()
+    return (colours.T >> 8).astype(np.uint8) if repeated or shifted else colours.T.copy()
+
+
+def _block_of(page: tifffile.TiffPage, code: int) -> bytes | None:
+    tag = page.tags.get(code)
+    return bytes(tag.value) if tag is not None and isinstance(tag.value, bytes) else None
+
+
 def _strip_rows(page: tifffile.TiffPage) -> int:
     return max(1, min(int(page.rowsperstrip or page.imagelength), int(page.imagelength)))
 
@@ -260,13 +304,28 @@ def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
     ]
 
 
-def _only_page(path: Path, tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    """Return the only full-size page; raises InputError if there are none or several."""
-    excluded = REDUCED_IMAGE | TRANSPARENCY_MASK
-    full = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & excluded]
-    if len(full) != 1:
-        raise InputError(f"{path} has {len(full)} full-size pages; tilepipe reads one image per file; split it first")
-    return full[0].aspage()
+def _largest_page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
+    """Return the first of the largest full-size pages, and what is left out, in words.
+
+    Raises
+    ------
+    InputError
+        If there is none, as in a camera's raw file.
+    """
+    pages = [page.aspage() for page in tiff.pages]
+    reduced = [page for page in pages if int(page.subfiletype or 0) & REDUCED_IMAGE]
+    full = [page for page in pages if not int(page.subfiletype or 0) & (REDUCED_IMAGE | TRANSPARENCY_MASK)]
+    if DNG_VERSION in tiff.pages.first.tags:
+        raise InputError(f"{path} is a camera's raw file (DNG); develop it to a 16-bit TIFF first")
+    if not full:
+        raise InputError(f"{path} has no full-size page: all its {len(pages)} pages are thumbnails or masks")
+    largest = max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
+    left_out = []
+    if len(full) > 1:
+        left_out.append(f"all but page {pages.index(largest) + 1} of {len(full)}")
+    if reduced or any(SUBIFDS in page.tags for page in pages):
+        left_out.append("reduced-size images")
+    return largest, tuple(left_out)
 
 
 def _mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ import tifffile
 
 from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata
+from tilepipe.image.metadata.descriptions import for_dtype
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
+from tilepipe.image.metadata.record import RECORD_TAG
 from tilepipe.image.writers.output import BLOCK_ROWS, Blocks, Output, output_bytes
 
-__all__ = ["TILE", "read_record", "write_tiff"]
+__all__ = ["TILE", "write_tiff"]
 
 TILE = BLOCK_ROWS
 """Edge of the output's tiles, px (TIFF requires multiples of 16)."""
-
-RECORD = 65001
-"""Private TIFF tag (in the range for use without registration) with the processing record."""
 
 TRANSPARENCY_MASK = 4
 """Bit of NewSubfileType of a page that marks which pixels are part of the image."""
@@ -67,9 +65,9 @@ def write_tiff(path: Path, output: Output) -> None:
             metadata=None,
             software=False,
             maxworkers=1,
-            extratags=_extra_tags(metadata)
+            extratags=_extra_tags(metadata, dtype)
             + placeholders
-            + [(RECORD, 2, len(record) + 1, record, True)] * bool(record),
+            + [(RECORD_TAG, 2, len(record) + 1, record, True)] * bool(record),
             **resolution,
         )
         if output.mask is not None:
@@ -89,8 +87,9 @@ def write_tiff(path: Path, output: Output) -> None:
         graft(path, directories)
 
 
-def _extra_tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
-    tags = [(entry.code, entry.kind, entry.count, entry.data, True) for entry in metadata.tags.entries]
+def _extra_tags(metadata: Metadata, dtype: str) -> list[tuple[int, int, int, Any, bool]]:
+    entries = [for_dtype(entry, dtype) for entry in metadata.tags.entries]
+    tags = [(entry.code, entry.kind, entry.count, entry.data, True) for entry in entries]
     for code, kind, block in ((XMP, 1, metadata.xmp), (IPTC, 7, metadata.iptc), (PHOTOSHOP, 1, metadata.photoshop)):
         if block:
             tags.append((code, kind, len(block), block, True))
@@ -105,14 +104,3 @@ def _tiles(channels: int, dtype: str, blocks: Blocks) -> Iterator[npt.NDArray[An
             piece = block[:, left : left + TILE, :channels]
             tile[: piece.shape[0], : piece.shape[1]] = piece
             yield tile if channels > 1 else tile[:, :, 0]
-
-
-def read_record(path: str | Path) -> dict[str, Any] | None:
-    """Return tilepipe's processing record of the TIFF at `path`; None if it has none."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            tag = tiff.pages.first.tags.get(RECORD)
-            record = None if tag is None else json.loads(tag.value)
-    except (OSError, ValueError):  # not a TIFF, or a foreign tag; tifffile's errors are ValueErrors
-        return None
-    return record if isinstance(record, dict) else None

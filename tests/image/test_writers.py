@@ -1,0 +1,166 @@
+"""Outputs in every format: the pixels that were given, names and formats that follow the input, honest refusals."""
+
+import json
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from PIL import Image
+
+from tilepipe.errors import SettingsError
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.light import ASSOCIATED_ALPHA, MASK, SRGB, UNASSOCIATED_ALPHA, Light
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.record import read_record
+from tilepipe.image.readers import open_image
+from tilepipe.image.writers.formats import FORMATS, format_of, output_beside
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
+
+
+def info_for(path, pixels, kinds=()):
+    height, width, channels = pixels.shape
+    colours = channels - len(kinds)
+    light = Light((SRGB,) * colours, str(pixels.dtype), extras=kinds)
+    return ImageInfo(
+        path, "TIFF", height, width, colours, len(kinds), str(pixels.dtype), "", "none", 0, Metadata(), light, "", kinds
+    )
+
+
+def written(path, pixels, kinds=(), columns=10_000, record=b""):
+    """Write `pixels` in blocks of `columns` columns."""
+    info = info_for(path, pixels, kinds)
+    blocks = (
+        pixels[top : top + BLOCK_ROWS, left : left + columns]
+        for top in range(0, info.height, BLOCK_ROWS)
+        for left in range(0, info.width, columns)
+    )
+    format_of(path).write(path, Output(info, str(pixels.dtype), blocks, record))
+    return path
+
+
+@st.composite
+def pictures(draw):
+    channels = draw(st.sampled_from([1, 2, 3, 4]))
+    shape = (draw(st.integers(1, 40)), draw(st.integers(1, 40)), channels)
+    kind = draw(st.sampled_from(["noise", "ramp", "flat"]))
+    dtype = draw(st.sampled_from(["uint8", "uint16"]))
+    top = np.iinfo(dtype).max
+    if kind == "noise":
+        return draw(hnp.arrays(dtype, shape))
+    if kind == "flat":
+        return np.full(shape, draw(st.integers(0, int(top))), dtype)
+    y, x, c = np.ogrid[: shape[0], : shape[1], :channels]
+    return ((y * 37 + x * 91 + c * 11) * draw(st.integers(1, 300)) % (int(top) + 1)).astype(dtype)
+
+
+@given(pictures())
+@settings(max_examples=150)
+def test_a_png_has_the_pixels_that_were_given(tmp_path_factory, pixels):
+    kinds = (UNASSOCIATED_ALPHA,) * (pixels.shape[2] in (2, 4))
+    path = written(tmp_path_factory.mktemp("png") / "a.png", pixels, kinds)
+    np.testing.assert_array_equal(imagecodecs.png_decode(path.read_bytes()).reshape(pixels.shape), pixels)
+    with Image.open(path) as image:
+        image.verify()
+
+
+@pytest.mark.parametrize("columns", [512, 10_000])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_blocks_come_in_any_width(tmp_path, suffix, columns):
+    y, x, c = np.ogrid[:700, :1300, :3]
+    pixels = ((y // 3 + x // 5 + 40 * c) % 256).astype(np.uint8)
+    path = written(tmp_path / f"a{suffix}", pixels, columns=columns)
+    reader = open_image(path)
+    found = reader.rows(0, 700)
+    reader.close()
+    if suffix == ".jpg":
+        assert np.abs(found.astype(int) - pixels).mean() < 2
+    else:
+        np.testing.assert_array_equal(found, pixels)
+
+
+def test_rows_are_filtered_as_well_as_libpng_does(tmp_path):
+    y, x, c = np.ogrid[:512, :512, :3]
+    smooth = 120 + 60 * np.sin(x / 31 + c) + 50 * np.cos(y / 47) + np.random.default_rng(0).normal(0, 1, (512, 512, 3))
+    pixels = smooth.astype(np.uint8)
+    ours = written(tmp_path / "a.png", pixels).stat().st_size
+    assert ours <= 1.02 * len(imagecodecs.png_encode(pixels, level=6))
+
+
+def test_a_jpeg_keeps_colours_at_full_resolution(tmp_path):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, ::2, 0] = 200  # a pattern that chrominance at half the resolution cannot hold
+    found = imagecodecs.jpeg_decode(written(tmp_path / "a.jpg", pixels).read_bytes())
+    assert np.abs(found.astype(int) - pixels).max() < 30
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_the_record_can_be_read_back(tmp_path, suffix):
+    pixels = np.full((20, 20, 3), 90, np.uint8)
+    record = {"lambda": 0.001, "tilepipe": 5}
+    assert read_record(written(tmp_path / f"a{suffix}", pixels, record=json.dumps(record).encode())) == record
+    assert read_record(written(tmp_path / f"b{suffix}", pixels)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"anything else"])
+def test_files_without_a_record(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert read_record(tmp_path / "a") is None
+
+
+def test_formats_follow_the_name(tmp_path):
+    names = {"a.TIF": "TIFF", "a.tiff": "TIFF", "a.jpg": "JPEG", "a.JPEG": "JPEG", "a.png": "PNG"}
+    assert {name: format_of(tmp_path / name).name for name in names} == names
+    assert format_of(tmp_path / "a.data", "png").name == "PNG"
+    with pytest.raises(SettingsError, match=r"out\.bmp must end in one of \.tif, .*or give --format"):
+        format_of(tmp_path / "out.bmp")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "output"),
+    [
+        ("a.jpg", None, "a-sharp.jpg"),
+        ("a.JPEG", None, "a-sharp.JPEG"),
+        ("b.c.tif", None, "b.c-sharp.tif"),
+        ("a.webp", None, "a-sharp.tif"),
+        ("a", None, "a-sharp.tif"),
+        ("a.tif", "png", "a-sharp.png"),
+    ],
+)
+def test_an_output_without_a_name_lies_beside_the_image(tmp_path, name, kind, output):
+    assert output_beside(tmp_path / name, kind) == tmp_path / output
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "wanted", "result"),
+    [
+        ("jpeg", "uint16", None, "uint8"),
+        ("png", "uint16", None, "uint16"),
+        ("png", "float32", None, "uint16"),
+        ("png", "float32", "uint8", "uint8"),
+        ("tiff", "float16", None, "float16"),
+    ],
+)
+def test_sample_types_that_a_format_holds(tmp_path, kind, dtype, wanted, result):
+    info = info_for(tmp_path / "a.tif", np.zeros((4, 4, 3), dtype))
+    assert FORMATS[kind].dtype_for(info, wanted) == result
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "kinds", "wanted", "message"),
+    [
+        ("jpeg", (4, 4, 3), (), "uint16", r"--dtype uint16: JPEG holds uint8"),
+        ("png", (4, 4, 3), (), "float32", r"PNG holds uint8 and uint16"),
+        ("jpeg", (4, 4, 4), (UNASSOCIATED_ALPHA,), None, r"no place for alpha.*write a TIFF"),
+        ("jpeg", (4, 70_000, 1), (), None, r"70000 x 4 px, and 65535 px is the largest side"),
+        ("png", (4, 4, 4), (ASSOCIATED_ALPHA,), None, r"one straight alpha channel"),
+        ("png", (4, 4, 4), (MASK,), None, r"one straight alpha channel"),
+        ("png", (4, 4, 5), (UNASSOCIATED_ALPHA, 0), None, r"one straight alpha channel"),
+    ],
+)
+def test_pictures_that_a_format_does_not_hold_are_refused(tmp_path, kind, shape, kinds, wanted, message):
+    info = info_for(tmp_path / "a.tif", np.zeros(shape, np.uint8), kinds)
+    with pytest.raises(SettingsError, match=message):
+        FORMATS[kind].dtype_for(info, wanted)

@@ -1,0 +1,170 @@
+"""Samples as the pipeline has them: gray or RGB in 8 or 16 bits or floats, from all that files contain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.image.metadata.profiles import adobe_rgb_profile
+
+__all__ = ["Conversion", "ink_to_rgb", "scaled", "working_dtype", "ycbcr_to_rgb"]
+
+
+def working_dtype(stored: np.dtype[Any], bits: int) -> str:
+    """Return the dtype in which samples are processed: integers of up to 16 bits in 8 or 16, all others as float32.
+
+    Integers of up to 24 bits are exact in float32; larger ones, and float64, are rounded.
+    """
+    if stored.kind in "ub" and bits <= 16:
+        return "uint8" if bits <= 8 else "uint16"
+    return stored.name if stored.kind == "f" and stored.itemsize <= 4 else "float32"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How the samples of a TIFF page become those of the pipeline.
+
+    Parameters
+    ----------
+    stored : str
+        numpy name of the samples as decoded.
+    bits : int
+        Bits of a sample in the file.
+    colour : {"gray", "white is zero", "RGB", "palette", "CMYK", "YCbCr"}
+        Meaning of the samples.
+    palette : ndarray of uint8 or uint16, shape (2**bits, 3), optional
+        The colours of a palette.
+    profile : bytes, optional
+        ICC profile of the inks.
+    """
+
+    stored: str
+    bits: int
+    colour: str
+    palette: npt.NDArray[Any] | None = None
+    profile: bytes | None = None
+
+    @property
+    def dtype(self) -> str:
+        """Numpy name of the converted samples."""
+        return self.palette.dtype.name if self.palette is not None else working_dtype(np.dtype(self.stored), self.bits)
+
+    @property
+    def colours(self) -> int:
+        """Number of colour channels after the conversion."""
+        return 1 if self.colour in ("gray", "white is zero") else 3
+
+    @property
+    def stored_colours(self) -> int:
+        """Number of samples of a pixel that are colours in the file."""
+        return {"palette": 1, "CMYK": 4}.get(self.colour, self.colours)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the samples need no conversion."""
+        whole_bytes = self.bits == np.dtype(self.stored).itemsize * 8
+        return self.colour in ("gray", "RGB") and self.stored == self.dtype and whole_bytes
+
+    @property
+    def is_in_range(self) -> bool:
+        """Whether full scale is the largest code, or 1 of a float: not for integers that become floats."""
+        return self.dtype.startswith("uint") or self.stored.startswith("float")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is converted, in words."""
+        notes = []
+        if self.palette is not None:
+            notes.append("the palette is expanded to RGB")
+        elif self.dtype.startswith("float") and self.stored != self.dtype:
+            notes.append(f"{self.bits}-bit {np.dtype(self.stored).name} samples are computed and written as float32")
+        elif self.bits != np.dtype(self.dtype).itemsize * 8:
+            notes.append(f"{self.bits}-bit samples are scaled to {np.dtype(self.dtype).itemsize * 8} bits")
+        if self.colour == "white is zero":
+            notes.append("white is 0 in the file, and the largest value in the output")
+        if self.colour == "YCbCr":
+            notes.append("YCbCr is converted to RGB")
+        if self.colour == "CMYK":
+            how = "by its profile" if self.profile else "without a profile"
+            notes.append(f"CMYK is converted {how} to Adobe RGB")
+        return tuple(notes)
+
+    def __call__(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Convert samples, shape (h, w, channels), colours first."""
+        if self.is_plain:
+            return samples
+        if self.palette is not None:
+            expanded: npt.NDArray[Any] = self.palette[samples[..., 0].astype(np.uint16)]
+            return expanded
+        if self.dtype.startswith("float"):
+            with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+                samples = samples.astype(self.dtype)
+        else:
+            samples = scaled(samples, self.bits)
+        number = self.stored_colours
+        colours, extras = samples[..., :number], samples[..., number:]
+        if self.colour == "white is zero":
+            colours = np.iinfo(self.dtype).max - colours
+        elif self.colour == "YCbCr":
+            colours = ycbcr_to_rgb(colours)
+        elif self.colour == "CMYK":
+            colours = ink_to_rgb(colours, self.profile, is_inverted=False)
+        return np.concatenate([colours, extras], -1) if extras.shape[-1] else colours
+
+
+def scaled(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Return unsigned samples of `bits` bits, 1..16, in all 8 or 16: the largest becomes the largest.
+
+    Exact and invertible: every sample has a code of its own.
+    """
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    if bits == 8 * np.dtype(dtype).itemsize:
+        return samples.astype(dtype, copy=False)
+    top, full = 2**bits - 1, int(np.iinfo(dtype).max)
+    table = ((np.arange(top + 1) * full + top // 2) // top).astype(dtype)
+    out: npt.NDArray[Any] = table[np.minimum(samples.astype(np.uint16), top)]
+    return out
+
+
+def ycbcr_to_rgb(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return full-range YCbCr as RGB of the same dtype (Rec. ITU-R BT.601; TIFF 6.0, section 21, its defaults)."""
+    top = int(np.iinfo(samples.dtype).max)
+    y, cb, cr = (samples[..., index].astype(np.float32) for index in range(3))
+    cb, cr = cb - (top + 1) / 2, cr - (top + 1) / 2
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
+    rounded: npt.NDArray[Any] = np.clip(np.rint(rgb), 0, top).astype(samples.dtype)
+    return rounded
+
+
+def ink_to_rgb(inks: npt.NDArray[Any], profile: bytes | None, *, is_inverted: bool) -> npt.NDArray[Any]:
+    """Return CMYK samples as Adobe RGB of the same dtype.
+
+    Parameters
+    ----------
+    inks : ndarray of uint8 or uint16, shape (h, w, 4)
+        Amounts of ink.
+    profile : bytes or None
+        ICC profile of the inks; without one, or if it is damaged, each ink absorbs its colour.
+    is_inverted : bool
+        Whether 0 is the most ink, as Adobe stores it in JPEG.
+    """
+    import imagecodecs
+
+    top = np.iinfo(inks.dtype).max
+    if is_inverted:
+        inks = top - inks
+    if profile is not None:
+        try:
+            return np.asarray(
+                imagecodecs.cms_transform(
+                    np.ascontiguousarray(inks), profile, adobe_rgb_profile(), colorspace="cmyk", outcolorspace="rgb"
+                )
+            )
+        except Exception:  # noqa: S110 - imagecodecs has its own error class; a damaged profile is no profile
+            pass
+    absorbed = inks.astype(np.uint32)
+    light = (top - absorbed[..., :3]) * (top - absorbed[..., 3:]) // top
+    return light.astype(inks.dtype)

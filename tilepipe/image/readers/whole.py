@@ -1,0 +1,57 @@
+"""Images that are decoded whole: at the first call for rows, after the plan has counted the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError
+from tilepipe.image.info import ImageInfo
+
+__all__ = ["WholeReader"]
+
+
+class WholeReader:
+    """An open image that is decoded at the first call of :meth:`rows`, and released by :meth:`close`.
+
+    Parameters
+    ----------
+    info : ImageInfo
+        What the header states.
+    decode : callable
+        ``decode(content)`` returns the pixels of the file's bytes, (height, width[, channels]).
+    """
+
+    def __init__(self, info: ImageInfo, decode: Callable[[bytes], npt.NDArray[Any]]) -> None:
+        self.info = info
+        self._decode = decode
+        self._pixels: npt.NDArray[Any] | None = None
+
+    def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1, (rows, width, channels); raises InputError if the file is damaged."""
+        if self._pixels is None:
+            self._pixels = self._decoded()
+        return self._pixels[y0:y1]
+
+    def close(self) -> None:
+        """Release the decoded image."""
+        self._pixels = None
+
+    def _decoded(self) -> npt.NDArray[Any]:
+        info = self.info
+        try:
+            pixels = self._decode(info.path.read_bytes())
+        except InputError:
+            raise
+        except Exception as error:  # imagecodecs has an error class per codec
+            raise InputError(f"{info.path} is a damaged {info.kind}: {error}") from error
+        pixels = np.atleast_3d(pixels)
+        expected = (info.height, info.width, info.channels)
+        if pixels.shape != expected or pixels.dtype.name != info.dtype:
+            raise InputError(
+                f"{info.path} decodes to {pixels.shape} {pixels.dtype}, its header states {expected} {info.dtype}"
+            )
+        return pixels

@@ -1,0 +1,128 @@
+"""Output formats: what each holds, what writing takes, and its writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.errors import SettingsError
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.writers import jpeg, png
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
+from tilepipe.image.writers.tiff import write_tiff
+
+__all__ = ["FORMATS", "OutputFormat", "format_of", "output_beside", "suffix_for"]
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """A format that can be written.
+
+    Parameters
+    ----------
+    name : str
+        Display name.
+    suffixes : tuple of str
+        File extensions, the usual one first.
+    dtypes : tuple of str
+        Sample types that it holds; the last is used for a type that it does not hold.
+    write : callable
+        ``write(path, output)`` creates the file.
+    missing : callable
+        ``missing(info)`` returns what a picture has that the format does not hold, as text; empty if nothing.
+    lost : callable
+        ``lost(metadata)`` returns the names of the blocks that are not written.
+    held : callable
+        ``held(info, dtype)`` returns the memory that writing takes beside the blocks, bytes.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    write: Callable[[Path, Output], None]
+    missing: Callable[[ImageInfo], str] = lambda info: ""
+    lost: Callable[[Metadata], list[str]] = lambda metadata: []
+    held: Callable[[ImageInfo, str], int] = lambda info, dtype: 0
+
+    def dtype_for(self, info: ImageInfo, wanted: str | None) -> str:
+        """Return the sample type to write: `wanted`, that of the input, or the nearest that the format holds.
+
+        Raises
+        ------
+        SettingsError
+            If the format does not hold `wanted`, or the picture's size or channels.
+        """
+        if wanted is not None and wanted not in self.dtypes:
+            raise SettingsError(
+                f"--dtype {wanted}: {self.name} holds {' and '.join(self.dtypes)}; choose one, or another format"
+            )
+        reason = self.missing(info)
+        if reason:
+            raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
+        return wanted or (info.dtype if info.dtype in self.dtypes else self.dtypes[-1])
+
+
+def _missing_in_jpeg(info: ImageInfo) -> str:
+    if max(info.height, info.width) > jpeg.LONGEST_SIDE:
+        return f"it is {info.width} x {info.height} px, and {jpeg.LONGEST_SIDE} px is the largest side"
+    return "it has no place for alpha, a mask or further channels" if info.extras else ""
+
+
+TIFF = OutputFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float16", "float32"), write_tiff)
+
+JPEG = OutputFormat(
+    "JPEG",
+    (".jpg", ".jpeg"),
+    ("uint8",),
+    jpeg.write_jpeg,
+    _missing_in_jpeg,
+    jpeg.metadata_lost,
+    lambda info, dtype: jpeg.encoding_bytes(info.height * info.width, info.colours),
+)
+
+PNG = OutputFormat(
+    "PNG",
+    (".png",),
+    ("uint8", "uint16"),
+    png.write_png,
+    png.missing_channels,
+    png.metadata_lost,
+    lambda info, dtype: png.band_bytes(info, dtype, BLOCK_ROWS),
+)
+
+FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG}
+"""Formats by the value of ``--format``."""
+
+
+def format_of(path: Path | None, name: str | None = None) -> OutputFormat:
+    """Return the format called `name`, by default the one of the extension of `path`; TIFF without a path.
+
+    Raises
+    ------
+    SettingsError
+        If the extension is not that of a format which can be written.
+    """
+    if name is not None:
+        return FORMATS[name]
+    if path is None:
+        return TIFF
+    for candidate in FORMATS.values():
+        if path.suffix.lower() in candidate.suffixes:
+            return candidate
+    known = ", ".join(suffix for candidate in FORMATS.values() for suffix in candidate.suffixes)
+    raise SettingsError(f"output {path} must end in one of {known}, or give --format {'|'.join(FORMATS)}")
+
+
+def output_beside(image: Path, name: str | None) -> Path:
+    """Return ``NAME-sharp.EXT`` beside `image`, in its format if that can be written, or in the format `name`."""
+    return image.with_name(f"{image.stem}-sharp{suffix_for(image, name)}")
+
+
+def suffix_for(image: Path, name: str | None) -> str:
+    """Return the extension of an output whose name is not given: that of `image` if its format can be written."""
+    if name is not None:
+        return FORMATS[name].suffixes[0]
+    writable = any(image.suffix.lower() in candidate.suffixes for candidate in FORMATS.values())
+    return image.suffix if writable else TIFF.suffixes[0]

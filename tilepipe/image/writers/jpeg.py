@@ -1,0 +1,96 @@
+"""JPEG writer: 8-bit, quality 95, chrominance at full resolution, with the metadata of the input.
+
+libjpeg encodes the whole picture at once; the plan accounts for this memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.photoshop import photoshop_block
+from tilepipe.image.metadata.record import RECORD_COMMENT
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
+
+__all__ = ["LONGEST_SIDE", "encoding_bytes", "metadata_lost", "write_jpeg"]
+
+QUALITY = 95
+
+LONGEST_SIDE = 65535
+"""Largest width and height, px: 16 bits each (T.81, B.2.2)."""
+
+LONGEST_SEGMENT = 65533
+"""Largest content of a segment, bytes: its length has 16 bits and counts itself (T.81, B.1.1.4)."""
+
+EXIF, XMP, ICC, PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0"
+APP0, APP1, APP2, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+
+COPIES = 2.5
+"""Memory for encoding, as a multiple of the pixels: the picture, and the encoder's buffer, which grows by doubling."""
+
+
+def encoding_bytes(pixels: int, channels: int) -> int:
+    """Return the memory held while a picture is encoded, bytes."""
+    return int(COPIES * pixels * channels)
+
+
+def metadata_lost(metadata: Metadata) -> list[str]:
+    """Return the names of the blocks that do not fit into a JPEG's segments, or have no place in them."""
+    lost = []
+    if len(metadata.exif_block() or b"") + len(EXIF) > LONGEST_SEGMENT:
+        lost.append("EXIF (more than 64 kB)")
+    if len(metadata.xmp or b"") + len(XMP) > LONGEST_SEGMENT:
+        lost.append("XMP (more than 64 kB)")
+    return lost + metadata.tiff_only
+
+
+def write_jpeg(path: Path, output: Output) -> None:
+    """Create the JPEG `path`."""
+    from imagecodecs import jpeg8_encode
+
+    info = output.info
+    picture = np.empty((info.height, info.width, info.colours), np.uint8)
+    top = left = 0
+    for block in output.blocks:
+        picture[top : top + len(block), left : left + block.shape[1]] = block[:, :, : info.colours]
+        left += block.shape[1]
+        if left == info.width:
+            top, left = top + BLOCK_ROWS, 0
+    pixels = picture if info.colours > 1 else picture[:, :, 0]
+    encoded = memoryview(jpeg8_encode(pixels, level=QUALITY, subsampling="444", optimize=True))
+    start = 4 + struct.unpack_from(">H", encoded, 4)[0]  # after the start marker and the encoder's JFIF segment
+    with path.open("wb") as file:
+        file.write(b"\xff\xd8")
+        for marker, content in _segments(info.metadata, output.profile, output.record):
+            file.write(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content)
+        file.write(encoded[start:])
+
+
+def _segments(metadata: Metadata, profile: bytes | None, record: bytes) -> list[tuple[int, bytes]]:
+    """Return markers and contents of the segments before the picture, in the order of the standards."""
+    segments = [(APP0, _jfif(metadata))]
+    exif = metadata.exif_block()
+    segments += [(APP1, EXIF + exif)] if exif else []
+    segments += [(APP1, XMP + metadata.xmp)] if metadata.xmp else []
+    if profile:
+        size = LONGEST_SEGMENT - len(ICC) - 2  # with the number of the part, and of parts (ICC.1:2022, B.4)
+        parts = [profile[at : at + size] for at in range(0, len(profile), size)]
+        segments += [(APP2, ICC + bytes([number, len(parts)]) + part) for number, part in enumerate(parts, 1)]
+    photoshop = photoshop_block(metadata.photoshop, metadata.iptc) or b""
+    size = LONGEST_SEGMENT - len(PHOTOSHOP)
+    segments += [(APP13, PHOTOSHOP + photoshop[at : at + size]) for at in range(0, len(photoshop), size)]
+    segments += [(COMMENT, RECORD_COMMENT + record)] if record else []
+    return [(marker, content) for marker, content in segments if len(content) <= LONGEST_SEGMENT]
+
+
+def _jfif(metadata: Metadata) -> bytes:
+    """Return a JFIF header with the resolution, whole numbers per inch or centimetre (JFIF 1.02)."""
+    unit, x, y = 0, 1, 1
+    if metadata.resolution is not None:
+        horizontal, vertical, kind = metadata.resolution
+        x, y = (min(max(1, round(number / parts)), 65535) for number, parts in (horizontal, vertical))
+        unit = kind - 1  # TIFF 1, 2, 3 are none, inch, centimetre
+    return b"JFIF\0" + struct.pack(">HBHHBB", 0x0102, unit, x, y, 0, 0)

@@ -1,0 +1,160 @@
+"""PNG writer: 8 or 16 bits, compressed band by band, with the metadata of the input (PNG 3rd edition)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.image.info import ImageInfo
+from tilepipe.image.light import UNASSOCIATED_ALPHA
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.photoshop import photoshop_block
+from tilepipe.image.metadata.record import RECORD_KEYWORD
+from tilepipe.image.writers.output import Blocks, Output
+
+__all__ = ["SIGNATURE", "band_bytes", "metadata_lost", "missing_channels", "write_png"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+COLOUR_TYPES = {(1, 0): 0, (3, 0): 2, (1, 1): 4, (3, 1): 6}
+"""(colours, alpha) -> colour type (11.2.1)."""
+
+LEVEL = 6
+"""Effort of the compression, 0..9."""
+
+FILTERED_COPIES = 16
+"""Memory for choosing the filters of a band, as a multiple of its bytes: five candidates, and 16-bit differences."""
+
+
+def band_bytes(info: ImageInfo, dtype: str, rows: int) -> int:
+    """Return the memory held while a band of `rows` rows is filtered, bytes."""
+    return FILTERED_COPIES * rows * info.width * info.written_channels * np.dtype(dtype).itemsize
+
+
+def missing_channels(info: ImageInfo) -> str:
+    """Return what a PNG has no place for, as text; empty if it holds all channels."""
+    if info.extra_kinds not in ((), (UNASSOCIATED_ALPHA,)):
+        return "one straight alpha channel is all that it holds beside the colours"
+    return ""
+
+
+def metadata_lost(metadata: Metadata) -> list[str]:
+    """Return the names of the blocks that a PNG has no place for."""
+    return metadata.tiff_only
+
+
+def write_png(path: Path, output: Output) -> None:
+    """Create the PNG `path`."""
+    info = output.info
+    samples = np.dtype(output.dtype).itemsize
+    header = struct.pack(
+        ">IIBBBBB", info.width, info.height, 8 * samples, COLOUR_TYPES[info.colours, info.extras], 0, 0, 0
+    )
+    with path.open("wb") as file:
+        file.write(SIGNATURE)
+        _write_chunk(file, b"IHDR", header)
+        for kind, content in _metadata_chunks(info.metadata, output.profile, output.record):
+            _write_chunk(file, kind, content)
+        compressor = zlib.compressobj(LEVEL)
+        pixel = samples * info.channels
+        for rows in _filtered_bands(_bands(output.blocks, info.width), pixel):
+            if packed := compressor.compress(rows):
+                _write_chunk(file, b"IDAT", packed)
+        _write_chunk(file, b"IDAT", compressor.flush())
+        _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I", len(content)) + kind)
+    file.write(content)
+    file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+
+
+def _metadata_chunks(metadata: Metadata, profile: bytes | None, record: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the chunks before the pixels."""
+    chunks = [(b"cICP", metadata.cicp)] if metadata.cicp else []
+    if profile:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
+    if metadata.resolution is not None:
+        per_metre = {1: 1.0, 2: 100 / 2.54, 3: 100.0}  # by TIFF's unit: none, inch, centimetre
+        horizontal, vertical, unit = metadata.resolution
+        x, y = (round(per_metre[unit] * number / parts) for number, parts in (horizontal, vertical))
+        chunks.append((b"pHYs", struct.pack(">IIB", min(x, 2**31 - 1), min(y, 2**31 - 1), int(unit > 1))))
+    if exif := metadata.exif_block():
+        chunks.append((b"eXIf", exif))
+    if metadata.xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if resources := photoshop_block(metadata.photoshop, metadata.iptc):
+        chunks.append((b"zTXt", b"Raw profile type 8bim\0\0" + zlib.compress(_hexadecimal(b"8bim", resources))))
+    if record:
+        chunks.append((b"tEXt", RECORD_KEYWORD + b"\0" + record))
+    return chunks
+
+
+def _hexadecimal(name: bytes, data: bytes) -> bytes:
+    """Return `data` as ImageMagick and ExifTool store it in text: name, length, lines of 72 hexadecimal digits."""
+    digits = data.hex().encode()
+    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    return b"\n%s\n%8d\n%s\n" % (name, len(data), lines)
+
+
+def _bands(blocks: Blocks, width: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield whole rows: the blocks of each band side by side."""
+    band: list[npt.NDArray[Any]] = []
+    for block in blocks:
+        band.append(block)
+        if sum(piece.shape[1] for piece in band) == width:
+            yield band[0] if len(band) == 1 else np.concatenate(band, 1)
+            band = []
+
+
+def _filtered_bands(bands: Iterator[npt.NDArray[Any]], pixel: int) -> Iterator[bytes]:
+    """Yield the bytes of each band with its filters (9.2); `pixel` is the size of a pixel, bytes."""
+    last: ByteArray | None = None
+    for band in bands:
+        big_endian = np.ascontiguousarray(band, band.dtype.newbyteorder(">"))
+        rows = big_endian.reshape(len(band), -1).view(np.uint8)
+        above = np.vstack([np.zeros_like(rows[:1]) if last is None else last, rows[:-1]])
+        yield _best_filter(rows, above, pixel).tobytes()
+        last = rows[-1:].copy()
+
+
+def _best_filter(rows: ByteArray, above: ByteArray, pixel: int) -> ByteArray:
+    """Return each row after its filter's number, filtered by the one whose differences are smallest in sum (12.7)."""
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, pixel:], corner[:, pixel:] = rows[:, :-pixel], above[:, :-pixel]
+    out = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    least = np.full(len(rows), np.iinfo(np.int64).max)
+    for number, prediction in enumerate(_predictions(left, above, corner)):
+        filtered = rows - prediction
+        size = np.abs(filtered.view(np.int8).astype(np.int16)).sum(1, np.int64)
+        better = size < least
+        out[better, 0], out[better, 1:] = number, filtered[better]
+        least = np.minimum(least, size)
+    return out
+
+
+def _predictions(left: ByteArray, above: ByteArray, corner: ByteArray) -> Iterator[ByteArray]:
+    """Yield what the filters 0..4 subtract: nothing, a neighbour, the mean of two, Paeth's choice (9.2)."""
+    yield np.zeros_like(left)
+    yield left
+    yield above
+    yield ((left.astype(np.uint16) + above) >> 1).astype(np.uint8)
+    yield _paeth(left, above, corner)
+
+
+def _paeth(left: ByteArray, above: ByteArray, corner: ByteArray) -> ByteArray:
+    """Return the neighbour that is nearest to left + above - corner; ties go to left, then above (9.4)."""
+    a, b, c = (plane.astype(np.int16) for plane in (left, above, corner))
+    to_left, to_above, to_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    return np.where(
+        (to_left <= to_above) & (to_left <= to_corner), left, np.where(to_above <= to_corner, above, corner)
+    )
