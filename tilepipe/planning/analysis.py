@@ -27,6 +27,7 @@ from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.output import output_light
+from tilepipe.image.writers.png_filters import filter_rows
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
 from tilepipe.planning.inspection import inspect_reader, inspection_bytes
 from tilepipe.planning.last_check import Check, check_restoration, windows_to_check
@@ -328,6 +329,7 @@ def _compile(info: ImageInfo, settings: Settings) -> None:
     dtype = settings.dtype or info.dtype
     light = output_light(info, dtype)
     light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
+    filter_rows(np.zeros((2, 3), np.uint8), np.zeros(3, np.uint8), 1, np.zeros((2, 4), np.uint8))
     frame = (2 * TAPER, 2 * TAPER)
     point, parameters = (
         Spectrum.of(np.ones((1, 1), np.float32), frame),
