@@ -82,7 +82,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
                 share = _mask(None if mask is None else mask.rows(y0, y1), planes)
                 return ones[: y1 - y0] if share is None else share
 
-            write_mask(Path(plan.settings.save_mask), info.height, info.width, mask_rows, overwrite=overwrite)
+            write_mask(Path(plan.settings.save_mask), info, mask_rows, overwrite=overwrite)
     on_event(StageEnd("export"))
 
 

@@ -96,6 +96,11 @@ class ImageInfo:
         return self.channels - self.has_mask
 
     @property
+    def seen_shape(self) -> tuple[int, int]:
+        """Height and width of the picture as it is seen, px."""
+        return self.metadata.orientation.seen_shape((self.height, self.width))
+
+    @property
     def pixel_bytes(self) -> int:
         """Bytes of one pixel, all channels, as the file's dtype."""
         return self.channels * np.dtype(self.dtype).itemsize

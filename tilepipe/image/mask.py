@@ -13,6 +13,7 @@ import tifffile
 from tilepipe.dtypes import FloatArray
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo, ImageReader
+from tilepipe.image.metadata.blocks import ORIENTATION
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.beside import write_beside
 from tilepipe.image.writers.tiff import TILE
@@ -22,6 +23,8 @@ __all__ = ["DrawnMask", "mask_bytes", "write_mask"]
 
 class DrawnMask:
     """A user-supplied mask: an image of the same size as the input, its samples read as weights 0..1.
+
+    Both are compared as they are seen: each may have an orientation of its own.
 
     Parameters
     ----------
@@ -40,17 +43,33 @@ class DrawnMask:
 
     def __init__(self, path: str | Path, picture: ImageInfo) -> None:
         self._reader: ImageReader = open_image(path)
-        info = self._reader.info
+        self._turned: FloatArray | None = None
+        info, (height, width) = self._reader.info, picture.seen_shape
+        self._own, self._picture = info.metadata.orientation, picture.metadata.orientation
+        self._is_as_stored = self._own == self._picture
         self.decoded_bytes = info.decoded_bytes
-        if (info.height, info.width) != (picture.height, picture.width):
+        if not self._is_as_stored:
+            self.decoded_bytes += 2 * 4 * info.height * info.width
+        if info.seen_shape != (height, width):
+            seen = info.seen_shape
             self.close()
+            turned = "" if (height, width) == (picture.height, picture.width) else " as it is seen (its orientation)"
             raise SettingsError(
-                f"mask {path} is {info.width} x {info.height}, the image {picture.width} x {picture.height}: "
+                f"mask {path} is {seen[1]} x {seen[0]}, the image {width} x {height}{turned}: "
                 "both must have the same size"
             )
 
     def rows(self, y0: int, y1: int) -> FloatArray:
-        """Return rows y0..y1 of the mask, (y1 - y0, width), 0..1: the mean of its colours, NaN as 0."""
+        """Return the mask for the stored rows y0..y1, (y1 - y0, width), 0..1: the mean of its colours, NaN as 0."""
+        if self._is_as_stored:
+            return self._own_rows(y0, y1)
+        if self._turned is None:
+            own = self._own_rows(0, self._reader.info.height)
+            self._turned = np.ascontiguousarray(self._picture.stored(self._own.seen(own)))
+        return self._turned[y0:y1]
+
+    def _own_rows(self, y0: int, y1: int) -> FloatArray:
+        """Return rows of the mask's file."""
         info = self._reader.info
         codes: npt.NDArray[Any] = self._reader.rows(y0, y1)[:, :, : info.colours]
         full = 1.0 if info.is_float else float(np.iinfo(info.dtype).max)
@@ -72,16 +91,16 @@ def mask_bytes(path: str | Path | None, picture: ImageInfo) -> int:
 
 
 def write_mask(
-    path: Path, height: int, width: int, rows: Callable[[int, int], FloatArray], *, overwrite: bool = False
+    path: Path, picture: ImageInfo, rows: Callable[[int, int], FloatArray], *, overwrite: bool = False
 ) -> None:
-    """Write a mask as an 8-bit gray TIFF.
+    """Write a mask as an 8-bit gray TIFF with the orientation of the picture.
 
     Parameters
     ----------
     path : Path
         Output file.
-    height, width : int
-        Size of the mask, px.
+    picture : ImageInfo
+        The image, whose size the mask has.
     rows : callable
         ``rows(y0, y1)`` returns these rows, 0..1; called top to bottom.
     overwrite : bool
@@ -92,6 +111,8 @@ def write_mask(
     DoesNotFitError, OutputError, OutputExistsError
         As :func:`tilepipe.image.writers.beside.write_beside`.
     """
+    height, width = picture.height, picture.width
+    orientation = picture.metadata.tags.get(ORIENTATION)
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:
         for top in range(0, height, TILE):
@@ -115,6 +136,7 @@ def write_mask(
                 metadata=None,
                 software=False,
                 maxworkers=1,
+                extratags=[(ORIENTATION, 3, 1, orientation.data, True)] if orientation else [],
             )
 
     write_beside(path, write, overwrite=overwrite)

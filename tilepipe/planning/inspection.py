@@ -17,6 +17,7 @@ from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, start_and_data
+from tilepipe.image.orientation import Orientation
 from tilepipe.psf.blind.edge_width import EdgeWidth, measure_edges
 from tilepipe.psf.blind.spectrum import Power, PowerAccumulator
 from tilepipe.psf.blind.wide import LEAST_EDGE, WIDEST
@@ -143,7 +144,9 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
         return _observed(samples, info.light)
 
     read_band = lru_cache(maxsize=1)(reader.rows)  # pieces of one band are cut one after the other
-    return _inspect(cut, (info.height, info.width), size, window, colours=info.quantisation is None)
+    shape = (info.height, info.width)
+    given = None if window is None else _box_of(parse_window(window), size, shape, info.metadata.orientation)
+    return _inspect(cut, shape, size, given, colours=info.quantisation is None)
 
 
 def inspection_bytes(info: ImageInfo) -> int:
@@ -162,15 +165,16 @@ def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspecti
         y0, y1, x0, x1 = box
         return _observed(planes[:, y0:y1, x0:x1], light)
 
-    return _inspect(cut, pixels.shape[:2], size, window, colours=True)
+    given = None if window is None else _box_of(parse_window(window), size, pixels.shape[:2], Orientation())
+    return _inspect(cut, pixels.shape[:2], size, given, colours=True)
 
 
-def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Any, *, colours: bool) -> Inspection:
-    """Select windows, collect the power spectra and build the inspection."""
+def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Box | None, *, colours: bool) -> Inspection:
+    """Select windows unless one is given, collect the power spectra and build the inspection."""
     _check_size(size, shape)
     spectra = PictureSpectra(shape, colours=colours)
     if window is not None:
-        boxes = [_box_of(parse_window(window), size, shape)]
+        boxes = [window]
         spare: list[Box] = []
         large = boxes[0]
     else:
@@ -303,9 +307,9 @@ def parse_window(window: Any) -> tuple[int, ...]:
     return values
 
 
-def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int]) -> Box:
-    """Return the box of a given window; SettingsError if it is too small or outside the image."""
-    height, width = shape
+def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int], orientation: Orientation) -> Box:
+    """Return where a window of the picture as seen is stored; SettingsError if it is too small or outside the image."""
+    height, width = orientation.seen_shape(shape)
     x, y = window[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise SettingsError(f"window centre {x},{y} lies outside the image of {width} x {height} px")
@@ -316,7 +320,7 @@ def _box_of(window: tuple[int, ...], size: int | None, shape: tuple[int, int]) -
     if edge > min(height, width):
         raise SettingsError(f"window is {edge} px wide, the image {width} x {height}: make it smaller")
     y0, x0 = (min(max(0, at - edge // 2), length - edge) for at, length in ((y, height), (x, width)))
-    return y0, y0 + edge, x0, x0 + edge
+    return orientation.stored_box((y0, y0 + edge, x0, x0 + edge), shape)
 
 
 def _check_size(size: int | None, shape: tuple[int, int]) -> None:

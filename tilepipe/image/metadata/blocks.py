@@ -17,16 +17,17 @@ from tilepipe.image.metadata.exif import (
     read_directory,
     serialised,
 )
+from tilepipe.image.orientation import Orientation
 
-__all__ = ["Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
+__all__ = ["ORIENTATION", "Metadata", "from_exif_block", "from_tiff_directory", "srgb_profile"]
 
-GDAL_NODATA = 42113
+ORIENTATION, GDAL_NODATA = 274, 42113
 
 KEPT_TAGS = {
     270: "ImageDescription",
     271: "Make",
     272: "Model",
-    274: "Orientation",
+    ORIENTATION: "Orientation",
     305: "Software",
     306: "DateTime",
     315: "Artist",
@@ -90,6 +91,12 @@ class Metadata:
         """Names of the tags and parts of the file that cannot be copied to the output."""
         codes = {code for directory in self.directories.values() for code in directory.dropped}
         return [*self.lost, *(["MakerNote"] if MAKER_NOTE in codes else [])]
+
+    @property
+    def orientation(self) -> Orientation:
+        """How viewers turn the picture."""
+        entry = self.tags.get(ORIENTATION)
+        return Orientation.of(struct.unpack("<H", entry.data[:2])[0] if entry and entry.kind == 3 else 1)
 
     @property
     def nodata(self) -> float | None:
