@@ -8,9 +8,11 @@ import pytest
 import tifffile
 
 from tilepipe.cli.main import main
-from tilepipe.errors import InterruptedRunError, OutputError
+from tilepipe.errors import InputNotFoundError, InterruptedRunError, OutputError, OutputExistsError
 from tilepipe.execution.runnable import plan as make_plan
+from tilepipe.image.readers import open_image
 from tilepipe.image.writers.beside import partial_of, write_beside
+from tilepipe.planning.plan import check_output
 from tilepipe.psf.shapes import gaussian
 from tilepipe.system import file_lock
 from tilepipe.testing import BlurredScene, Scene, write_scene
@@ -137,3 +139,34 @@ def test_a_stop_is_noticed_while_pieces_are_verified(place, monkeypatch):
     with pytest.raises(InterruptedRunError):
         plan.run(overwrite=True, stop=stop)
     assert len(seen) == 1
+
+
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / "folder" / "real.tif", tmp_path / "link.tif"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    with pytest.raises(OutputExistsError):
+        write_beside(link, lambda partial: partial.write_bytes(b"new"))
+    assert real.read_bytes() == b"old"
+    write_beside(link, lambda partial: partial.write_bytes(b"new"), overwrite=True)
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link.tif", "real.tif"]
+
+
+def test_a_dangling_link_is_followed(tmp_path):
+    (tmp_path / "link.tif").symlink_to("target.tif")
+    write_beside(tmp_path / "link.tif", lambda partial: partial.write_bytes(b"new"))
+    assert (tmp_path / "link.tif").is_symlink()
+    assert (tmp_path / "target.tif").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+def test_pipes_are_neither_read_nor_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    with pytest.raises(InputNotFoundError, match="is a pipe or a device"):
+        open_image(tmp_path / "pipe.tif")
+    with pytest.raises(OutputError, match="not a regular file"):
+        check_output(tmp_path / "pipe.tif", overwrite=True)
+    assert (tmp_path / "pipe.tif").is_fifo()

@@ -63,7 +63,7 @@ def test_a_full_disk_under_a_record_is_no_record(place, template, monkeypatch):
 
 def test_a_full_disk_under_the_output_leaves_the_old_one(place, template, monkeypatch):
     place.output.write_bytes(b"precious")
-    monkeypatch.setattr("tilepipe.execution.export.write_tiff", full_disk)
+    monkeypatch.setattr("tilepipe.image.writers.beside.flush", full_disk)
     with pytest.raises(DoesNotFitError, match="disk of the output"):
         place.run()
     assert place.output.read_bytes() == b"precious"

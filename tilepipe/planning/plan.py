@@ -12,7 +12,7 @@ from typing import Any
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.writers.beside import is_unfinished
+from tilepipe.image.writers.beside import is_unfinished, partial_of
 from tilepipe.image.writers.formats import OutputFormat
 from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan, drops_tiles
@@ -252,9 +252,12 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raise OutputError or OutputExistsError if `output` cannot be written; creates nothing."""
     if output.is_dir():
         raise OutputError(f"output {output} is a folder; give a file name")
+    if output.exists() and not output.is_file():
+        raise OutputError(f"output {output} is not a regular file; give another name")
     if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
-    if not output.parent.is_dir():
-        raise OutputError(f"output {output}: the folder {output.parent} does not exist; create it first")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"output {output}: the folder {output.parent} is not writable")
+    folder = partial_of(output).parent
+    if not folder.is_dir():
+        raise OutputError(f"output {output}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"output {output}: the folder {folder} is not writable")

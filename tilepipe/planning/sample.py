@@ -22,6 +22,9 @@ __all__ = ["Sample", "read_sample"]
 POSITIONS = (0.2, 0.5, 0.8)
 """Centres of the windows along each axis, as shares of its length."""
 
+LEAST_EDGE = 64
+"""Least edge of a window, px."""
+
 BAND = 64
 """Rows read at a time while windows are cut out of them, px."""
 
@@ -136,11 +139,14 @@ def _middle(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False) -> Sample:
-    """Cut up to nine distinct windows, with edges of up to `size` px, out of the image."""
+    """Cut up to nine distinct windows, with edges of up to `size` px, out of the image.
+
+    An image smaller than ``LEAST_EDGE`` is mirrored at its edges up to this size: the solver's frames have wide edges.
+    """
     info = reader.info
     height, width, channels = min(size, info.height), min(size, info.width), info.light.channels_read
     lefts = _starts(info.width, width)
-    windows = []
+    windows: list[npt.NDArray[Any]] = []
     for top in _starts(info.height, height):
         row = [np.empty((channels, height, width), info.dtype) for _ in lefts]
         for low in range(0, height, BAND):
@@ -148,8 +154,14 @@ def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False)
             band = np.moveaxis(reader.rows(top + low, top + high), -1, 0)[:channels]
             for window, left in zip(row, lefts, strict=True):
                 window[:, low:high] = band[:, :, left : left + width]
-        windows.extend(row)
+        windows.extend(_mirrored(window) for window in row)
     return Sample(tuple(windows), info.light, luminance_only and info.colours > 1, info.quantisation)
+
+
+def _mirrored(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a window (c, h, w) of at least ``LEAST_EDGE`` px on each side, mirrored beyond its edges."""
+    missing = [max(0, LEAST_EDGE - length) for length in window.shape[1:]]
+    return np.pad(window, [(0, 0), *((lack // 2, lack - lack // 2) for lack in missing)], "symmetric")
 
 
 def _starts(length: int, size: int) -> list[int]:

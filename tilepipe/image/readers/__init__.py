@@ -35,6 +35,8 @@ def open_image(path: str | Path) -> ImageReader:
         If the file is not an image, is damaged, or has an unsupported format.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputNotFoundError(f"{path} is a pipe or a device; save the image to a file first")
     try:
         with path.open("rb") as file:
             start = file.read(16)

@@ -21,7 +21,7 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
     Parameters
     ----------
     path : Path
-        Output file.
+        Output file; a symbolic link stays, and what it leads to is written.
     write : callable
         ``write(partial)`` creates the file under the temporary name.
     overwrite : bool
@@ -36,7 +36,7 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
     OutputError
         If the file cannot be written, or another run is writing it.
     """
-    partial = partial_of(path)
+    path, partial = _real(path), partial_of(path)
     try:
         if is_unfinished(path):
             partial.unlink()
@@ -61,8 +61,13 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
 
 
 def partial_of(path: Path) -> Path:
-    """Return the temporary file of the output `path`."""
-    return path.with_name(path.name + ".partial")
+    """Return the temporary file of the output `path`: beside the file that a symbolic link leads to."""
+    return (real := _real(path)).with_name(real.name + ".partial")
+
+
+def _real(path: Path) -> Path:
+    """Return what `path` leads to, if it is a symbolic link; renaming onto it would replace the link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def is_unfinished(path: Path) -> bool:
