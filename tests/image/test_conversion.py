@@ -245,6 +245,24 @@ def test_a_damaged_profile_is_no_profile(tmp_path):
     assert "damaged" in info.curve_note
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize(
+    ("space", "index", "is_adobe"),
+    [(1, "R98", False), (65535, "R03", True), (2, None, True), (65535, None, False), (1, "R03", False)],
+)
+def test_adobe_rgb_that_exif_states(tmp_path, suffix, space, index, is_adobe):
+    exif = Image.Exif()
+    exif[271] = "Kamera"  # Pillow leaves out an Exif block without such a tag
+    exif.get_ifd(0x8769)[0xA001] = space
+    if index:
+        exif.get_ifd(0x8769)[0xA005] = {1: index}
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.stack([PLANE] * 3, -1)).save(path, exif=exif)
+    info, _ = opened(path)
+    assert info.metadata.icc == (adobe_rgb_profile() if is_adobe else None)
+    assert info.light.name == ("Adobe RGB (compatible)" if is_adobe else "sRGB")
+
+
 def test_adobe_rgb_is_reproducible():
     assert adobe_rgb_profile() == adobe_rgb_profile()
     assert adobe_rgb_profile()[24:36] == bytes(12)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tilepipe.errors import InputError
+from tilepipe.image.light import Light
 from tilepipe.image.metadata.blocks import srgb_profile
 from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
 
@@ -176,3 +177,49 @@ def test_a_real_profile_cut_short_yields_curves_or_an_input_error(end):
     with contextlib.suppress(InputError):
         curves = curves_from_icc(whole[:end], 3)
         assert curves is None or curves == curves_from_icc(whole, 3)
+
+
+# --- profiles of tables
+
+
+def lut(gamma: float, points: int = 17) -> bytes:
+    """A profile of tables: XYZ of RGB with the sRGB primaries (D50), each channel a power of its sample.
+
+    Type lut16Type (ICC.1:2022, 10.10).
+    """
+    matrix = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, points) ** gamma] * 3, indexing="ij"), -1)
+    table = np.rint((grid @ matrix.T) * 32768).clip(0, 65535).astype(">u2").tobytes()
+    straight = struct.pack(">2H", 0, 65535)
+    body = b"mft2\0\0\0\0" + bytes([3, 3, points, 0])
+    body += struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536) + struct.pack(">HH", 2, 2)
+    content = bytearray(profile({b"A2B0": body + 3 * straight + table + 3 * straight, b"wtpt": xyz(0.9642, 1, 0.8249)}))
+    content[8:12], content[12:16] = struct.pack(">I", 0x02400000), b"scnr"
+    content[16:20], content[20:24] = b"RGB ", b"XYZ "
+    content[68:80] = struct.pack(">3i", 63190, 65536, 54061)
+    return bytes(content)
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
+def test_a_profile_of_tables_has_the_curve_of_its_neutral_colours(gamma):
+    curves = curves_from_icc(lut(gamma, 33), 3)
+    assert curves is not None
+    assert curves[0] == curves[1] == curves[2]
+    np.testing.assert_allclose(curves[0].decode(ENCODED), ENCODED**gamma, atol=2e-3)
+
+
+def test_samples_of_a_profile_of_tables_come_back():
+    curve = curves_from_icc(lut(2.2), 3)[0]
+    for dtype in ("uint8", "uint16"):
+        light = Light((curve,), dtype)
+        codes = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
+        np.testing.assert_array_equal(light.encoded(0, light.linear(0, codes), dtype), codes)
+
+
+@pytest.mark.parametrize("tags", [{}, {b"A2B0": b"mft2"}, {b"A2B0": bytes(400)}])
+def test_damaged_tables_are_none(tags):
+    assert curves_from_icc(profile(tags), 3) is None

@@ -10,6 +10,7 @@ from typing import Any
 from tilepipe.image.metadata.exif import (
     EXIF_POINTER,
     GPS_POINTER,
+    INTEROP_POINTER,
     MAKER_NOTE,
     Directory,
     Entry,
@@ -51,6 +52,9 @@ KEPT_TAGS = {
 
 TIFF_ONLY = {33550, 33922, 34264, 34735, 34736, 34737, 42112, GDAL_NODATA, 50844}
 """Those of them that have no place in an Exif block."""
+
+COLOUR_SPACE, INTEROP_INDEX = 40961, 1
+"""Tags of the Exif directory, and of its interoperability directory."""
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
@@ -97,6 +101,17 @@ class Metadata:
         """How viewers turn the picture."""
         entry = self.tags.get(ORIENTATION)
         return Orientation.of(struct.unpack("<H", entry.data[:2])[0] if entry and entry.kind == 3 else 1)
+
+    @property
+    def states_adobe_rgb(self) -> bool:
+        """Whether Exif states Adobe RGB: ColorSpace 2, or the index R03 of an option file (Exif 2.32, 4.6.5, 4.6.7)."""
+        exif = self.directories.get(EXIF_POINTER)
+        if exif is None:
+            return False
+        space, interop = exif.get(COLOUR_SPACE), exif.children.get(INTEROP_POINTER)
+        value = struct.unpack("<H", space.data[:2])[0] if space and space.kind == 3 else None
+        index = interop.get(INTEROP_INDEX) if interop else None
+        return value == 2 or (value != 1 and index is not None and index.data.startswith(b"R03"))
 
     @property
     def nodata(self) -> float | None:

@@ -17,6 +17,8 @@ from pathlib import Path
 __all__ = [
     "EXIF_POINTER",
     "GPS_POINTER",
+    "INTEROP_POINTER",
+    "MAKER_NOTE",
     "PLACEHOLDERS",
     "Directory",
     "Entry",

@@ -14,6 +14,9 @@ WHITE_D50 = struct.pack(">3i", 63190, 65536, 54061)
 
 __all__ = ["curves_from_icc", "describe_icc", "gray_srgb_profile"]
 
+NEUTRAL_SAMPLES = 1025
+"""Number of neutral colours from which the curve of a profile without curves is built."""
+
 PARAMETRIC_COUNTS = (1, 3, 4, 5, 7)
 """Number of parameters of the parametric function types 0..4 (ICC.1:2022, table 68)."""
 
@@ -31,7 +34,8 @@ def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
     Returns
     -------
     tuple of Curve or None
-        None if the profile is table-based, without curves.
+        For a profile of tables without curves, the light of its neutral colours, the same for each channel: samples
+        are encoded with the inverse, so that unchanged pixels stay as they are.  None if that does not increase.
 
     Raises
     ------
@@ -44,13 +48,37 @@ def curves_from_icc(profile: bytes, channels: int) -> tuple[Curve, ...] | None:
     if channels == 1 and b"kTRC" not in tags:
         required = [b"gTRC"]
     if any(tag not in tags for tag in required):
-        return None
+        curve = _neutral_curve(profile, channels, name)
+        return None if curve is None else (curve,) * channels
     try:
         return tuple(with_positive_slope(check_monotone(_curve(tags[tag], name))) for tag in required)
     except (struct.error, ArithmeticError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the colour profile {name!r} is damaged: {error}") from error
+
+
+def _neutral_curve(profile: bytes, channels: int, name: str) -> Curve | None:
+    """Return the light of equal samples of all channels, as Little CMS computes it from the profile's tables."""
+    import imagecodecs
+
+    codes = np.linspace(0, 1, NEUTRAL_SAMPLES, dtype=np.float32)[None, :, None].repeat(channels, 2)
+    linear = imagecodecs.cms_profile("gray", gamma=1.0)
+    space = "rgb" if channels == 3 else "gray"
+    try:
+        light = imagecodecs.cms_transform(
+            codes if channels > 1 else codes[..., 0],
+            profile,
+            linear,
+            colorspace=space,
+            outcolorspace="gray",
+            outdtype="float32",
+        )
+        values = np.asarray(light, np.float64).reshape(-1)
+        curve = check_monotone(Curve(name, samples=tuple(float(value) for value in values / values[-1])))
+    except Exception:  # imagecodecs has its own error class; a curve that falls is none either
+        return None
+    return with_positive_slope(curve)
 
 
 def describe_icc(profile: bytes) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from tilepipe.dtypes import DoubleArray
 from tilepipe.image.light import SRGB, Curve
+from tilepipe.image.metadata.blocks import Metadata
 
-__all__ = ["adobe_rgb_profile", "coded_curve", "coded_profile", "gamma_profile"]
+__all__ = ["adobe_rgb_profile", "coded_curve", "coded_profile", "gamma_profile", "with_stated_profile"]
 
 D65 = (0.3127, 0.3290)
 
@@ -37,6 +39,13 @@ def adobe_rgb_profile() -> bytes:
     from imagecodecs import cms_profile
 
     return _reproducible(cms_profile("adobergb"))
+
+
+def with_stated_profile(metadata: Metadata, colours: int) -> Metadata:
+    """Return `metadata` with the profile that Exif states, if the file has none of its own."""
+    if metadata.icc is None and colours == 3 and metadata.states_adobe_rgb:
+        return replace(metadata, icc=adobe_rgb_profile())
+    return metadata
 
 
 def coded_profile(primaries: int, transfer: int, colours: int) -> bytes | None:

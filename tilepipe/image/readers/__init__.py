@@ -1,7 +1,7 @@
 """Image readers: bands of rows from any supported format; one module per format.
 
-TIFF is read strip by strip or tile by tile with positioned reads.  JPEG and PNG can only be decoded whole; the plan
-accounts for this memory through ``ImageInfo.decoded_bytes``.
+TIFF is read strip by strip or tile by tile, and .npy row by row, with positioned reads.  All other formats are decoded
+whole; the plan accounts for this memory through ``ImageInfo.decoded_bytes``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from pathlib import Path
 
 from tilepipe.errors import InputError, InputNotFoundError
 from tilepipe.image.info import ImageReader
+from tilepipe.image.readers.web import is_web_format, open_web
 
 __all__ = ["open_image"]
 
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000 or .npy"
+
 
 def open_image(path: str | Path) -> ImageReader:
-    """Open a TIFF, JPEG or PNG; the format is detected from the content.
+    """Open an image; the format is detected from the content.
 
     Parameters
     ----------
@@ -56,4 +59,10 @@ def open_image(path: str | Path) -> ImageReader:
         from tilepipe.image.readers.png import open_png
 
         return open_png(path)
-    raise InputError(f"{path} is not an image that tilepipe reads (TIFF, JPEG or PNG, detected by content)")
+    if start[:6] == b"\x93NUMPY":
+        from tilepipe.image.readers.npy import NpyReader
+
+        return NpyReader(path)
+    if is_web_format(start):
+        return open_web(path)
+    raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
-from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
 from tilepipe.image.readers.convert import ink_to_rgb, scaled
 from tilepipe.image.readers.whole import WholeReader
 
@@ -88,6 +88,7 @@ def open_jpeg(path: Path) -> WholeReader:
     if is_ink:
         metadata = replace(metadata, icc=adobe_rgb_profile())
     colours = 1 if channels == 1 else 3
+    metadata = with_stated_profile(metadata, colours)
     dtype = "uint8" if segments.bits == 8 else "uint16"
     light, note = choose_light(path, metadata, colours, dtype)
     info = ImageInfo(

@@ -16,7 +16,7 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
-from tilepipe.image.metadata.profiles import coded_profile, gamma_profile
+from tilepipe.image.metadata.profiles import coded_profile, gamma_profile, with_stated_profile
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_png"]
@@ -68,7 +68,7 @@ def open_png(path: Path) -> WholeReader:
     colours, alpha = CHANNELS[colour]
     alpha |= b"tRNS" in chunks.single  # transparent colours, which the decoder converts to alpha
     dtype = "uint16" if depth == 16 else "uint8"
-    metadata = _metadata(chunks)
+    metadata = _metadata(chunks) if b"sRGB" in chunks.single else with_stated_profile(_metadata(chunks), colours)
     kinds = (UNASSOCIATED_ALPHA,) * alpha
     light, note = choose_light(path, metadata, colours, dtype, kinds)
     info = ImageInfo(

@@ -20,7 +20,7 @@ from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import ICC, Metadata, from_tiff_directory
 from tilepipe.image.metadata.descriptions import with_description_of_one_page
 from tilepipe.image.metadata.exif import has_loop
-from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
 from tilepipe.image.readers.convert import Conversion
 from tilepipe.system.files import read_at
 
@@ -108,6 +108,7 @@ class TiffReader:
         kinds += (0,) * (number - len(kinds)) + (MASK,) * (self._mask is not None)
         if convert.colour == "CMYK":
             metadata = replace(metadata, icc=adobe_rgb_profile())
+        metadata = with_stated_profile(metadata, colours if dtype.startswith("uint") else 0)
         # the curves of a profile are for values 0..1, which integers in float32 are not
         read_as = metadata if convert.is_in_range else replace(metadata, icc=None)
         light, note = choose_light(path, read_as, colours, dtype, kinds, metadata.nodata)

@@ -1,0 +1,122 @@
+"""WebP, AVIF, JPEG 2000 and numpy's arrays: the decoder's pixels, in all their bits, with their metadata."""
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilepipe.errors import InputError
+from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.readers import open_image
+
+Y, X = np.mgrid[:45, :70]
+RGBA = np.stack([3 * X, 5 * Y, 255 - 3 * X, 55 + 2 * X], -1).astype(np.uint8)
+CODECS = {"webp": "WebP", "avif": "AVIF", "jpeg2k": "JPEG 2000"}
+
+
+def opened(path):
+    reader = open_image(path)
+    try:
+        return reader.info, reader.rows(0, reader.info.height)
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("codec", CODECS)
+def test_pixels_are_those_of_the_decoder(tmp_path, codec, channels):
+    content = getattr(imagecodecs, f"{codec}_encode")(RGBA[..., :channels].copy())
+    (tmp_path / "a").write_bytes(content)
+    info, rows = opened(tmp_path / "a")
+    assert (info.kind, info.colours, info.extras, info.dtype) == (CODECS[codec], 3, channels - 3, "uint8")
+    np.testing.assert_array_equal(rows, getattr(imagecodecs, f"{codec}_decode")(content))
+    assert info.decoded_bytes > rows.nbytes
+
+
+@pytest.mark.parametrize("codec", ["avif", "jpeg2k"])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_more_than_8_bits(tmp_path, codec, bits):
+    samples = (RGBA[..., :3].astype(np.uint16) << (bits - 8)) + 3
+    level = {"level": 100} if codec == "avif" else {"level": 0}
+    (tmp_path / "a").write_bytes(getattr(imagecodecs, f"{codec}_encode")(samples, bitspersample=bits, **level))
+    info, rows = opened(tmp_path / "a")
+    assert (info.dtype, info.notes) == ("uint16", (f"{bits}-bit samples are scaled to 16 bits",))
+    assert np.abs(rows / 65535 * (2**bits - 1) - samples).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["webp", "avif"])
+def test_metadata(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[271], exif[274] = "Kamera", 6
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(RGBA[..., :3]).save(path, exif=exif, icc_profile=adobe_rgb_profile(), xmp=b"<x:xmpmeta/>")
+    info, _ = opened(path)
+    assert info.metadata.icc == adobe_rgb_profile()
+    assert info.metadata.xmp == b"<x:xmpmeta/>"
+    assert info.metadata.tags.get(271).data == b"Kamera\0"
+
+
+def test_frames_of_an_animation_are_said(tmp_path):
+    frames = [Image.fromarray(RGBA[..., :3]), Image.fromarray(255 - RGBA[..., :3])]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    info, _ = opened(tmp_path / "a.webp")
+    assert info.metadata.dropped == ["animation frames"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_file_cut_anywhere_is_an_input_error_or_a_picture(tmp_path, codec):
+    content = getattr(imagecodecs, f"{codec}_encode")(RGBA[..., :3].copy())
+    refused = 0
+    for end in range(16, len(content), max(1, len(content) // 40)):
+        (tmp_path / "a").write_bytes(content[:end])
+        try:
+            opened(tmp_path / "a")
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+# --- .npy
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", "int16", "uint32", "float16", "<f4", "float64", "bool"])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+def test_arrays(tmp_path, dtype, channels):
+    samples = (RGBA[..., :channels] if channels else RGBA[..., 0]).astype(dtype)
+    np.save(tmp_path / "a.npy", samples)
+    info, rows = opened(tmp_path / "a.npy")
+    assert (info.height, info.width, info.channels) == (45, 70, max(1, channels))
+    expected = 255 * samples if dtype == "bool" else samples
+    np.testing.assert_array_equal(rows, np.atleast_3d(expected).astype(info.dtype))
+    assert info.extras == int(channels in (2, 4))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(5), "an image is"),
+        (np.zeros((2, 3, 7)), "an image is"),
+        (np.zeros((2, 3), complex), "an image is"),
+        (np.zeros((0, 3)), "an image is"),
+        (np.asfortranarray(np.zeros((4, 5))), "Fortran order"),
+    ],
+)
+def test_arrays_that_are_no_image(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=message):
+        open_image(tmp_path / "a.npy")
+
+
+def test_objects_are_not_unpickled(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[{}, {}]], object), allow_pickle=True)
+    with pytest.raises(InputError, match="dtype object"):
+        open_image(tmp_path / "a.npy")
+
+
+def test_a_truncated_array(tmp_path):
+    np.save(tmp_path / "a.npy", RGBA)
+    content = (tmp_path / "a.npy").read_bytes()
+    for end in (7, 20, 100, len(content) - 1):
+        (tmp_path / "a.npy").write_bytes(content[:end])
+        with pytest.raises(InputError, match=r"truncated|damaged"):
+            open_image(tmp_path / "a.npy")

@@ -1,0 +1,138 @@
+"""WebP, AVIF and JPEG 2000 reader: Pillow parses the header, imagecodecs decodes the pixels in all their bits."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError
+from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.light import UNASSOCIATED_ALPHA
+from tilepipe.image.metadata.blocks import Metadata, from_exif_block
+from tilepipe.image.metadata.profiles import with_stated_profile
+from tilepipe.image.readers.convert import scaled
+from tilepipe.image.readers.whole import WholeReader
+
+__all__ = ["is_web_format", "open_web"]
+
+CHANNELS = {"L": (1, 0), "LA": (1, 1), "I;16": (1, 0), "RGB": (3, 0), "RGBA": (3, 1)}
+"""Pillow's mode -> (colours, alpha)."""
+
+START = 1 << 16
+"""Bytes at the start of a file in which the bits of a sample are looked for."""
+
+COPIES = 3
+"""Memory for decoding, as a multiple of the pixels: decoders hold planes beside the result."""
+
+
+def is_web_format(start: bytes) -> bool:
+    """Return whether a file that begins with `start`, 16 bytes, is one of these formats."""
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    is_avif = start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis")
+    return is_webp or is_avif or start[4:8] == b"jP  " or start[:4] == b"\xff\x4f\xff\x51"
+
+
+def open_web(path: Path) -> WholeReader:
+    """Read the header of a WebP, AVIF or JPEG 2000.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or its colours are not supported.
+    """
+    from PIL import AvifImagePlugin, Jpeg2KImagePlugin, WebPImagePlugin
+
+    with path.open("rb") as file:
+        start = file.read(START)
+    plugins: dict[str, Any] = {
+        "WebP": WebPImagePlugin.WebPImageFile,
+        "AVIF": AvifImagePlugin.AvifImageFile,
+        "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    }
+    kind = "WebP" if start[:4] == b"RIFF" else "AVIF" if start[4:8] == b"ftyp" else "JPEG 2000"
+    try:
+        with plugins[kind](path) as image:
+            mode, (width, height), properties = image.mode, image.size, dict(image.info)
+            frames = int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise InputError(f"{path} is a damaged {kind}: {error}") from error
+    if mode not in CHANNELS:
+        raise InputError(f"{path} is a {kind} of mode {mode}; supported: gray and RGB, with or without alpha")
+    colours, alpha = CHANNELS[mode]
+    bits = BITS[kind](start)
+    dtype = "uint8" if bits <= 8 else "uint16"
+    metadata = with_stated_profile(_metadata(properties, frames), colours)
+    kinds = (UNASSOCIATED_ALPHA,) * alpha
+    light, note = choose_light(path, metadata, colours, dtype, kinds)
+    size = height * width * (colours + alpha) * np.dtype(dtype).itemsize
+    info = ImageInfo(
+        path=path,
+        kind=kind,
+        height=height,
+        width=width,
+        colours=colours,
+        extras=alpha,
+        dtype=dtype,
+        layout="decoded whole",
+        compression=kind.lower(),
+        decoded_bytes=COPIES * size + path.stat().st_size,
+        metadata=metadata,
+        light=light,
+        curve_note=note,
+        extra_kinds=kinds,
+        notes=() if bits in (8, 16) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
+    )
+    return WholeReader(info, partial(_decode, kind, bits))
+
+
+def _decode(kind: str, bits: int, content: bytes) -> npt.NDArray[Any]:
+    import imagecodecs
+
+    decode: dict[str, Callable[[bytes], Any]] = {
+        "WebP": imagecodecs.webp_decode,
+        "AVIF": imagecodecs.avif_decode,
+        "JPEG 2000": imagecodecs.jpeg2k_decode,
+    }
+    pixels = np.asarray(decode[kind](content))
+    return scaled(pixels, bits) if bits <= 16 else pixels
+
+
+def _webp_bits(start: bytes) -> int:
+    """Return 8, which is all that the format has."""
+    return 8
+
+
+def _avif_bits(start: bytes) -> int:
+    """Return the bits of a sample that the codec configuration states (AV1 in ISOBMFF, 2.3.3)."""
+    at = start.find(b"av1C")
+    if at < 0 or at + 7 > len(start):
+        return 8
+    flags = start[at + 6]
+    return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+
+
+def _jpeg2000_bits(start: bytes) -> int:
+    """Return the bits of the first component (ITU-T T.800, A.5.1)."""
+    at = start.find(b"\xff\x4f\xff\x51")
+    return (start[at + 42] & 0x7F) + 1 if 0 <= at < len(start) - 42 else 8
+
+
+BITS: dict[str, Callable[[bytes], int]] = {"WebP": _webp_bits, "AVIF": _avif_bits, "JPEG 2000": _jpeg2000_bits}
+"""How the bits of a sample are found in the start of a file."""
+
+
+def _metadata(properties: dict[str, Any], frames: int) -> Metadata:
+    exif = from_exif_block(properties.get("exif") or b"")
+    return replace(
+        exif,
+        icc=properties.get("icc_profile") or None,
+        xmp=properties.get("xmp") or None,
+        lost=("animation frames",) if frames > 1 else (),
+    )
