@@ -12,6 +12,7 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +428,70 @@ def test_a_real_photograph_keeps_its_exif_xmp_and_iptc(tmp_path, layout):
     assert len(kept) > 20
     assert {key: after.get(key) for key in kept} == kept
     assert (after["IFD0:Make"], after["IFD0:Model"]) == (before["IFD0:Make"], before["IFD0:Model"])
+
+
+# --- the table of the documentation
+
+
+def table(folder: Path) -> str:
+    """What each format keeps of a TIFF with everything in it, as found in the outputs."""
+    iptc = b"\x1c\x02\x5a\x00\x05Arles"
+    photoshop = b"8BIM\x04\x22\0\0" + struct.pack(">I", 4) + b"abcd"
+    exif = EXIF | {MAKER_NOTE: (UNDEFINED, b"PENTAX \0" + bytes(20))}
+    first = FIRST | {
+        269: (ASCII, b"Document\0"),
+        285: (ASCII, b"Page\0"),
+        305: (ASCII, b"Camera 1.2\0"),
+        306: (ASCII, b"2023:05:17 12:34:56\0"),
+        33723: (UNDEFINED, iptc),
+        34377: (UNDEFINED, photoshop),
+        33550: (DOUBLE, (1.0, 1.0, 0.0)),
+        33922: (DOUBLE, (0.0, 0.0, 0.0, 5.0, 6.0, 0.0)),
+        34735: (SHORT, (1, 1, 0, 0)),
+        42113: (ASCII, b"0\0"),
+        EXIF_POINTER: exif,
+    }
+    source = make_source(folder, "tiff-little", first)
+    blocks: dict[str, Callable[[Metadata], object]] = {
+        "ICC profile": lambda found: found.icc,
+        "Exif": lambda found: found.directories[EXIF_POINTER].entries,
+        "MakerNote": lambda found: False,
+        "GPS": lambda found: found.directories[GPS_POINTER],
+        "interoperability": lambda found: found.directories[EXIF_POINTER].children,
+        "XMP": lambda found: found.xmp,
+        "IPTC": lambda found: iptc in (found.iptc or found.photoshop or b""),
+        "Photoshop resources": lambda found: photoshop in (found.photoshop or b""),
+        "resolution": lambda found: round(found.resolution[0][0] / found.resolution[0][1]) if found.resolution else 0,
+        "orientation": lambda found: found.tags.get(274),
+        "description, artist, copyright": lambda found: [found.tags.get(code) for code in (270, 315, 33432)],
+        "camera, date, software": lambda found: [found.tags.get(code) for code in (271, 272, 305, 306)],
+        "document and page name": lambda found: [found.tags.get(code) for code in (269, 285)],
+        "geo tags": lambda found: [found.tags.get(code) for code in (33550, 33922, 34735)],
+        "GDAL_NODATA": lambda found: found.tags.get(42113),
+    }
+    found = {}
+    for layout in ("TIFF", "PNG", "JPEG"):
+        (folder / layout).mkdir()
+        found[layout] = info_of(written(source, folder / layout, layout=layout)).metadata
+    lines = ["| | TIFF | PNG | JPEG |", "|---|---|---|---|"]
+    for name, get in blocks.items():
+        before = get(source.metadata)
+        kept = ["yes" if before and get(after) == before else "no" for after in found.values()]
+        lines.append(f"| {name} | {' | '.join(kept)} |")
+    lost = {layout: FORMATS[layout.lower()].lost(source.metadata) for layout in found}
+    assert lost["TIFF"] == []
+    assert lost["PNG"] == lost["JPEG"] == ["ModelPixelScale", "ModelTiepoint", "GeoKeyDirectory", "GDAL_NODATA"]
+    return "\n".join(lines)
+
+
+def test_the_documentation_says_what_outputs_keep(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "formats.md"
+    before, start, rest = page.read_text().partition(
+        "<!-- tags: written by tests/image/test_metadata_roundtrip.py -->\n"
+    )
+    shown, end, after = rest.partition("<!-- end of tags -->")
+    expected = table(tmp_path) + "\n"
+    if os.environ.get("TILEPIPE_WRITE_DOCS"):
+        page.write_text(before + start + expected + end + after)
+        return
+    assert shown == expected, "TILEPIPE_WRITE_DOCS=1 writes the table"
