@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Format of the output, "tiff", "jpeg" or "png"; None: that of its extension.
     dtype : str or None
         Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
+    max_pixels : int
+        Largest image that is decoded, px.
     memory : str, int or None
         Memory limit of the process (of each worker on a cluster), "512MB"; "auto" or None: half of the free memory.
     jobs : int or None
@@ -129,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata: float | None = None
     format: Literal["tiff", "jpeg", "png"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
+    max_pixels: int = 4_000_000_000
     memory: str | int | None = None
     jobs: int | None = None
     scheduler: str = "threads"
@@ -155,6 +158,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:
             raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: omit it to derive it from the image")
+        if self.max_pixels < 1:
+            raise SettingsError(f"max_pixels is {self.max_pixels}; it must be at least 1")
         if self.jobs is not None and self.jobs < 1:
             raise SettingsError(f"jobs is {self.jobs}; at least 1 tile must be in flight")
         if self.memory is not None and self.memory != "auto":

@@ -143,6 +143,13 @@ def test_nothing_is_decoded_that_does_not_fit(tmp_path, monkeypatch, psf):
         make_plan(huge(tmp_path / "huge.png"), psf=psf, memory="2GB", cache=str(tmp_path))
 
 
+def test_a_picture_with_more_pixels_than_allowed_is_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(WholeReader, "_decoded", lambda self: pytest.fail("decoded"))
+    path = huge(tmp_path / "huge.png", 70000)
+    with pytest.raises(InputError, match=r"70000 x 70000 px; 4000000000 px are allowed.*--max-pixels 4900000000"):
+        make_plan(path, psf=gaussian(1), memory="100GB", cache=str(tmp_path))
+
+
 def test_a_progressive_jpeg_counts_its_coefficients(tmp_path):
     picture = Image.fromarray(np.zeros((400, 600, 3), np.uint8))
     sizes = {}

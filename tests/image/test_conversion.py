@@ -25,6 +25,7 @@ from tilepipe.psf.shapes import delta
 DATA = os.environ.get("TILEPIPE_DATA")
 
 Y, X = np.mgrid[:37, :53]
+PLANE = (4 * X + Y).astype(np.uint8)
 
 
 def opened(path):
@@ -133,6 +134,30 @@ def test_png_of_few_bits_or_with_a_palette(tmp_path, mode):
     assert info.notes
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path, seed):
+    """Motion photos and some cameras append anything."""
+    buffer = io.BytesIO()
+    Image.fromarray(PLANE).save(buffer, "JPEG", progressive=bool(seed % 2))
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    (tmp_path / "b.jpg").write_bytes(buffer.getvalue() + np.random.default_rng(seed).bytes(200_000))
+    np.testing.assert_array_equal(opened(tmp_path / "a.jpg")[1], opened(tmp_path / "b.jpg")[1])
+
+
+def test_pictures_that_are_not_kept_are_said(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(PLANE).save(buffer, "JPEG")
+    parts = [
+        (0xE2, b"MPF\0II*\0"),
+        (0xE2, b"urn:iso:std:iso:ts:21496:-1\0"),
+        (0xE1, b"http://ns.adobe.com/xmp/extension/\0x"),
+    ]
+    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in parts)
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue()[:2] + segments + buffer.getvalue()[2:])
+    info, _ = opened(tmp_path / "a.jpg")
+    assert info.metadata.dropped == ["extended XMP", "further pictures of the file (MPF)", "gain map"]
+
+
 # --- which page
 
 
@@ -159,9 +184,6 @@ def described(tmp_path, **how):
     with tifffile.TiffFile(out) as tiff:
         assert tiff.asarray().shape == (37, 53)
         return tiff.pages.first.description, tiff
-
-
-PLANE = (4 * X + Y).astype(np.uint8)
 
 
 def test_ome_xml_of_one_plane_states_the_type_that_is_written(tmp_path):

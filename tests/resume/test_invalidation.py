@@ -39,6 +39,7 @@ TABLE = {
     "nodata": ({"nodata": 3.0}, RECOMPUTE),
     "dtype": ({"dtype": "uint8"}, REUSE),
     "format": ({"format": "tiff"}, REUSE),
+    "max_pixels": ({"max_pixels": 10**8}, REUSE),
     "memory": ({"memory": "3GB"}, REUSE),
     "jobs": ({"jobs": 2}, REUSE),
     "scheduler": (None, REUSE),  # tests/cluster: needs a cluster

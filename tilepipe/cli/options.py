@@ -28,6 +28,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--psf": {"metavar": "FILE", "help": "PSF file of the blur (default: estimated from the image)."},
     "--psf-per-channel": {"is_flag": True, "help": "Refine the estimated PSF for each colour (chromatic aberration)."},
     "--force": {"is_flag": True, "help": "Accept an uncertain PSF, and start even if the disk may be too small."},
+    "--max-pixels": {
+        "type": int,
+        "metavar": "N",
+        "help": "Largest image that is decoded, px (default: 4000000000).",
+    },
     "--memory": {
         "metavar": "SIZE",
         "help": "Memory limit of the whole process, as 512MB or 2GiB (default: auto, half of the free memory).",

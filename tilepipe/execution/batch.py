@@ -47,6 +47,7 @@ SMALL_MEMORY = 300_000_000
 """Memory of a small image, planned and restored on one core, bytes: measured at up to 190 MB."""
 
 HOW_IT_RUNS = (
+    "max_pixels",
     "memory",
     "jobs",
     "scheduler",

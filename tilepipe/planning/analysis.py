@@ -20,7 +20,7 @@ from tilepipe.deconv.frames import TAPER, Spectrum, Workspace
 from tilepipe.deconv.outliers import find_outliers
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
-from tilepipe.errors import SettingsError, UncertainPsfError
+from tilepipe.errors import InputError, SettingsError, UncertainPsfError
 from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
@@ -131,6 +131,7 @@ def analyse(
     """
     key = memo_key(given, settings)
     with closing(open_image(image)) as reader:
+        _check_size(reader.info, settings)
         needed = 0 if given else inspection_bytes(reader.info)
         check_analysis(used_memory(), reader.info.decoded_bytes, needed, allowed)
         stamp = stamp_of(image)
@@ -311,6 +312,16 @@ def _check_confidence(psf: PSF, settings: Settings, on_event: Listener) -> None:
         )
     if psf.is_delta:
         on_event(Note("already sharp: the image shows no blur"))
+
+
+def _check_size(info: ImageInfo, settings: Settings) -> None:
+    """Raise InputError if the image has more pixels than allowed: a header of a few bytes may state any size."""
+    pixels = info.height * info.width
+    if pixels > settings.max_pixels:
+        raise InputError(
+            f"{info.path} has {info.width} x {info.height} px; {settings.max_pixels} px are allowed: if the size is "
+            f"right, give --max-pixels {pixels}"
+        )
 
 
 def _check_noise(sample: Sample, settings: Settings) -> None:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from tilepipe.errors import DoesNotFitError
+from tilepipe.system.memory import HEAPS, MOST_KEPT
 from tilepipe.tiling.grid import SMALLEST_CORE, Grid
 from tilepipe.units import human_bytes
 
@@ -147,8 +148,16 @@ class StageModel:
         return workspace + max(solving, reading, writing, blending)
 
     def restore(self, grid: Grid, jobs: int) -> int:
-        """Return the bytes held while `jobs` tiles in flight are restored and blended."""
-        return self.process + RUNTIME + self.shared(grid) + jobs * self.per_job(grid)
+        """Return the bytes held while `jobs` tiles in flight are restored and blended.
+
+        A second thread uses a second heap, which keeps freed memory as the first does.
+        """
+        heaps = MOST_KEPT * (max(1, min(jobs, HEAPS)) - 1)
+        return self.process + RUNTIME + heaps + self.shared(grid) + jobs * self.per_job(grid)
+
+    def jobs_that_fit(self, grid: Grid, jobs: int, limit: float) -> int:
+        """Return the largest number of tiles in flight, at most `jobs`, for which `restore` is within `limit` bytes."""
+        return next((number for number in range(jobs, 0, -1) if self.restore(grid, number) <= limit), 0)
 
     def export(self, grid: Grid, threads: int) -> int:
         """Return the bytes held while blocks of result chunks are written to the file, one block per thread."""
@@ -172,8 +181,7 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
 
     Never raises: a plan that does not fit has ``projected > allowed`` and one job, so that it can be shown.
     """
-    free = allowed / SLACK - model.process - RUNTIME - model.shared(grid)
-    fitting = max(1, min(jobs, grid.tiles, int(free // model.per_job(grid))))
+    fitting = max(1, model.jobs_that_fit(grid, min(jobs, grid.tiles), allowed / SLACK))
     restore = model.restore(grid, fitting)
     bound = max(restore, allowed / SLACK)  # additional threads must not make a run exceed its budget
     threads = max(
@@ -221,8 +229,7 @@ def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, 
     """
     worker = replace(model, process=max(model.process, process))
     needed = int(SLACK * worker.restore(grid, threads))
-    fitting = int((limit / SLACK - worker.restore(grid, 0)) // worker.per_job(grid))
-    return needed, max(0, min(threads, fitting))
+    return needed, worker.jobs_that_fit(grid, threads, limit / SLACK)
 
 
 def check_memory(plan: MemoryPlan, model: StageModel, grid: Grid) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 
 __all__ = [
+    "HEAPS",
+    "MOST_KEPT",
     "available",
     "cores",
     "keep_memory_for_tiles",
