@@ -31,6 +31,13 @@ def test_an_output_is_in_the_format_of_the_image_by_default(tilepipe, jpeg, psf,
         assert (image.format, image.size, image.mode) == ("JPEG", (200, 160), "RGB")
 
 
+def test_the_default_name_follows_a_format_set_anywhere(tilepipe, jpeg, psf, tmp_path):
+    done = tilepipe(
+        "run", jpeg, "--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache", "-q", "--set", "format=png"
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "photo-sharp.png"))
+
+
 def test_formats_have_the_same_picture(photo, tmp_path, options):
     for name in ("out.tif", "out.png", "out.jpg"):
         library.plan(photo, tmp_path / name, **options).run()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -156,6 +157,34 @@ def test_pictures_that_are_not_kept_are_said(tmp_path):
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue()[:2] + segments + buffer.getvalue()[2:])
     info, _ = opened(tmp_path / "a.jpg")
     assert info.metadata.dropped == ["extended XMP", "further pictures of the file (MPF)", "gain map"]
+
+
+def large(kind, path):
+    y, x = np.mgrid[:1000, :1500]
+    gray = ((x // 3 + y // 2) % 256).astype(np.uint8)
+    rgb = Image.fromarray(np.stack([gray, 255 - gray, gray // 2], -1))
+    if kind == "CMYK":
+        rgb.convert("CMYK").save(path, "JPEG")
+    elif kind == "12-bit JPEG":
+        path.write_bytes(imagecodecs.jpeg8_encode(np.asarray(rgb).astype(np.uint16) * 16, bitspersample=12))
+    elif kind == "palette":
+        rgb.convert("P").save(path, "PNG")
+    elif kind in ("JPEG", "progressive"):
+        rgb.save(path, "JPEG", progressive=kind == "progressive")
+    else:
+        rgb.save(path, kind)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "CMYK", "12-bit JPEG", "PNG", "palette", "WebP", "AVIF"])
+def test_decoding_takes_no_more_memory_than_the_header_tells(tmp_path, kind):
+    reader = open_image(large(kind, tmp_path / "a"))
+    tracemalloc.start()
+    reader.rows(0, 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    reader.close()
+    assert peak <= 1.02 * reader.info.decoded_bytes + 2e6
 
 
 # --- which page

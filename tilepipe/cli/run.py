@@ -112,11 +112,13 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
+    from tilepipe.settings import resolve
     from tilepipe.system.memory import return_memory_at_once
 
     quiet = bool(values["quiet"])
     if output is None:
-        output = str(output_beside(Path(image), values["format"]))
+        settings = resolve(settings_from(values), values["sets"], values["config"]).settings
+        output = str(output_beside(Path(image), settings.format))
     check_output(Path(output), overwrite=values["overwrite"])
     if values.get("save_mask"):
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from tilepipe.image.metadata.profiles import adobe_rgb_profile
 
-__all__ = ["Conversion", "ink_to_rgb", "scaled", "working_dtype", "ycbcr_to_rgb"]
+__all__ = ["COLUMN_BYTES", "Conversion", "ink_to_rgb", "scaled", "working_dtype", "ycbcr_to_rgb"]
 
 
 def working_dtype(stored: np.dtype[Any], bits: int) -> str:
@@ -21,6 +22,13 @@ def working_dtype(stored: np.dtype[Any], bits: int) -> str:
     if stored.kind in "ub" and bits <= 16:
         return "uint8" if bits <= 8 else "uint16"
     return stored.name if stored.kind == "f" and stored.itemsize <= 4 else "float32"
+
+
+BAND = 64
+"""Rows converted at a time, px."""
+
+COLUMN_BYTES = 48 * BAND
+"""Memory for converting a band, bytes for each px of its width: inks as 32-bit integers, and their products."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,16 @@ def scaled(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
         return samples.astype(dtype, copy=False)
     top, full = 2**bits - 1, int(np.iinfo(dtype).max)
     table = ((np.arange(top + 1) * full + top // 2) // top).astype(dtype)
-    out: npt.NDArray[Any] = table[np.minimum(samples.astype(np.uint16), top)]
+    out = np.empty(samples.shape, dtype)
+    for rows in _bands(len(samples)):
+        out[rows] = table[np.minimum(samples[rows].astype(np.uint16), top)]
     return out
+
+
+def _bands(height: int) -> Iterator[slice]:
+    """Yield the rows of a picture in bands, so that a whole one takes few temporary arrays."""
+    for first in range(0, height, BAND):
+        yield slice(first, first + BAND)
 
 
 def ycbcr_to_rgb(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -151,20 +167,29 @@ def ink_to_rgb(inks: npt.NDArray[Any], profile: bytes | None, *, is_inverted: bo
     is_inverted : bool
         Whether 0 is the most ink, as Adobe stores it in JPEG.
     """
+    out = np.empty((*inks.shape[:2], 3), inks.dtype)
+    for rows in _bands(len(inks)):
+        band = np.iinfo(inks.dtype).max - inks[rows] if is_inverted else np.ascontiguousarray(inks[rows])
+        light = None if profile is None else _through_profile(band, profile)
+        out[rows] = _absorbed(band) if light is None else light
+    return out
+
+
+def _through_profile(inks: npt.NDArray[Any], profile: bytes) -> npt.NDArray[Any] | None:
+    """Return inks as Adobe RGB by their profile; None if it is damaged, or not a profile of inks."""
     import imagecodecs
 
+    try:
+        return np.asarray(
+            imagecodecs.cms_transform(inks, profile, adobe_rgb_profile(), colorspace="cmyk", outcolorspace="rgb")
+        )
+    except Exception:  # imagecodecs has its own error class
+        return None
+
+
+def _absorbed(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what light is left if each ink, and black, absorbs its share."""
     top = np.iinfo(inks.dtype).max
-    if is_inverted:
-        inks = top - inks
-    if profile is not None:
-        try:
-            return np.asarray(
-                imagecodecs.cms_transform(
-                    np.ascontiguousarray(inks), profile, adobe_rgb_profile(), colorspace="cmyk", outcolorspace="rgb"
-                )
-            )
-        except Exception:  # noqa: S110 - imagecodecs has its own error class; a damaged profile is no profile
-            pass
-    absorbed = inks.astype(np.uint32)
-    light = (top - absorbed[..., :3]) * (top - absorbed[..., 3:]) // top
+    amounts = inks.astype(np.uint32)
+    light: npt.NDArray[Any] = (top - amounts[..., :3]) * (top - amounts[..., 3:]) // top
     return light.astype(inks.dtype)

@@ -16,7 +16,7 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
-from tilepipe.image.readers.convert import ink_to_rgb, scaled
+from tilepipe.image.readers.convert import COLUMN_BYTES, ink_to_rgb, scaled
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_jpeg"]
@@ -192,12 +192,12 @@ def _reaches_end(content: bytes) -> bool:
 
 
 def _decoding_bytes(path: Path, segments: _Segments) -> int:
-    """Return what decoding holds: file, pixels, of a progressive JPEG its coefficients too, of CMYK the inks, bytes."""
+    """Return what decoding holds, bytes: file, pixels, coefficients if it is progressive, samples to convert."""
     pixels, channels = segments.width * segments.height, len(segments.components)
     size = 1 if segments.bits == 8 else 2
     held = pixels * channels * size + path.stat().st_size
-    if channels == 4:
-        held += pixels * 3 * size
+    if channels == 4 or segments.bits != 8:
+        held += pixels * channels * size + COLUMN_BYTES * segments.width
     if segments.is_progressive:
         widest = max(component[0] for component in segments.components) or 1
         tallest = max(component[1] for component in segments.components) or 1

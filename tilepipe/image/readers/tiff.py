@@ -35,8 +35,8 @@ COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: 
 DECODED_TO_RGB = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002, 52546}
 """Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP, JPEG XL."""
 
-CONVERTED_ROWS, CONVERTED_COPIES = 256, 6
-"""Rows converted at a time, and copies of them held meanwhile."""
+CONVERTED_ROWS, CONVERTED_COPIES = 256, 10
+"""Rows read at a time, and copies of them, as stored, that a conversion holds: ten for a palette of 16-bit colours."""
 
 REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
 """Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
