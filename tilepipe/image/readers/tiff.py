@@ -17,29 +17,19 @@ import tifffile
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import MASK
-from tilepipe.image.metadata.blocks import ICC, Metadata, from_tiff_directory
+from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
 from tilepipe.image.metadata.descriptions import with_description_of_one_page
 from tilepipe.image.metadata.exif import has_loop
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
-from tilepipe.image.readers.convert import Conversion
+from tilepipe.image.readers.tiff_pages import conversion_of, largest_page, mask_page, name_of
 from tilepipe.system.files import read_at
 
 __all__ = ["TiffReader"]
 
 UNCOMPRESSED = 1
-SUBIFDS, DNG_VERSION = 330, 50706
-
-COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
-"""Meaning of the samples by PhotometricInterpretation (TIFF 6.0)."""
-
-DECODED_TO_RGB = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002, 52546}
-"""Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP, JPEG XL."""
 
 CONVERTED_ROWS, CONVERTED_COPIES = 256, 10
 """Rows read at a time, and copies of them, as stored, that a conversion holds: ten for a palette of 16-bit colours."""
-
-REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
-"""Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
 
 
 class TiffReader:
@@ -53,9 +43,9 @@ class TiffReader:
             if has_loop(self._read):
                 raise InputError(f"{path} is a damaged TIFF: its chain of pages is a loop")
             self._tiff = tifffile.TiffFile(path)
-            self._page, self._left_out = _largest_page(path, self._tiff)
-            self._mask = _mask_page(self._tiff, self._page)
-            self._convert = _conversion(path, self._page)
+            self._page, self._left_out = largest_page(path, self._tiff)
+            self._mask = mask_page(self._tiff, self._page)
+            self._convert = conversion_of(path, self._page)
             self.info = self._describe(path)
         except InputError:
             self.close()
@@ -121,7 +111,7 @@ class TiffReader:
             extras=len(kinds),
             dtype=dtype,
             layout=_layout(page),
-            compression=_name(tifffile.COMPRESSION(int(page.compression))).lower(),
+            compression=name_of(tifffile.COMPRESSION(int(page.compression))).lower(),
             decoded_bytes=self._segment_memory(),
             metadata=metadata,
             light=light,
@@ -253,40 +243,6 @@ class TiffReader:
         return pixels[0], position
 
 
-def _conversion(path: Path, page: tifffile.TiffPage) -> Conversion:
-    """Return how the samples of `page` are converted; raises InputError for what is not supported."""
-    samples, bits = int(page.samplesperpixel), int(page.bitspersample)
-    colour = COLOURS.get(int(page.photometric), "")
-    if colour == "YCbCr" and int(page.compression) in DECODED_TO_RGB:
-        colour = "RGB"
-    if page.dtype is None or page.dtype.kind not in "uifb":
-        raise InputError(f"{path} has {bits}-bit samples of an unknown type; convert it first")
-    conversion = Conversion(page.dtype.name, bits, colour, None, _block_of(page, ICC) if colour == "CMYK" else None)
-    subsampled = colour == "YCbCr" and tuple(page.subsampling or (2, 2)) != (1, 1)
-    if not colour or samples < conversion.stored_colours or page.imagedepth > 1 or subsampled:
-        raise InputError(
-            f"{path} is {_name(page.photometric)}{' with subsampled colours' if subsampled else ''} with {samples} "
-            "samples per pixel; supported: gray, RGB, palette, CMYK and YCbCr, with or without alpha; convert it first"
-        )
-    if colour not in ("gray", "RGB") and (page.dtype.kind not in "ub" or bits > 16):
-        raise InputError(f"{path} is {_name(page.photometric)} of {bits}-bit {page.dtype.name}; convert it first")
-    return replace(conversion, palette=_palette(path, page, bits)) if colour == "palette" else conversion
-
-
-def _palette(path: Path, page: tifffile.TiffPage, bits: int) -> npt.NDArray[Any]:
-    """Return the colours of a palette, (2**bits, 3), in 8 bits if its 16 hold no more."""
-    colours = None if page.colormap is None else np.asarray(page.colormap, np.uint16)
-    if colours is None or colours.shape != (3, 2**bits) or int(page.samplesperpixel) != 1:
-        raise InputError(f"{path} is a PALETTE image of {page.samplesperpixel} samples, or its palette is damaged")
-    repeated, shifted = not (colours % 257).any(), not (colours & 255).any()
-    return (colours.T >> 8).astype(np.uint8) if repeated or shifted else colours.T.copy()
-
-
-def _block_of(page: tifffile.TiffPage, code: int) -> bytes | None:
-    tag = page.tags.get(code)
-    return bytes(tag.value) if tag is not None and isinstance(tag.value, bytes) else None
-
-
 def _strip_rows(page: tifffile.TiffPage) -> int:
     return max(1, min(int(page.rowsperstrip or page.imagelength), int(page.imagelength)))
 
@@ -305,42 +261,6 @@ def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
     ]
 
 
-def _largest_page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
-    """Return the first of the largest full-size pages, and what is left out, in words.
-
-    Raises
-    ------
-    InputError
-        If there is none, as in a camera's raw file.
-    """
-    pages = [page.aspage() for page in tiff.pages]
-    reduced = [page for page in pages if int(page.subfiletype or 0) & REDUCED_IMAGE]
-    full = [page for page in pages if not int(page.subfiletype or 0) & (REDUCED_IMAGE | TRANSPARENCY_MASK)]
-    if DNG_VERSION in tiff.pages.first.tags:
-        raise InputError(f"{path} is a camera's raw file (DNG); develop it to a 16-bit TIFF first")
-    if not full:
-        raise InputError(f"{path} has no full-size page: all its {len(pages)} pages are thumbnails or masks")
-    largest = max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
-    left_out = []
-    if len(full) > 1:
-        left_out.append(f"all but page {pages.index(largest) + 1} of {len(full)}")
-    if reduced or any(SUBIFDS in page.tags for page in pages):
-        left_out.append("reduced-size images")
-    return largest, tuple(left_out)
-
-
-def _mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
-    """Return the mask page: same size as `picture`, one sample per pixel (TIFF 6.0, NewSubfileType 4)."""
-    for page in tiff.pages:
-        kind = int(getattr(page, "subfiletype", 0) or 0)
-        if kind & TRANSPARENCY_MASK and not kind & REDUCED_IMAGE:
-            mask = page.aspage()
-            same = (mask.imagelength, mask.imagewidth) == (picture.imagelength, picture.imagewidth)
-            if same and int(mask.samplesperpixel) == 1:
-                return mask
-    return None
-
-
 def _reason(error: Exception) -> str:
     """Return a decoder's message, or a generic one for internal Python errors caused by damaged data."""
     if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not str(error):
@@ -353,7 +273,3 @@ def _layout(page: tifffile.TiffPage) -> str:
     if page.is_tiled:
         return f"tiles of {page.tilewidth} x {page.tilelength}{planar}"
     return f"{len(page.dataoffsets)} strips{planar}"
-
-
-def _name(value: Any) -> str:
-    return str(getattr(value, "name", value))

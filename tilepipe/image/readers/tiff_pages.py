@@ -1,0 +1,103 @@
+"""Pages of a TIFF: which one is the picture, which its mask, and what its samples mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from tilepipe.errors import InputError
+from tilepipe.image.metadata.blocks import ICC
+from tilepipe.image.readers.convert import Conversion
+
+__all__ = ["conversion_of", "largest_page", "mask_page", "name_of"]
+
+SUBIFDS, DNG_VERSION = 330, 50706
+
+COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
+"""Meaning of the samples by PhotometricInterpretation (TIFF 6.0)."""
+
+DECODED_TO_RGB = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002, 52546}
+"""Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP, JPEG XL."""
+
+REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
+"""Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
+
+
+def largest_page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
+    """Return the first of the largest full-size pages, and what is left out, in words.
+
+    Raises
+    ------
+    InputError
+        If there is none, as in a camera's raw file.
+    """
+    pages = [page.aspage() for page in tiff.pages]
+    reduced = [page for page in pages if int(page.subfiletype or 0) & REDUCED_IMAGE]
+    full = [page for page in pages if not int(page.subfiletype or 0) & (REDUCED_IMAGE | TRANSPARENCY_MASK)]
+    if DNG_VERSION in tiff.pages.first.tags:
+        raise InputError(f"{path} is a camera's raw file (DNG); develop it to a 16-bit TIFF first")
+    if not full:
+        raise InputError(f"{path} has no full-size page: all its {len(pages)} pages are thumbnails or masks")
+    largest = max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
+    left_out = []
+    if len(full) > 1:
+        left_out.append(f"all but page {full.index(largest) + 1} of {len(full)}")
+    if reduced or any(SUBIFDS in page.tags for page in pages):
+        left_out.append("reduced-size images")
+    return largest, tuple(left_out)
+
+
+def mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
+    """Return the mask page: same size as `picture`, one sample per pixel (TIFF 6.0, NewSubfileType 4)."""
+    for page in tiff.pages:
+        kind = int(getattr(page, "subfiletype", 0) or 0)
+        if kind & TRANSPARENCY_MASK and not kind & REDUCED_IMAGE:
+            mask = page.aspage()
+            same = (mask.imagelength, mask.imagewidth) == (picture.imagelength, picture.imagewidth)
+            if same and int(mask.samplesperpixel) == 1:
+                return mask
+    return None
+
+
+def conversion_of(path: Path, page: tifffile.TiffPage) -> Conversion:
+    """Return how the samples of `page` are converted; raises InputError for what is not supported."""
+    samples, bits = int(page.samplesperpixel), int(page.bitspersample)
+    colour = COLOURS.get(int(page.photometric), "")
+    if colour == "YCbCr" and int(page.compression) in DECODED_TO_RGB:
+        colour = "RGB"
+    if page.dtype is None or page.dtype.kind not in "uifb":
+        raise InputError(f"{path} has {bits}-bit samples of an unknown type; convert it first")
+    conversion = Conversion(page.dtype.name, bits, colour, None, _block_of(page, ICC) if colour == "CMYK" else None)
+    subsampled = colour == "YCbCr" and tuple(page.subsampling or (2, 2)) != (1, 1)
+    if not colour or samples < conversion.stored_colours or page.imagedepth > 1 or subsampled:
+        raise InputError(
+            f"{path} is {name_of(page.photometric)}{' with subsampled colours' if subsampled else ''} with {samples} "
+            "samples per pixel; supported: gray, RGB, palette, CMYK and YCbCr, with or without alpha; convert it first"
+        )
+    if colour not in ("gray", "RGB") and (page.dtype.kind not in "ub" or bits > 16):
+        raise InputError(f"{path} is {name_of(page.photometric)} of {bits}-bit {page.dtype.name}; convert it first")
+    return replace(conversion, palette=_palette(path, page, bits)) if colour == "palette" else conversion
+
+
+def _palette(path: Path, page: tifffile.TiffPage, bits: int) -> npt.NDArray[Any]:
+    """Return the colours of a palette, (2**bits, 3), in 8 bits if its 16 hold no more."""
+    colours = None if page.colormap is None else np.asarray(page.colormap, np.uint16)
+    if colours is None or colours.shape != (3, 2**bits) or int(page.samplesperpixel) != 1:
+        raise InputError(f"{path} is a PALETTE image of {page.samplesperpixel} samples, or its palette is damaged")
+    repeated, shifted = not (colours % 257).any(), not (colours & 255).any()
+    return (colours.T >> 8).astype(np.uint8) if repeated or shifted else colours.T.copy()
+
+
+def _block_of(page: tifffile.TiffPage, code: int) -> bytes | None:
+    tag = page.tags.get(code)
+    return bytes(tag.value) if tag is not None and isinstance(tag.value, bytes) else None
+
+
+def name_of(value: Any) -> str:
+    """Return the name of one of tifffile's enumerations, or the number that is none of it."""
+    return str(getattr(value, "name", value))
