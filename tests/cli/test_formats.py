@@ -65,6 +65,13 @@ def test_a_jpeg_with_nothing_to_restore_is_copied(jpeg, tmp_path, options):
     assert (tmp_path / "out.jpg").read_bytes() == jpeg.read_bytes()
 
 
+def test_a_jpeg_whose_samples_are_converted_is_written_and_not_copied(tmp_path, options):
+    Image.new("CMYK", (60, 50), (10, 200, 30, 40)).save(tmp_path / "ink.jpg")
+    library.plan(tmp_path / "ink.jpg", tmp_path / "out.jpg", **(options | {"psf": delta()})).run()
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.mode == "RGB"
+
+
 def test_several_images_each_in_its_format(jpeg, photo, tmp_path, options):
     outcomes = run_images([jpeg, photo], tmp_path / "out", **options)
     assert [outcome.output.name for outcome in outcomes] == ["photo.jpg", "photo.tif"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 import tilepipe
 from tilepipe.errors import InputError
@@ -40,7 +40,7 @@ def opened(path):
 
 @given(st.integers(1, 16))
 def test_scaled_samples_keep_their_values_apart_and_use_the_whole_range(bits):
-    samples = np.arange(2**bits, dtype=np.uint16)
+    samples = np.arange(2**bits, dtype=np.uint8 if bits <= 8 else np.uint16)
     out = scaled(samples, bits)
     assert out.dtype == (np.uint8 if bits <= 8 else np.uint16)
     assert (out[0], out[-1]) == (0, np.iinfo(out.dtype).max)
@@ -222,6 +222,14 @@ def test_ome_xml_of_one_plane_states_the_type_that_is_written(tmp_path):
     assert tiff.is_ome
 
 
+def test_ome_xml_of_one_rgb_page_is_kept(tmp_path):
+    rgb = np.stack([PLANE] * 3, -1)
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", ome=True)
+    info, _ = opened(tmp_path / "a.tif")
+    assert b"<OME" in info.metadata.tags.get(270).data
+    assert info.metadata.dropped == []
+
+
 @pytest.mark.parametrize("kind", ["ome", "shaped", "imagej"])
 def test_a_description_of_several_planes_is_not_kept(tmp_path, kind):
     how = {} if kind == "shaped" else {kind: True}
@@ -287,6 +295,53 @@ def test_code_points_survive_in_a_png(tmp_path):
     before, after = opened(path), opened(tmp_path / "out.png")
     assert before[0].metadata.cicp == after[0].metadata.cicp
     np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("chromaticities", [bytes(32), struct.pack(">8I", *[30000] * 8), b"\xff" * 32])
+def test_chromaticities_that_are_no_colours(tmp_path, chromaticities):
+    content = io.BytesIO()
+    Image.fromarray(np.stack([PLANE] * 3, -1)).save(content, "PNG")
+    chunks = [(b"gAMA", struct.pack(">I", 100000)), (b"cHRM", chromaticities)]
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    (tmp_path / "a.png").write_bytes(content.getvalue()[:33] + body + content.getvalue()[33:])
+    info, _ = opened(tmp_path / "a.png")
+    np.testing.assert_allclose(info.light.curves[0].decode(np.array([0.25])), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "stored", "converted"), [("miniswhite", 0, 255), ("minisblack", 7, 7), ("palette", 3, None)]
+)
+def test_the_value_of_missing_pixels_is_converted_with_them(tmp_path, photometric, stored, converted):
+    gray = np.tile(np.arange(50, dtype=np.uint8), (20, 1))
+    tags = [(42113, 2, len(str(stored)) + 1, f"{stored}\0", True)]
+    more = {"colormap": np.arange(768, dtype=np.uint16).reshape(3, 256)} if photometric == "palette" else {}
+    tifffile.imwrite(tmp_path / "a.tif", gray, photometric=photometric, extratags=tags, **more)
+    info, rows = opened(tmp_path / "a.tif")
+    assert info.light.nodata == info.metadata.nodata == converted
+    if converted is not None:
+        np.testing.assert_array_equal(rows[..., 0] == converted, gray == stored)
+    else:
+        assert "GDAL_NODATA" in info.metadata.dropped
+
+
+def test_iptc_in_the_long_words_of_a_big_endian_file(tmp_path):
+    iptc = b"\x1c\x02\x78\x00\x05hello\0\0"
+    tags = [(33723, 4, len(iptc) // 4, struct.unpack(f">{len(iptc) // 4}I", iptc), True)]
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, photometric="minisblack", byteorder=">", extratags=tags)
+    assert opened(tmp_path / "a.tif")[0].metadata.iptc == iptc
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_the_orientation_of_any_integer_type(tmp_path, kind):
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, photometric="minisblack", extratags=[(274, kind, 1, 6, True)])
+    assert opened(tmp_path / "a.tif")[0].metadata.orientation_number == 6
+
+
+def test_text_of_a_png_is_said(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "Jane Doe")
+    Image.fromarray(PLANE).save(tmp_path / "a.png", pnginfo=text)
+    assert opened(tmp_path / "a.png")[0].metadata.dropped == ["text (Author)"]
 
 
 def test_a_damaged_profile_is_no_profile(tmp_path):

@@ -295,6 +295,22 @@ def test_iptc_of_a_tiff_tag_becomes_a_photoshop_block(tmp_path):
         assert found == b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc
 
 
+def test_a_long_description_does_not_cost_the_orientation_of_a_jpeg(tmp_path):
+    source = make_source(tmp_path, "tiff-big", FIRST | {270: (ASCII, b"x" * 70_000 + b"\0")})
+    assert FORMATS["jpeg"].lost(source.metadata) == ["ImageDescription (more than 64 kB)"]
+    found = info_of(written(source, tmp_path, layout="JPEG")).metadata
+    assert found.orientation_number == 6
+    assert values_of(found)["exif"] == expected(EXIF)
+
+
+@pytest.mark.parametrize(("per_metre", "inches"), [(2835, 72), (11811, 300)])
+def test_the_resolution_of_a_png_in_a_jpeg(tmp_path, per_metre, inches):
+    path = tmp_path / "a.png"
+    Image.new("L", (WIDTH, HEIGHT)).save(path, dpi=(per_metre * 0.0254,) * 2)
+    (x, parts), _, unit = info_of(written(info_of(path), tmp_path, layout="JPEG")).metadata.resolution
+    assert (x / parts, unit) == (inches, 2)
+
+
 def test_blocks_larger_than_a_segment(tmp_path):
     big = os.urandom(150_000)
     photoshop = b"8BIM\x04\x22\0\0" + struct.pack(">I", len(big)) + big

@@ -1,12 +1,14 @@
 """WebP, AVIF, JPEG 2000 and numpy's arrays: the decoder's pixels, in all their bits, with their metadata."""
 
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from tilepipe.errors import InputError
-from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.metadata.profiles import adobe_rgb_profile, coded_profile, gamma_profile
 from tilepipe.image.readers import open_image
 
 Y, X = np.mgrid[:45, :70]
@@ -120,3 +122,59 @@ def test_a_truncated_array(tmp_path):
         (tmp_path / "a.npy").write_bytes(content[:end])
         with pytest.raises(InputError, match=r"truncated|damaged"):
             open_image(tmp_path / "a.npy")
+
+
+# --- boxes
+
+
+def box(kind, content):
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def test_the_depth_of_a_jpeg2000_behind_a_long_box(tmp_path):
+    """A box before the picture, with bytes in it that look like a picture's start."""
+    samples = np.arange(45 * 70, dtype=np.uint16).reshape(45, 70) * 20
+    content = imagecodecs.jpeg2k_encode(samples, level=0)
+    at = content.index(b"jp2c") - 4
+    (tmp_path / "a").write_bytes(content[:at] + box(b"uuid", b"\xff\x4f\xff\x51" * 20_000) + content[at:])
+    info, rows = opened(tmp_path / "a")
+    assert info.dtype == "uint16"
+    np.testing.assert_array_equal(rows[..., 0], samples)
+
+
+def test_profile_and_xmp_of_a_jpeg2000(tmp_path):
+    content = imagecodecs.jpeg2k_encode(RGBA[..., :3].copy())
+    profile = gamma_profile(1.0, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), 3)
+    at = content.index(b"colr") - 4
+    size = struct.unpack(">I", content[at : at + 4])[0]
+    colour = box(b"colr", b"\2\0\0" + profile)
+    head = content.index(b"jp2h") - 4
+    header = struct.pack(">I", struct.unpack(">I", content[head : head + 4])[0] + len(colour) - size)
+    xmp = box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<x/>")
+    behind = content[at + size :]
+    end = behind.index(b"jp2c") - 4
+    content = content[:head] + header + content[head + 4 : at] + colour + behind[:end] + xmp + behind[end:]
+    (tmp_path / "a").write_bytes(content)
+    info, _ = opened(tmp_path / "a")
+    assert (info.metadata.icc, info.light.name, info.metadata.xmp) == (profile, "RGB built-in", b"<x/>")
+
+
+def test_code_points_of_an_avif(tmp_path):
+    content = imagecodecs.avif_encode(RGBA[..., :3].copy())
+    at = content.index(b"colrnclx") + 8
+    (tmp_path / "a").write_bytes(content[:at] + struct.pack(">HH", 9, 16) + content[at + 4 :])
+    info, _ = opened(tmp_path / "a")
+    assert (info.light.name, info.metadata.icc) == ("PQ", coded_profile(9, 16, 3))
+
+
+def test_an_avif_of_gray_with_alpha(tmp_path):
+    (tmp_path / "a").write_bytes(imagecodecs.avif_encode(RGBA[..., [0, 3]].copy(), level=100))
+    info, rows = opened(tmp_path / "a")
+    assert (info.colours, info.extras, rows.shape) == (1, 1, (45, 70, 2))
+
+
+def test_an_animated_avif(tmp_path):
+    frames = [Image.fromarray(RGBA[..., :3]), Image.fromarray(255 - RGBA[..., :3])]
+    frames[0].save(tmp_path / "a.avif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="an animation of 2 frames"):
+        open_image(tmp_path / "a.avif")

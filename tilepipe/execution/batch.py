@@ -137,7 +137,7 @@ def outputs_in(folder: Path | None, images: Sequence[Path], kind: str | None = N
     ]
     first: dict[str, Path] = {}
     for image, output in zip(images, outputs, strict=True):
-        other = first.setdefault(str(output).lower(), image)
+        other = first.setdefault(str(output.with_name(output.name.lower())), image)
         if other is not image:
             raise SettingsError(
                 f"{other} and {image} would both be written to {output}; run them apart, into different folders"

@@ -50,7 +50,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
     """
     info, drawn = plan.info, plan.settings.mask
     on_event(StageStart("export", -(-info.height // BLOCK_ROWS) * -(-info.width // EXPORT_COLUMNS)))
-    lost = info.metadata.dropped + plan.format.lost(info.metadata)
+    lost = [] if _is_copied(plan) else info.metadata.dropped + plan.format.lost(info.metadata)
     if lost:
         on_event(Note(f"note     {', '.join(lost)} cannot be carried over and is dropped"))
     with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
@@ -86,9 +86,15 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
     on_event(StageEnd("export"))
 
 
+def _is_copied(plan: Plan) -> bool:
+    """Return whether the output is a copy: a JPEG with unchanged pixels, which encoding it again would change."""
+    is_unchanged = plan.recipe.solver == "identity" and not plan.info.notes
+    return is_unchanged and plan.format.name == plan.info.kind == "JPEG"
+
+
 def _write(plan: Plan, path: Path, output: Output) -> None:
-    """Write the output; a JPEG whose pixels are unchanged is copied, because encoding it again would change them."""
-    if plan.recipe.solver == "identity" and plan.format.name == plan.info.kind == "JPEG":
+    """Write the output, or copy the image."""
+    if _is_copied(plan):
         for _ in output.blocks:  # reports the progress, and notices a stop
             pass
         shutil.copyfile(plan.info.path, path)

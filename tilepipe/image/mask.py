@@ -44,6 +44,9 @@ class DrawnMask:
     def __init__(self, path: str | Path, picture: ImageInfo) -> None:
         self._reader: ImageReader = open_image(path)
         self._turned: FloatArray | None = None
+        if self._reader.info.is_float and self._reader.info.notes:
+            self.close()
+            raise SettingsError(f"mask {path} has other samples than 8 or 16 bits, or floats 0..1; save it as those")
         info, (height, width) = self._reader.info, picture.seen_shape
         self._own, self._picture = info.metadata.orientation, picture.metadata.orientation
         self._is_as_stored = self._own == self._picture
@@ -64,7 +67,10 @@ class DrawnMask:
         if self._is_as_stored:
             return self._own_rows(y0, y1)
         if self._turned is None:
-            own = self._own_rows(0, self._reader.info.height)
+            info = self._reader.info
+            own = np.empty((info.height, info.width), np.float32)
+            for top in range(0, info.height, TILE):
+                own[top : top + TILE] = self._own_rows(top, min(top + TILE, info.height))
             self._turned = np.ascontiguousarray(self._picture.stored(self._own.seen(own)))
         return self._turned[y0:y1]
 
@@ -73,8 +79,10 @@ class DrawnMask:
         info = self._reader.info
         codes: npt.NDArray[Any] = self._reader.rows(y0, y1)[:, :, : info.colours]
         full = 1.0 if info.is_float else float(np.iinfo(info.dtype).max)
-        share: FloatArray = (np.nan_to_num(codes.astype(np.float32)) / np.float32(full)).mean(2)
-        return np.clip(share, 0, 1)
+        share = np.zeros(codes.shape[:2], np.float32)
+        for colour in range(info.colours):
+            share += np.nan_to_num(codes[:, :, colour].astype(np.float32, copy=False))
+        return np.clip(share, 0, np.float32(full * info.colours), out=share) / np.float32(full * info.colours)
 
     def close(self) -> None:
         """Close the file."""
@@ -112,7 +120,7 @@ def write_mask(
         As :func:`tilepipe.image.writers.beside.write_beside`.
     """
     height, width = picture.height, picture.width
-    orientation = picture.metadata.tags.get(ORIENTATION)
+    orientation = picture.metadata.orientation_number
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:
         for top in range(0, height, TILE):
@@ -136,7 +144,7 @@ def write_mask(
                 metadata=None,
                 software=False,
                 maxworkers=1,
-                extratags=[(ORIENTATION, 3, 1, orientation.data, True)] if orientation else [],
+                extratags=[(ORIENTATION, 3, 1, orientation, True)],
             )
 
     write_beside(path, write, overwrite=overwrite)

@@ -337,9 +337,9 @@ def _check_noise(sample: Sample, settings: Settings) -> None:
 
 def _compile(info: ImageInfo, settings: Settings) -> None:
     """Compile (or load) every kernel of the run on a few pixels, then release the compiler's memory."""
-    dtype = settings.dtype or info.dtype
-    light = output_light(info, dtype)
-    light.encoded(0, info.light.linear(0, np.zeros((1, 1), info.dtype)), dtype)
+    linear = info.light.linear(0, np.zeros((1, 1), info.dtype))
+    for dtype in {settings.dtype or info.dtype, "uint8", "uint16"}:  # a format may hold only integers
+        output_light(info, dtype).encoded(0, linear, dtype)
     filter_rows(np.zeros((2, 3), np.uint8), np.zeros(3, np.uint8), 1, np.zeros((2, 4), np.uint8))
     frame = (2 * TAPER, 2 * TAPER)
     point, parameters = (

@@ -34,7 +34,7 @@ __all__ = ["make_plan"]
 BOUNDING_PLANES = 2
 """Float32 planes of a frame needed to bound the result beside clipped light sources."""
 
-MASK_PIXEL = 8
+MASK_PIXEL = 24
 """Bytes of a pixel in the rows of the mask that are read, combined and written at a time."""
 
 SELECTIVE_PLANES = 12
@@ -58,7 +58,7 @@ def make_plan(
     Parameters
     ----------
     image : str or Path
-        TIFF, JPEG or PNG.
+        The image, in any format of :mod:`tilepipe.image.readers`.
     output : str or Path, optional
         File to write: TIFF, JPEG or PNG, by its extension or the setting ``format``.
     psf : PSF, str or Path, optional

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tilepipe.image.metadata.exif import (
@@ -99,8 +99,13 @@ class Metadata:
     @property
     def orientation(self) -> Orientation:
         """How viewers turn the picture."""
+        return Orientation.of(self.orientation_number)
+
+    @property
+    def orientation_number(self) -> int:
+        """Value of the orientation's tag, whatever integer type it has; 1 without one."""
         entry = self.tags.get(ORIENTATION)
-        return Orientation.of(struct.unpack("<H", entry.data[:2])[0] if entry and entry.kind == 3 else 1)
+        return int.from_bytes(entry.data[: {1: 1, 3: 2, 4: 4}.get(entry.kind, 0)], "little") if entry else 1
 
     @property
     def states_adobe_rgb(self) -> bool:
@@ -127,9 +132,13 @@ class Metadata:
         """Names of the tags that only a TIFF holds."""
         return [KEPT_TAGS[entry.code] for entry in self.tags.entries if entry.code in TIFF_ONLY]
 
-    def exif_block(self) -> bytes | None:
-        """Return the tags, EXIF and GPS as an Exif block without its header; None if there are none."""
-        entries = [entry for entry in self.tags.entries if entry.code not in TIFF_ONLY]
+    def exif_block(self, longest: int | None = None) -> bytes | None:
+        """Return the tags, EXIF and GPS as an Exif block without its header; None if there are none.
+
+        Longer ones than `longest` bytes are written without the tags of :meth:`too_long_for`.
+        """
+        left_out = {entry.code for entry in self._too_long_for(longest)}
+        entries = [entry for entry in self.tags.entries if entry.code not in TIFF_ONLY and entry.code not in left_out]
         if self.resolution is not None and (entries or self.directories):
             x, y, unit = self.resolution
             entries += [
@@ -138,6 +147,30 @@ class Metadata:
                 Entry(RESOLUTION_UNIT, 3, 1, struct.pack("<H", unit)),
             ]
         return serialised(Directory(tuple(entries), self.directories)) if entries or self.directories else None
+
+    def with_nodata(self, value: float | None) -> Metadata:
+        """Return a copy whose tag has another value of pixels without data; None removes the tag, which is lost."""
+        kept = [entry for entry in self.tags.entries if entry.code != GDAL_NODATA]
+        if value is None:
+            return replace(self, tags=Directory(tuple(kept)), lost=(*self.lost, "GDAL_NODATA"))
+        text = f"{value:.17g}".encode() + b"\0"
+        return replace(self, tags=Directory((*kept, Entry(GDAL_NODATA, 2, len(text), text))))
+
+    def too_long_for(self, longest: int) -> list[str]:
+        """Return the names of the tags without which an Exif block has at most `longest` bytes, if it can."""
+        return [KEPT_TAGS[entry.code] for entry in self._too_long_for(longest)]
+
+    def _too_long_for(self, longest: int | None) -> list[Entry]:
+        """Return the longest tags, as many as must be left out."""
+        left_out: list[Entry] = []
+        excess = 0 if longest is None else len(self.exif_block() or b"") - longest
+        for entry in sorted(self.tags.entries, key=lambda entry: -len(entry.data)):
+            if excess <= 0:
+                break
+            if entry.code not in TIFF_ONLY:
+                left_out.append(entry)
+                excess -= len(entry.data)
+        return left_out
 
     def facts(self) -> dict[str, Any]:
         """Return a summary for display: block sizes in bytes, EXIF and GPS tag counts, resolution."""

@@ -20,7 +20,8 @@ DESCRIPTION = 270
 OME_TYPES = {"uint8": b"uint8", "uint16": b"uint16", "float32": b"float"}
 """Value of the attribute Type of OME-XML's Pixels, by dtype."""
 
-SEVERAL_PLANES = re.compile(rb'FileName="|Size[ZCT]="(?!1")')
+OTHER_PLANES = re.compile(rb'FileName="|Size[ZT]="(?!1")')
+CHANNELS, SAMPLES = re.compile(rb'SizeC="(\d+)"'), re.compile(rb'SamplesPerPixel="(\d+)"')
 PLANE_COUNTS = re.compile(rb"^(images|channels|slices|frames|hyperstack)=.*\n?", re.MULTILINE)
 TYPE = re.compile(rb'(<(?:\w+:)?Pixels\b[^>]*\bType=")[^"]*(")')
 
@@ -39,7 +40,7 @@ def with_description_of_one_page(metadata: Metadata, *, is_only: bool) -> Metada
     if entry is None:
         return metadata
     text, lost = entry.data, ""
-    if b"<OME" in text and (not is_only or SEVERAL_PLANES.search(text)):
+    if b"<OME" in text and (not is_only or _has_several_planes(text)):
         text, lost = b"", "OME-XML of several planes"
     elif text.startswith(b"ImageJ="):
         text = PLANE_COUNTS.sub(b"", text)
@@ -51,6 +52,12 @@ def with_description_of_one_page(metadata: Metadata, *, is_only: bool) -> Metada
         _replaced(one, text) if one is entry else one for one in metadata.tags.entries if text or one is not entry
     )
     return replace(metadata, tags=Directory(kept), lost=(*metadata.lost, *([lost] if lost else [])))
+
+
+def _has_several_planes(text: bytes) -> bool:
+    """Return whether OME-XML describes other files, or more channels than the samples of one page."""
+    channels, samples = CHANNELS.search(text), SAMPLES.search(text)
+    return bool(OTHER_PLANES.search(text)) or int(channels[1] if channels else 1) > int(samples[1] if samples else 1)
 
 
 def _without_shape(text: bytes) -> bytes:

@@ -38,6 +38,11 @@ UNIT_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4
 """Size of the byte-swapped unit, bytes, by TIFF type (a rational is two longs)."""
 
 RATIONALS = (5, 10)
+LONG, LONG8 = 4, 16
+
+STREAMS = (700, 33723, 34377, 34675)
+"""XMP, IPTC, Photoshop resources and ICC profile: bytes whatever their type, which for IPTC is often LONG."""
+
 LONGEST_VALUE = 1 << 24
 """Largest value, bytes; values above 16 MiB are treated as damaged."""
 
@@ -151,8 +156,21 @@ def _read(source: _Source, offset: int, depth: int) -> Directory:
                 children[code] = _read(source, target, depth + 1)
         elif len(value) >= size:
             source.left -= size
-            entries.append(Entry(code, kind, number, _little_endian(value[:size], UNIT_SIZES[kind], order)))
+            unit = 1 if code in STREAMS else UNIT_SIZES[kind]
+            entry = _in_classic(Entry(code, kind, number, _little_endian(value[:size], unit, order)))
+            if entry is not None:
+                entries.append(entry)
     return Directory(tuple(entries), children, tuple(dropped))
+
+
+def _in_classic(entry: Entry) -> Entry | None:
+    """Return an entry with 32-bit integers for 64-bit ones, which only a BigTIFF has; None if they do not fit."""
+    if entry.kind != LONG8:
+        return entry
+    values = struct.unpack(f"<{entry.count}Q", entry.data)
+    if max(values) >= 1 << 32:
+        return None
+    return Entry(entry.code, LONG, entry.count, struct.pack(f"<{entry.count}I", *values))
 
 
 def _little_endian(value: bytes, unit: int, order: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -98,20 +97,22 @@ TRANSFERS: dict[int, tuple[str, Callable[[DoubleArray], DoubleArray]]] = {
 def _profile(
     primaries: tuple[float, ...], colours: int, *, exponent: float | None = None, curve: DoubleArray | None = None
 ) -> bytes:
-    """Return a matrix profile, or a gray one."""
+    """Return a matrix profile, or a gray one; raises ValueError if the chromaticities make none."""
     from imagecodecs import cms_profile
 
     points = [part for x, y in zip(primaries[::2], primaries[1::2], strict=True) for part in (x, y, 1.0)]
     transfer = None if curve is None else np.rint(65535 * curve).astype(np.uint16)
-    return _reproducible(
-        cms_profile(
+    try:
+        profile = cms_profile(
             "rgb" if colours == 3 else "gray",
             whitepoint=points[:3],
             primaries=points[3:] if colours == 3 else None,
             transferfunction=transfer,
-            gamma=None if exponent is None else float(exponent) if math.isfinite(exponent) else 1.0,
+            gamma=exponent,
         )
-    )
+    except RuntimeError as error:
+        raise ValueError(f"{primaries} are not chromaticities of white, red, green and blue") from error
+    return _reproducible(profile)
 
 
 def _reproducible(profile: bytes) -> bytes:

@@ -100,6 +100,17 @@ class Conversion:
             notes.append(f"CMYK is converted {how} to Adobe RGB")
         return tuple(notes)
 
+    def nodata(self, value: float) -> float | None:
+        """Return the converted sample of a stored `value`; None if it is not a sample, or not one of a colour."""
+        if self.colour in ("palette", "CMYK", "YCbCr"):
+            return None
+        if self.dtype.startswith("float"):
+            return float(np.float32(np.clip(value, *np.finfo(np.float32).max * np.array([-1, 1]))))
+        if not 0 <= value <= 2**self.bits - 1 or value % 1:
+            return value if self.is_plain else None
+        code = int(scaled(np.array([value], np.uint16), self.bits)[0])
+        return float(np.iinfo(self.dtype).max - code if self.colour == "white is zero" else code)
+
     def __call__(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Convert samples, shape (h, w, channels), colours first."""
         if self.is_plain:
@@ -130,7 +141,7 @@ def scaled(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
     """
     dtype = np.uint8 if bits <= 8 else np.uint16
     if bits == 8 * np.dtype(dtype).itemsize:
-        return samples.astype(dtype, copy=False)
+        return samples  # of this dtype already
     top, full = 2**bits - 1, int(np.iinfo(dtype).max)
     table = ((np.arange(top + 1) * full + top // 2) // top).astype(dtype)
     out = np.empty(samples.shape, dtype)

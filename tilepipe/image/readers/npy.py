@@ -22,6 +22,10 @@ CHANNELS = {1: (1, 0), 2: (1, 1), 3: (3, 0), 4: (3, 1)}
 """Length of the last axis -> (colours, alpha)."""
 
 
+CONVERTED_ROWS, CONVERTED_COPIES = 256, 5
+"""Rows read at a time, and copies of them, as stored, that a conversion holds."""
+
+
 class NpyReader:
     """An array (height, width) or (height, width, 1..4): gray or RGB, with or without straight alpha."""
 
@@ -59,7 +63,7 @@ class NpyReader:
             dtype=self._convert.dtype,
             layout="rows",
             compression="none",
-            decoded_bytes=0,
+            decoded_bytes=0 if self._convert.is_plain else CONVERTED_ROWS * CONVERTED_COPIES * self._row,
             metadata=Metadata(),
             light=light,
             curve_note=note,
@@ -73,7 +77,7 @@ class NpyReader:
         raw = read_at(self._descriptor, (y1 - y0) * self._row, self._start + y0 * self._row)
         if len(raw) < (y1 - y0) * self._row:
             raise InputError(f"{self.info.path} is truncated: rows {y0}..{y1} are incomplete")
-        stored = np.frombuffer(raw, self._stored).astype(self._stored.newbyteorder("="))
+        stored = np.frombuffer(raw, self._stored).astype(self._stored.newbyteorder("="), copy=False)
         return self._convert(stored.reshape(y1 - y0, self.info.width, -1))
 
     def close(self) -> None:

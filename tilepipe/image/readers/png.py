@@ -17,6 +17,7 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, gamma_profile, with_stated_profile
+from tilepipe.image.metadata.record import RECORD_KEYWORD
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_png"]
@@ -169,7 +170,11 @@ def _inflated(packed: bytes) -> bytes | None:
 def _metadata(chunks: _Chunks) -> Metadata:
     single, texts = chunks.single, chunks.texts
     exif = from_exif_block(single.get(b"eXIf") or _raw_profile(texts, "exif", "APP1") or b"")
-    lost = tuple(name for kind, name in ((b"acTL", "animation frames"),) if kind in single)
+    lost = ("animation frames",) * (b"acTL" in single)
+    words = [name for name in texts if not name.startswith(("Raw profile type ", "XML:com.adobe.xmp"))]
+    words = [name for name in words if name.encode() != RECORD_KEYWORD]
+    if words:
+        lost += (f"text ({', '.join(words)})",)
     colours = CHANNELS.get(chunks.header[3], (3, 0))[0]
     coded = single.get(b"cICP", b"")
     return replace(
@@ -193,13 +198,16 @@ def _profile(single: dict[bytes, bytes], colours: int) -> bytes | None:
     if packed := single.get(b"iCCP"):
         return _inflated(packed.partition(b"\0")[2][1:])
     gamma = single.get(b"gAMA", b"")
-    if b"sRGB" in single or len(gamma) != 4 or not struct.unpack(">I", gamma)[0]:
+    if b"sRGB" in single or len(gamma) != 4 or not 0 < struct.unpack(">I", gamma)[0] < 1 << 31:
         return None
     exponent = struct.unpack(">I", gamma)[0]
     primaries = struct.unpack(">8I", single[b"cHRM"]) if len(single.get(b"cHRM", b"")) == 32 else SRGB_PRIMARIES
     if exponent == SRGB_GAMMA and max(abs(a - b) for a, b in zip(primaries, SRGB_PRIMARIES, strict=True)) <= 100:
         return None
-    return gamma_profile(1e5 / exponent, tuple(value / 1e5 for value in primaries), colours)
+    for points in (primaries, SRGB_PRIMARIES):
+        with suppress(ValueError):  # points that are no colours
+            return gamma_profile(1e5 / exponent, tuple(value / 1e5 for value in points), colours)
+    return None
 
 
 def _raw_profile(texts: dict[str, bytes], *names: str) -> bytes | None:

@@ -101,7 +101,11 @@ class TiffReader:
         metadata = with_stated_profile(metadata, colours if dtype.startswith("uint") else 0)
         # the curves of a profile are for values 0..1, which integers in float32 are not
         read_as = metadata if convert.is_in_range else replace(metadata, icc=None)
-        light, note = choose_light(path, read_as, colours, dtype, kinds, metadata.nodata)
+        nodata = metadata.nodata
+        if nodata is not None and not convert.is_plain:
+            nodata = convert.nodata(nodata)
+            metadata = metadata.with_nodata(nodata)
+        light, note = choose_light(path, read_as, colours, dtype, kinds, nodata)
         return ImageInfo(
             path=path,
             kind="BigTIFF" if page.parent.is_bigtiff else "TIFF",
@@ -161,11 +165,13 @@ class TiffReader:
         assert page.dtype is not None
         row = int(page.imagewidth * page.samplesperpixel) * page.dtype.itemsize
         converted = 0 if self._convert.is_plain else CONVERTED_COPIES * CONVERTED_ROWS * row
+        if self._mask is not None:
+            converted += 2 * _segment_pixels(self._mask) + int(max(self._mask.databytecounts))
         if self._is_plain():
             return converted
-        rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (self._strip_rows(), page.imagewidth)
         samples = 1 if int(page.planarconfig) == 2 else page.samplesperpixel
-        return converted + 2 * int(rows * columns * samples * page.dtype.itemsize) + int(max(page.databytecounts))
+        segment = _segment_pixels(page) * int(samples) * int(page.dtype.itemsize)
+        return converted + 2 * segment + int(max(page.databytecounts))
 
     def _copy_plain_rows(self, out: npt.NDArray[Any], y0: int) -> None:
         """Read only the rows needed from uncompressed strips, whatever their size."""
@@ -241,6 +247,13 @@ class TiffReader:
             raise InputError(f"{self.info.path} is damaged: segment {index} decodes to shape {pixels.shape}")
         self._last = (index, pixels[0], position)
         return pixels[0], position
+
+
+def _segment_pixels(page: tifffile.TiffPage) -> int:
+    """Return the number of pixels of a strip or tile."""
+    if page.is_tiled:
+        return int(page.tilelength) * int(page.tilewidth)
+    return _strip_rows(page) * int(page.imagewidth)
 
 
 def _strip_rows(page: tifffile.TiffPage) -> int:

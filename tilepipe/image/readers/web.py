@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
-from tilepipe.image.metadata.profiles import with_stated_profile
+from tilepipe.image.metadata.profiles import coded_profile, with_stated_profile
 from tilepipe.image.readers.convert import scaled
 from tilepipe.image.readers.whole import WholeReader
 
@@ -25,8 +25,13 @@ __all__ = ["is_web_format", "open_web"]
 CHANNELS = {"L": (1, 0), "LA": (1, 1), "I;16": (1, 0), "RGB": (3, 0), "RGBA": (3, 1)}
 """Pillow's mode -> (colours, alpha)."""
 
-START = 1 << 16
-"""Bytes at the start of a file in which the bits of a sample are looked for."""
+START = 1 << 24
+"""Bytes at the start of a file in which boxes are looked for."""
+
+CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"jp2h": 0}
+"""Boxes with boxes in them, and the bytes before these."""
+
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 COPIES = 3
 """Memory for decoding, as a multiple of the pixels: decoders hold planes beside the result."""
@@ -63,12 +68,16 @@ def open_web(path: Path) -> WholeReader:
             frames = int(getattr(image, "n_frames", 1))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise InputError(f"{path} is a damaged {kind}: {error}") from error
+    if kind == "AVIF" and frames > 1:
+        raise InputError(f"{path} is an animation of {frames} frames; save one of them as an image first")
     if mode not in CHANNELS:
         raise InputError(f"{path} is a {kind} of mode {mode}; supported: gray and RGB, with or without alpha")
     colours, alpha = CHANNELS[mode]
+    if kind == "AVIF" and _avif_flags(start) & 0x10:
+        colours = 1  # monochrome, which Pillow shows as RGB
     bits = BITS[kind](start)
     dtype = "uint8" if bits <= 8 else "uint16"
-    metadata = with_stated_profile(_metadata(properties, frames), colours)
+    metadata = with_stated_profile(_metadata(start, properties, frames, colours), colours)
     kinds = (UNASSOCIATED_ALPHA,) * alpha
     light, note = choose_light(path, metadata, colours, dtype, kinds)
     size = height * width * (colours + alpha) * np.dtype(dtype).itemsize
@@ -101,7 +110,27 @@ def _decode(kind: str, bits: int, content: bytes) -> npt.NDArray[Any]:
         "JPEG 2000": imagecodecs.jpeg2k_decode,
     }
     pixels = np.asarray(decode[kind](content))
-    return scaled(pixels, bits) if bits <= 16 else pixels
+    if pixels.dtype != (np.uint8 if bits <= 8 else np.uint16):
+        raise ValueError(f"its samples are {pixels.dtype}, its header states {bits} bits")
+    return scaled(pixels, bits)
+
+
+def _boxes(start: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Yield the contents of the boxes of a type, in order, also inside boxes (ISO/IEC 14496-12, 4.2)."""
+    at = 0
+    while at + 8 <= len(start):
+        size, kind = struct.unpack_from(">I4s", start, at)
+        head = 16 if size == 1 else 8
+        if size == 1 and at + 16 <= len(start):
+            size = struct.unpack_from(">Q", start, at + 8)[0]
+        content = start[at + head : at + size if size else None]
+        if kind == wanted:
+            yield content
+        elif kind in CONTAINERS:
+            yield from _boxes(content[CONTAINERS[kind] :], wanted)
+        if size < head:
+            return  # the last box of the file, or a damaged one
+        at += size
 
 
 def _webp_bits(start: bytes) -> int:
@@ -109,30 +138,41 @@ def _webp_bits(start: bytes) -> int:
     return 8
 
 
+def _avif_flags(start: bytes) -> int:
+    """Return the byte of the codec configuration with the depth (AV1 in ISOBMFF, 2.3.3)."""
+    return next((content[2] for content in _boxes(start, b"av1C") if len(content) > 2), 0)
+
+
 def _avif_bits(start: bytes) -> int:
-    """Return the bits of a sample that the codec configuration states (AV1 in ISOBMFF, 2.3.3)."""
-    at = start.find(b"av1C")
-    if at < 0 or at + 7 > len(start):
-        return 8
-    flags = start[at + 6]
+    flags = _avif_flags(start)
     return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
 
 
 def _jpeg2000_bits(start: bytes) -> int:
     """Return the bits of the first component (ITU-T T.800, A.5.1)."""
-    at = start.find(b"\xff\x4f\xff\x51")
-    return (start[at + 42] & 0x7F) + 1 if 0 <= at < len(start) - 42 else 8
+    stream = start if start[:2] == b"\xff\x4f" else next(_boxes(start, b"jp2c"), b"")
+    return (stream[42] & 0x7F) + 1 if len(stream) > 42 else 8
 
 
 BITS: dict[str, Callable[[bytes], int]] = {"WebP": _webp_bits, "AVIF": _avif_bits, "JPEG 2000": _jpeg2000_bits}
 """How the bits of a sample are found in the start of a file."""
 
 
-def _metadata(properties: dict[str, Any], frames: int) -> Metadata:
+def _metadata(start: bytes, properties: dict[str, Any], frames: int, colours: int) -> Metadata:
     exif = from_exif_block(properties.get("exif") or b"")
+    icc, cicp = properties.get("icc_profile"), None
+    for content in _boxes(start, b"colr"):
+        if content[:4] == b"nclx" and len(content) >= 11:
+            primaries, transfer = struct.unpack_from(">HH", content, 4)
+            cicp = bytes([primaries & 255, transfer & 255, 0, 1])
+            icc = icc or coded_profile(primaries, transfer, colours)
+        elif content[:1] == b"\2":  # JPEG 2000: a profile (ITU-T T.800, I.5.3.3)
+            icc = icc or content[3:]
+    xmp = next((content[16:] for content in _boxes(start, b"uuid") if content[:16] == XMP_UUID), None)
     return replace(
         exif,
-        icc=properties.get("icc_profile") or None,
-        xmp=properties.get("xmp") or None,
+        icc=icc or None,
+        cicp=cicp,
+        xmp=properties.get("xmp") or xmp,
         lost=("animation frames",) if frames > 1 else (),
     )

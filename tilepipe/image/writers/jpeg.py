@@ -28,6 +28,8 @@ LONGEST_SEGMENT = 65533
 EXIF, XMP, ICC, PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0"
 APP0, APP1, APP2, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 
+LONGEST_EXIF = LONGEST_SEGMENT - len(EXIF)
+
 COPIES = 2.5
 """Memory for encoding, as a multiple of the pixels: the picture, and the encoder's buffer, which grows by doubling."""
 
@@ -39,8 +41,8 @@ def encoding_bytes(pixels: int, channels: int) -> int:
 
 def metadata_lost(metadata: Metadata) -> list[str]:
     """Return the names of the blocks that do not fit into a JPEG's segments, or have no place in them."""
-    lost = []
-    if len(metadata.exif_block() or b"") + len(EXIF) > LONGEST_SEGMENT:
+    lost = [f"{name} (more than 64 kB)" for name in metadata.too_long_for(LONGEST_EXIF)]
+    if len(metadata.exif_block(LONGEST_EXIF) or b"") > LONGEST_EXIF:
         lost.append("EXIF (more than 64 kB)")
     if len(metadata.xmp or b"") + len(XMP) > LONGEST_SEGMENT:
         lost.append("XMP (more than 64 kB)")
@@ -72,7 +74,7 @@ def write_jpeg(path: Path, output: Output) -> None:
 def _segments(metadata: Metadata, profile: bytes | None, record: bytes) -> list[tuple[int, bytes]]:
     """Return markers and contents of the segments before the picture, in the order of the standards."""
     segments = [(APP0, _jfif(metadata))]
-    exif = metadata.exif_block()
+    exif = metadata.exif_block(LONGEST_EXIF)
     segments += [(APP1, EXIF + exif)] if exif else []
     segments += [(APP1, XMP + metadata.xmp)] if metadata.xmp else []
     if profile:
@@ -86,11 +88,19 @@ def _segments(metadata: Metadata, profile: bytes | None, record: bytes) -> list[
     return [(marker, content) for marker, content in segments if len(content) <= LONGEST_SEGMENT]
 
 
+def _rounding(values: list[float]) -> float:
+    return max(abs(value - round(value)) / value for value in values)
+
+
 def _jfif(metadata: Metadata) -> bytes:
     """Return a JFIF header with the resolution, whole numbers per inch or centimetre (JFIF 1.02)."""
     unit, x, y = 0, 1, 1
     if metadata.resolution is not None:
         horizontal, vertical, kind = metadata.resolution
-        x, y = (min(max(1, round(number / parts)), 65535) for number, parts in (horizontal, vertical))
+        exact = [number / parts for number, parts in (horizontal, vertical)]
         unit = kind - 1  # TIFF 1, 2, 3 are none, inch, centimetre
+        inches = [2.54 * value for value in exact]
+        if unit == 2 and _rounding(inches) < _rounding(exact):  # 72 per inch, which PNG states per metre
+            unit, exact = 1, inches
+        x, y = (min(max(1, round(value)), 65535) for value in exact)
     return b"JFIF\0" + struct.pack(">HBHHBB", 0x0102, unit, x, y, 0, 0)
