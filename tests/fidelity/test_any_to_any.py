@@ -98,7 +98,7 @@ def test_any_tiff_comes_back(tmp_path_factory, source, suffix):
 
 @pytest.mark.thorough
 @given(sources(), st.sampled_from([".tif", ".png"]))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_tiff_of_many_comes_back(tmp_path_factory, source, suffix):
     check(tmp_path_factory.mktemp("any"), source, suffix)
 
