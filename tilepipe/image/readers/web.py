@@ -68,7 +68,7 @@ def open_web(path: Path) -> WholeReader:
             frames = int(getattr(image, "n_frames", 1))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise InputError(f"{path} is a damaged {kind}: {error}") from error
-    if kind == "AVIF" and frames > 1:
+    if frames > 1:  # decoders return all of them, or crash (imagecodecs 2026.3.6, one frame of an AVIF)
         raise InputError(f"{path} is an animation of {frames} frames; save one of them as an image first")
     if mode not in CHANNELS:
         raise InputError(f"{path} is a {kind} of mode {mode}; supported: gray and RGB, with or without alpha")
@@ -77,7 +77,7 @@ def open_web(path: Path) -> WholeReader:
         colours = 1  # monochrome, which Pillow shows as RGB
     bits = BITS[kind](start)
     dtype = "uint8" if bits <= 8 else "uint16"
-    metadata = with_stated_profile(_metadata(start, properties, frames, colours), colours)
+    metadata = with_stated_profile(_metadata(start, properties, colours), colours)
     kinds = (UNASSOCIATED_ALPHA,) * alpha
     light, note = choose_light(path, metadata, colours, dtype, kinds)
     size = height * width * (colours + alpha) * np.dtype(dtype).itemsize
@@ -158,7 +158,7 @@ BITS: dict[str, Callable[[bytes], int]] = {"WebP": _webp_bits, "AVIF": _avif_bit
 """How the bits of a sample are found in the start of a file."""
 
 
-def _metadata(start: bytes, properties: dict[str, Any], frames: int, colours: int) -> Metadata:
+def _metadata(start: bytes, properties: dict[str, Any], colours: int) -> Metadata:
     exif = from_exif_block(properties.get("exif") or b"")
     icc, cicp = properties.get("icc_profile"), None
     for content in _boxes(start, b"colr"):
@@ -169,10 +169,4 @@ def _metadata(start: bytes, properties: dict[str, Any], frames: int, colours: in
         elif content[:1] == b"\2":  # JPEG 2000: a profile (ITU-T T.800, I.5.3.3)
             icc = icc or content[3:]
     xmp = next((content[16:] for content in _boxes(start, b"uuid") if content[:16] == XMP_UUID), None)
-    return replace(
-        exif,
-        icc=icc or None,
-        cicp=cicp,
-        xmp=properties.get("xmp") or xmp,
-        lost=("animation frames",) if frames > 1 else (),
-    )
+    return replace(exif, icc=icc or None, cicp=cicp, xmp=properties.get("xmp") or xmp)
