@@ -337,6 +337,11 @@ def test_the_orientation_of_any_integer_type(tmp_path, kind):
     assert opened(tmp_path / "a.tif")[0].metadata.orientation_number == 6
 
 
+def test_a_comment_of_a_jpeg_is_said(tmp_path):
+    Image.fromarray(PLANE).save(tmp_path / "a.jpg", comment="on the beach")
+    assert opened(tmp_path / "a.jpg")[0].metadata.dropped == ["comment"]
+
+
 def test_text_of_a_png_is_said(tmp_path):
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "Jane Doe")

@@ -215,7 +215,7 @@ def _raw_profile(texts: dict[str, bytes], *names: str) -> bytes | None:
     for name in names:
         parts = texts.get(f"Raw profile type {name}", b"").split(None, 2)
         if len(parts) == 3:
-            with suppress(ValueError):
+            with suppress(ValueError):  # damaged digits: as if the block were not there
                 return bytes.fromhex(parts[2].decode("latin-1"))
     return None
 
