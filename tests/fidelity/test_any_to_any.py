@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
+from picture_files import opened
 
 import tilepipe
 from tilepipe.errors import SettingsError
 from tilepipe.image.metadata.blocks import srgb_profile
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, gamma_profile
-from tilepipe.image.readers import open_image
 from tilepipe.image.writers.formats import format_of
 from tilepipe.psf.shapes import delta
 
@@ -28,14 +28,6 @@ SIZES = st.one_of(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
     st.sampled_from([(3, 2000), (700, 5), (257, 300), (300, 1030)]),
 )
-
-
-def opened(path):
-    reader = open_image(path)
-    try:
-        return reader.info, reader.rows(0, reader.info.height)
-    finally:
-        reader.close()
 
 
 @st.composite

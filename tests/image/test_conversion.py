@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
+from picture_files import opened
 from PIL import Image, ImageCms, PngImagePlugin
 
 import tilepipe
@@ -27,15 +28,6 @@ DATA = os.environ.get("TILEPIPE_DATA")
 
 Y, X = np.mgrid[:37, :53]
 PLANE = (4 * X + Y).astype(np.uint8)
-
-
-def opened(path):
-    """Return the description and all rows of a file."""
-    reader = open_image(path)
-    try:
-        return reader.info, reader.rows(0, reader.info.height)
-    finally:
-        reader.close()
 
 
 @given(st.integers(1, 16))

@@ -5,6 +5,7 @@ import struct
 import imagecodecs
 import numpy as np
 import pytest
+from picture_files import opened
 from PIL import Image
 
 from tilepipe.errors import InputError
@@ -14,14 +15,6 @@ from tilepipe.image.readers import open_image
 Y, X = np.mgrid[:45, :70]
 RGBA = np.stack([3 * X, 5 * Y, 255 - 3 * X, 55 + 2 * X], -1).astype(np.uint8)
 CODECS = {"webp": "WebP", "avif": "AVIF", "jpeg2k": "JPEG 2000"}
-
-
-def opened(path):
-    reader = open_image(path)
-    try:
-        return reader.info, reader.rows(0, reader.info.height)
-    finally:
-        reader.close()
 
 
 @pytest.mark.parametrize("channels", [3, 4])
