@@ -41,9 +41,17 @@ def test_more_memory_gives_more_jobs_up_to_what_was_asked():
 
 def test_a_second_tile_in_flight_takes_a_heap_more_than_its_arrays():
     """Measured on a 24 Mpx TIFF: two tiles took 9 to 18 MB more than was projected without it."""
-    one, two, three = (MODEL.restore(GRID, jobs) for jobs in (1, 2, 3))
-    assert two - one == MODEL.per_job(GRID) + MOST_KEPT
-    assert three - two == MODEL.per_job(GRID)
+    large = Grid(4000, 6000, 1024, 128)
+    one, two, three = (MODEL.restore(large, jobs) for jobs in (1, 2, 3))
+    assert two - one == MODEL.per_job(large) + MOST_KEPT
+    assert three - two == MODEL.per_job(large)
+
+
+def test_a_heap_keeps_no_more_than_a_small_tile_used():
+    """Measured on 1500 x 1100 px in four tiles: 309 MB where 409 MB were projected with whole heaps."""
+    small = Grid(1100, 1500, 300, 48)
+    assert 0 < MODEL.kept(small, 1) < MOST_KEPT == MODEL.kept(Grid(4000, 6000, 1024, 128), 1)
+    assert MODEL.restore(small, 2) - MODEL.restore(small, 1) < 2 * MODEL.per_job(small)
 
 
 def test_the_number_that_fits_is_the_largest():

@@ -167,6 +167,21 @@ def test_one_fault_of_many_costs_no_good_tile(template, calls, moment, error):
     trial(template, 1 + int(moment * (calls - 1)), error)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"core": 1', b"\xff\xfe", b"[]", b"{}"])
+def test_a_recipe_that_is_read_in_part_is_one_line(template, monkeypatch, content):
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(template.folder, Path(name) / "place")
+        place = begun(adopted(Workplace(Path(name) / "place")))
+        real = Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda path: content if path.name == "recipe.json" else real(path))
+        with pytest.raises(CacheError, match=r"recipe\.json is damaged; run the same command again") as stopped:
+            place.run()
+        assert "\n" not in str(stopped.value)
+        monkeypatch.undo()
+        place.run()
+        assert place.output.read_bytes() == reference(template)
+
+
 def always(error):
     def fail(*_, **__):
         raise OSError(error, os.strerror(error))

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -72,6 +72,16 @@ def shared_stamp(image: str | None) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
+def _recipe_in(folder: StoragePath) -> Recipe:
+    """Read the recipe of a recipe folder; raise CacheError unless it is the one that the folder is named after."""
+    file = folder / layout.RECIPE_FILE
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # reported below, as a wrong fingerprint is
+        recipe = Recipe.from_json(file.read_bytes())
+        if recipe.fingerprint.startswith(folder.name):
+            return recipe
+    raise CacheError(f"{file} is damaged; run the same command again to rewrite it")
+
+
 class Job:
     """An open recipe folder.
 
@@ -90,16 +100,14 @@ class Job:
     Raises
     ------
     CacheError
-        If the fingerprint of the recipe in the folder does not match the folder's name.
+        If the recipe in the folder cannot be decoded, or its fingerprint does not match the folder's name.
     """
 
     def __init__(self, folder: StoragePath, stop: threading.Event | None = None) -> None:
         self.folder = folder
         self.stop = stop or threading.Event()
         self.hopeless = threading.Event()
-        self.recipe = Recipe.from_json((folder / layout.RECIPE_FILE).read_bytes())
-        if not self.recipe.fingerprint.startswith(folder.name):
-            raise CacheError(f"{folder / layout.RECIPE_FILE} is damaged; run the same command again to rewrite it")
+        self.recipe = _recipe_in(folder)
         config = RunConfig.of(folder)
         self.grid = self.recipe.grid
         self.light = self.recipe.light

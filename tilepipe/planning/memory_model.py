@@ -28,8 +28,8 @@ __all__ = [
 SLACK = 1.05
 """Factor for the overhead of allocators and page tables, measured at 1..4 %."""
 
-RUNTIME = 59_000_000
-"""Bytes by which the process grows besides its working data: graph, event loop, codecs, heap retained by allocators."""
+RUNTIME = 35_000_000
+"""Bytes by which the process grows besides its working data and freed memory: graph, event loop, codecs."""
 
 CODEC_COPIES = 2
 """Copies of a chunk held while it is encoded or decoded: the array and its compressed bytes."""
@@ -138,22 +138,30 @@ class StageModel:
 
     def per_job(self, grid: Grid) -> int:
         """Return the bytes held by one tile in flight: its workspace, and source or tile chunks in transit."""
-        frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
+        frame = _area(grid.frame_shape)
         plain = 8 * self.channels * frame  # the decoded frame and the initial estimate, without a workspace
         workspace = 4 * self.planes * frame if self.planes else plain
+        return workspace + self._passing(grid)
+
+    def _passing(self, grid: Grid) -> int:
+        """Return the bytes of the arrays that one tile in flight holds in turn, besides its workspace."""
+        frame, stored = _area(grid.frame_shape), _area(grid.stored_shape)
         solving = 4 * self.extra * frame
         reading = (self.pixel + 14) * frame  # samples, and planes and masks of the channel being decoded
         writing = CODEC_COPIES * 4 * self.stored * stored
         blending = 2 * CODEC_COPIES * 4 * self.stored * self.chunk  # the chunk, and the tile rows it needs
-        return workspace + max(solving, reading, writing, blending)
+        return max(solving, reading, writing, blending)
+
+    def kept(self, grid: Grid, jobs: int) -> int:
+        """Return the freed memory that the heaps of `jobs` threads keep for the next tile, bytes.
+
+        A heap keeps no more than was used in it.
+        """
+        return min(MOST_KEPT, self._passing(grid)) * min(jobs, HEAPS)
 
     def restore(self, grid: Grid, jobs: int) -> int:
-        """Return the bytes held while `jobs` tiles in flight are restored and blended.
-
-        A second thread uses a second heap, which keeps freed memory as the first does.
-        """
-        heaps = MOST_KEPT * (max(1, min(jobs, HEAPS)) - 1)
-        return self.process + RUNTIME + heaps + self.shared(grid) + jobs * self.per_job(grid)
+        """Return the bytes held while `jobs` tiles in flight are restored and blended."""
+        return self.process + RUNTIME + self.kept(grid, jobs) + self.shared(grid) + jobs * self.per_job(grid)
 
     def jobs_that_fit(self, grid: Grid, jobs: int, limit: float) -> int:
         """Return the largest number of tiles in flight, at most `jobs`, for which `restore` is within `limit` bytes."""
@@ -162,7 +170,7 @@ class StageModel:
     def export(self, grid: Grid, threads: int) -> int:
         """Return the bytes held while blocks of result chunks are written to the file, one block per thread."""
         block = self.band * min(grid.width, self.columns) * (3 * 4 * self.stored + 2 * self.pixel)
-        return self.process + RUNTIME + threads * block + self.writing
+        return self.process + RUNTIME + MOST_KEPT + threads * block + self.writing
 
 
 @dataclass(frozen=True, slots=True)
