@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from workplace import Workplace, adopted, at, begun, reference
 
 from tilepipe.cache import lock
+from tilepipe.cache.digests import digest_of
 from tilepipe.cache.lock import locked
 from tilepipe.cache.store import CheckedArray
-from tilepipe.errors import CacheError, TilepipeError
+from tilepipe.cache.zarr_arrays import DamagedError, open_array, open_complete_array
+from tilepipe.errors import CacheError, InputError, TilepipeError
 from tilepipe.events import Note, Receipt
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.psf.shapes import gaussian
@@ -180,6 +182,34 @@ def test_a_recipe_that_is_read_in_part_is_one_line(template, monkeypatch, conten
         monkeypatch.undo()
         place.run()
         assert place.output.read_bytes() == reference(template)
+
+
+def test_an_image_of_which_a_part_was_read_is_not_known_by_that_part(place, template, monkeypatch):
+    """The digest of a part would make the next run recompute everything for "new content"."""
+    real = Path.open
+
+    def short(path, *arguments, **keywords):
+        if path != place.picture:
+            return real(path, *arguments, **keywords)
+        with real(path, *arguments, **keywords) as file:
+            return io.BytesIO(file.read()[:-10])
+
+    monkeypatch.setattr(Path, "open", short)
+    with pytest.raises(InputError, match=r"\d+ of the \d+ bytes of .*picture\.tif were read"):
+        digest_of(place.cache, place.picture)
+    monkeypatch.undo()
+    place.run()
+    assert place.output.read_bytes() == reference(template)
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 385, -1])
+@pytest.mark.parametrize("reading", [open_array, open_complete_array])
+def test_a_header_that_is_read_in_part_is_one_line(finished, size, reading):
+    folder = finished.run_folder() / "tiles.zarr"
+    header = folder / "zarr.json"
+    header.write_bytes(header.read_bytes()[:size])
+    with pytest.raises(DamagedError, match=r"the header of .* is damaged .*; run again to rewrite it"):
+        reading(folder)
 
 
 def always(error):

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tilepipe.cache.layout import digest_file
+from tilepipe.errors import InputError
 from tilepipe.system.files import printable, read_sealed, write_sealed
 from tilepipe.system.object_store import StoragePath
 
@@ -68,16 +69,23 @@ def digest_of(
 ) -> FileDigest:
     """Hash the file at `path` and store the digest; with `trust_stamp` a file with the stored stamp is not read.
 
-    `check` is called before every block and raises to stop.
+    `check` is called before every block and raises to stop.  Raises InputError, and stores nothing, if not all of the
+    file can be read.
     """
     stored, stamp = _load_digest(root, path), stamp_of(path)
     if trust_stamp and stored is not None and stored.stamp == stamp:
         return stored
-    digest = hashlib.sha256()
+    digest, number = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(READ_BLOCK):
             check()
             digest.update(block)
+            number += len(block)
+    if number != path.stat().st_size:
+        raise InputError(
+            f"{number} of the {path.stat().st_size} bytes of {path} were read: another program is writing it, or its "
+            "disk fails; run the same command again when the file is complete"
+        )
     content, before = digest.hexdigest(), None
     if stored is not None:
         before = stored.before if stored.sha256 == content else stored.sha256

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import zarr
@@ -34,16 +36,27 @@ class CompleteStore(WrapperStore[Store]):
 
 
 def open_array(folder: StoragePath) -> zarr.Array[Any]:
-    """Return the array in `folder` for writing.  Chunks of zeros are written too."""
+    """Return the array in `folder` for writing.  Chunks of zeros are written too.  DamagedError if its header is."""
     store, path = _store_of(folder)
-    array = zarr.open_array(store=store, path=path, mode="r+", zarr_format=3)
+    with _damage(folder):
+        array = zarr.open_array(store=store, path=path, mode="r+", zarr_format=3)
     return array.with_config({"write_empty_chunks": True})  # open_array ignores its config (zarr 3.1)
 
 
 def open_complete_array(folder: StoragePath) -> zarr.Array[Any]:
-    """Return the array in `folder` for reading; a missing chunk raises `DamagedError`."""
+    """Return the array in `folder` for reading; a damaged header or a missing chunk raises `DamagedError`."""
     store, path = _store_of(folder)
-    return zarr.open_array(store=CompleteStore(store), path=path, mode="r", zarr_format=3)
+    with _damage(folder):
+        return zarr.open_array(store=CompleteStore(store), path=path, mode="r", zarr_format=3)
+
+
+@contextmanager
+def _damage(folder: StoragePath) -> Iterator[None]:
+    """Convert what zarr raises for a header that it cannot parse, as after a read in part, into a `DamagedError`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        raise DamagedError(f"the header of {folder} is damaged ({error}); run again to rewrite it") from error
 
 
 def _store_of(folder: StoragePath) -> tuple[Store, str]:
