@@ -129,7 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     input_curve: str | None = None
     white: str | float | None = None
     nodata: float | None = None
-    format: Literal["tiff", "jpeg", "png"] | None = None
+    format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     max_pixels: int = 4_000_000_000
     memory: str | int | None = None

@@ -79,7 +79,8 @@ def check(folder, source, suffix):
         assert info.is_float
         assert after.shape == before.shape
     assert written.metadata.icc == info.metadata.icc
-    assert written.metadata.tags == info.metadata.tags
+    tags = [entry for entry in written.metadata.tags.entries if not entry.data.startswith(b"tilepipe ")]
+    assert tags == list(info.metadata.tags.entries)
 
 
 @given(sources(), st.sampled_from([".tif", ".png"]))

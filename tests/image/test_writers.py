@@ -7,17 +7,22 @@ import hypothesis.strategies as st
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
+from picture_files import opened
 from PIL import Image
 
-from tilepipe.errors import SettingsError
+import tilepipe
+from tilepipe.errors import InputError, SettingsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import ASSOCIATED_ALPHA, MASK, SRGB, UNASSOCIATED_ALPHA, Light
 from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.profiles import adobe_rgb_profile
 from tilepipe.image.metadata.record import read_record
-from tilepipe.image.readers import open_image
+from tilepipe.image.orientation import Orientation
 from tilepipe.image.writers.formats import FORMATS, format_of, output_beside
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
+from tilepipe.psf.shapes import delta
 
 
 def info_for(path, pixels, kinds=()):
@@ -67,18 +72,66 @@ def test_a_png_has_the_pixels_that_were_given(tmp_path_factory, pixels):
 
 
 @pytest.mark.parametrize("columns", [512, 10_000])
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp", ".npy"])
 def test_blocks_come_in_any_width(tmp_path, suffix, columns):
     y, x, c = np.ogrid[:700, :1300, :3]
     pixels = ((y // 3 + x // 5 + 40 * c) % 256).astype(np.uint8)
     path = written(tmp_path / f"a{suffix}", pixels, columns=columns)
-    reader = open_image(path)
-    found = reader.rows(0, 700)
-    reader.close()
+    found = opened(path)[1]
     if suffix == ".jpg":
         assert np.abs(found.astype(int) - pixels).mean() < 2
     else:
         np.testing.assert_array_equal(found, pixels)
+
+
+@given(pictures(), st.sampled_from([".jxl", ".webp", ".npy"]))
+@settings(max_examples=150, deadline=None)
+def test_other_formats_have_the_pixels_that_were_given(tmp_path_factory, pixels, suffix):
+    kinds = (UNASSOCIATED_ALPHA,) * (pixels.shape[2] in (2, 4))
+    if suffix == ".webp":
+        pixels = pixels.astype(np.uint8)
+    path = written(tmp_path_factory.mktemp("other") / f"a{suffix}", pixels, kinds)
+    decode = {".jxl": imagecodecs.jpegxl_decode, ".webp": imagecodecs.webp_decode, ".npy": lambda _: np.load(path)}
+    found = np.atleast_3d(decode[suffix](path.read_bytes()))
+    if suffix == ".webp" and pixels.shape[2] < 3:  # which has no gray
+        assert (found[:, :, :3] == pixels[:, :, :1]).all()
+        return
+    if suffix == ".webp" and (pixels[:, :, 3:] == 255).all():  # opaque: the decoder leaves alpha out
+        pixels = pixels[:, :, :3]
+    np.testing.assert_array_equal(found, pixels)
+    np.testing.assert_array_equal(opened(path)[1], pixels)
+
+
+def test_an_array_holds_floats_of_any_value(tmp_path):
+    pixels = np.random.default_rng(0).normal(0, 9, (30, 20, 3)).astype(np.float32)
+    pixels[3, 3] = np.nan
+    np.testing.assert_array_equal(opened(written(tmp_path / "a.npy", pixels))[1], pixels)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_jpeg_xl_is_stored_as_it_is_seen(tmp_path, number):
+    """Its viewers ignore the orientation in Exif."""
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(274, 3, 1, number, True)])
+    tilepipe.plan(tmp_path / "a.tif", tmp_path / "a.jxl", psf=delta(), cache=str(tmp_path / "c")).run()
+    info, found = opened(tmp_path / "a.jxl")
+    assert info.metadata.orientation_number == 1
+    np.testing.assert_array_equal(found, Orientation.of(number).seen(pixels))
+
+
+def test_a_jpeg_xl_has_its_profile(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", iccprofile=adobe_rgb_profile())
+    tilepipe.plan(tmp_path / "a.tif", tmp_path / "a.jxl", psf=delta(), cache=str(tmp_path / "c")).run()
+    assert opened(tmp_path / "a.jxl")[0].metadata.icc == adobe_rgb_profile()
+
+
+@pytest.mark.parametrize("cut", [2, 12, 40, 200, -1])
+def test_a_damaged_jpeg_xl_is_one_line(tmp_path, cut):
+    path = written(tmp_path / "a.jxl", np.random.default_rng(0).integers(0, 255, (50, 50, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"damaged JPEG XL|is not an image"):
+        opened(path)
 
 
 def test_rows_are_filtered_as_well_as_libpng_does(tmp_path):
@@ -96,18 +149,15 @@ def test_a_jpeg_keeps_colours_at_full_resolution(tmp_path):
     assert np.abs(found.astype(int) - pixels).max() < 30
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp"])
 def test_the_record_can_be_read_back(tmp_path, suffix):
     pixels = np.full((20, 20, 3), 90, np.uint8)
     record = {"lambda": 0.001, "tilepipe": 5}
-    assert read_record(written(tmp_path / f"a{suffix}", pixels, record=json.dumps(record).encode())) == record
-    assert read_record(written(tmp_path / f"b{suffix}", pixels)) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"anything else"])
-def test_files_without_a_record(tmp_path, content):
-    (tmp_path / "a").write_bytes(content)
-    assert read_record(tmp_path / "a") is None
+    with_one, _ = opened(written(tmp_path / f"a{suffix}", pixels, record=json.dumps(record).encode()))
+    without, _ = opened(written(tmp_path / f"b{suffix}", pixels))
+    assert read_record(with_one.metadata.xmp) == record
+    assert with_one.metadata.tags.get(305).data.startswith(b"tilepipe ")
+    assert read_record(without.metadata.xmp) is None
 
 
 def test_formats_follow_the_name(tmp_path):
@@ -124,7 +174,8 @@ def test_formats_follow_the_name(tmp_path):
         ("a.jpg", None, "a-sharp.jpg"),
         ("a.JPEG", None, "a-sharp.JPEG"),
         ("b.c.tif", None, "b.c-sharp.tif"),
-        ("a.webp", None, "a-sharp.tif"),
+        ("a.webp", None, "a-sharp.webp"),
+        ("a.avif", None, "a-sharp.tif"),
         ("a", None, "a-sharp.tif"),
         ("a.tif", "png", "a-sharp.png"),
     ],

@@ -148,6 +148,11 @@ class Metadata:
             ]
         return serialised(Directory(tuple(entries), self.directories)) if entries or self.directories else None
 
+    def upright(self) -> Metadata:
+        """Return a copy for pixels that are stored as they are seen: without the tag of the orientation."""
+        kept = tuple(entry for entry in self.tags.entries if entry.code != ORIENTATION)
+        return replace(self, tags=Directory(kept))
+
     def with_nodata(self, value: float | None) -> Metadata:
         """Return a copy whose tag has another value of pixels without data; None removes the tag, which is lost."""
         kept = [entry for entry in self.tags.entries if entry.code != GDAL_NODATA]

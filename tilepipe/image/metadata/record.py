@@ -1,49 +1,62 @@
-"""The processing record that tilepipe leaves in its outputs."""
+"""The processing record that tilepipe leaves in the XMP of its outputs, whatever their format."""
 
 from __future__ import annotations
 
+import html
 import json
-import struct
+import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-__all__ = ["RECORD_COMMENT", "RECORD_KEYWORD", "RECORD_TAG", "read_record"]
+__all__ = ["read_record", "with_record"]
 
-RECORD_TAG = 65001
-"""Private TIFF tag (in the range for use without registration)."""
+NAMESPACE = "urn:tilepipe:xmp/1.0/"
 
-RECORD_COMMENT = b"tilepipe "
-"""Start of the comment segment of a JPEG."""
+DESCRIPTION = '<rdf:Description rdf:about="" xmlns:tilepipe="%s" tilepipe:Record="%s"/>'
+"""Description with the record as a simple property (ISO 16684-1, 7.4 and 7.9.2.2)."""
 
-RECORD_KEYWORD = b"tilepipe"
-"""Keyword of the text chunk of a PNG."""
+PACKET = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+"""Packet without properties (ISO 16684-1, 7.3.2)."""
+
+END = b"</rdf:RDF>"
+
+RECORD = re.compile(rb'(tilepipe:Record=")([^"<]*)(?=")|(<tilepipe:Record>)([^<]*)(?=</)')
+"""The record as an attribute, or as an element, to which other programs change it."""
 
 
-def read_record(path: str | Path) -> dict[str, Any] | None:
-    """Return the processing record of the TIFF, JPEG or PNG at `path`; None if it has none."""
+def with_record(xmp: bytes | None, record: bytes) -> bytes | None:
+    """Return an XMP packet with a processing record.
+
+    Parameters
+    ----------
+    xmp : bytes, optional
+        Packet of the input; the record of an earlier run in it is replaced.
+    record : bytes
+        Processing record, ASCII JSON; without one `xmp` is returned.
+
+    Returns
+    -------
+    bytes or None
+        `xmp` itself if it is no RDF in UTF-8 with the usual prefix.
+    """
+    if not record:
+        return xmp
+    value = html.escape(record.decode("ascii"))
+    packet = xmp or PACKET
+    if RECORD.search(packet):
+        return RECORD.sub(lambda found: (found[1] or found[3]) + value.encode(), packet, count=1)
+    before, end, after = packet.rpartition(END)
+    return before + (DESCRIPTION % (NAMESPACE, value)).encode() + end + after if end else xmp
+
+
+def read_record(xmp: bytes | None) -> dict[str, Any] | None:
+    """Return the processing record in an XMP packet; None if it has none."""
+    found = RECORD.search(xmp or b"")
     record = None
-    with suppress(OSError, ValueError, SyntaxError, struct.error):  # another format, damaged, or a foreign tag
-        record = json.loads(_record_text(Path(path)) or "null")
+    if found:
+        with suppress(ValueError):  # a property of that name which is no record
+            record = json.loads(html.unescape((found[2] or found[4] or b"").decode("ascii")))
     return record if isinstance(record, dict) else None
-
-
-def _record_text(path: Path) -> str | None:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[:3] == b"\xff\xd8\xff":
-        from PIL.JpegImagePlugin import JpegImageFile
-
-        with JpegImageFile(path) as image:
-            comment = image.info.get("comment", b"")
-        return comment[len(RECORD_COMMENT) :].decode() if comment.startswith(RECORD_COMMENT) else None
-    if start == b"\x89PNG\r\n\x1a\n":
-        from PIL.PngImagePlugin import PngImageFile
-
-        with PngImageFile(path) as image:
-            return image.info.get(RECORD_KEYWORD.decode())
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        tag = tiff.pages.first.tags.get(RECORD_TAG)
-        return None if tag is None else tag.value

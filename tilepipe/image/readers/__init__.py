@@ -10,11 +10,12 @@ from pathlib import Path
 
 from tilepipe.errors import InputError, InputNotFoundError
 from tilepipe.image.info import ImageReader
+from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.web import is_web_format, open_web
 
 __all__ = ["open_image"]
 
-READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000 or .npy"
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL or .npy"
 
 
 def open_image(path: str | Path) -> ImageReader:
@@ -63,6 +64,8 @@ def open_image(path: str | Path) -> ImageReader:
         from tilepipe.image.readers.npy import NpyReader
 
         return NpyReader(path)
+    if is_jpegxl(start):
+        return open_jpegxl(path)
     if is_web_format(start):
         return open_web(path)
     raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")

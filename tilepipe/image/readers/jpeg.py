@@ -16,7 +16,6 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
-from tilepipe.image.metadata.record import RECORD_COMMENT
 from tilepipe.image.readers.convert import COLUMN_BYTES, ink_to_rgb, scaled
 from tilepipe.image.readers.whole import WholeReader
 
@@ -225,7 +224,7 @@ def _metadata(segments: _Segments) -> Metadata:
         )
         if segments.contents(marker, start)
     ]
-    if any(kind == COMMENT and not content.startswith(RECORD_COMMENT) for kind, content in segments.blocks):
+    if any(kind == COMMENT for kind, _ in segments.blocks):
         lost.append("comment")
     return replace(
         exif,

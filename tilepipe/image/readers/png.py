@@ -17,7 +17,6 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, gamma_profile, with_stated_profile
-from tilepipe.image.metadata.record import RECORD_KEYWORD
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_png"]
@@ -172,7 +171,6 @@ def _metadata(chunks: _Chunks) -> Metadata:
     exif = from_exif_block(single.get(b"eXIf") or _raw_profile(texts, "exif", "APP1") or b"")
     lost = ("animation frames",) * (b"acTL" in single)
     words = [name for name in texts if not name.startswith(("Raw profile type ", "XML:com.adobe.xmp"))]
-    words = [name for name in words if name.encode() != RECORD_KEYWORD]
     if words:
         lost += (f"text ({', '.join(words)})",)
     colours = CHANNELS.get(chunks.header[3], (3, 0))[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo
+from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.writers import jpeg, png
+from tilepipe.image.writers import jpeg, jpegxl, npy, png, webp
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
 from tilepipe.image.writers.tiff import write_tiff
 
@@ -70,6 +72,24 @@ def _missing_in_jpeg(info: ImageInfo) -> str:
     return "it has no place for alpha, a mask or further channels" if info.extras else ""
 
 
+def _missing_but_alpha(info: ImageInfo) -> str:
+    if info.extra_kinds not in ((), (UNASSOCIATED_ALPHA,)):
+        return "one straight alpha channel is all that it holds beside the colours"
+    return ""
+
+
+def _missing_in_jpegxl(info: ImageInfo) -> str:
+    if find_spec("pyjpegxl") is None:
+        return "that needs pyjpegxl (pip install 'tilepipe[jxl]')"
+    return _missing_but_alpha(info)
+
+
+def _missing_in_webp(info: ImageInfo) -> str:
+    if max(info.height, info.width) > webp.LONGEST_SIDE:
+        return f"it is {info.width} x {info.height} px, and {webp.LONGEST_SIDE} px is the largest side"
+    return _missing_but_alpha(info)
+
+
 TIFF = OutputFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float16", "float32"), write_tiff)
 
 JPEG = OutputFormat(
@@ -87,12 +107,41 @@ PNG = OutputFormat(
     (".png",),
     ("uint8", "uint16"),
     png.write_png,
-    png.missing_channels,
+    _missing_but_alpha,
     png.metadata_lost,
     lambda info, dtype: png.band_bytes(info, dtype, BLOCK_ROWS),
 )
 
-FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG}
+JPEG_XL = OutputFormat(
+    "JPEG XL",
+    (".jxl",),
+    ("uint8", "uint16"),
+    jpegxl.write_jpegxl,
+    _missing_in_jpegxl,
+    jpegxl.metadata_lost,
+    jpegxl.encoding_bytes,
+)
+
+WEBP = OutputFormat(
+    "WebP",
+    (".webp",),
+    ("uint8",),
+    webp.write_webp,
+    _missing_in_webp,
+    webp.metadata_lost,
+    lambda info, dtype: webp.encoding_bytes(info.height * info.width),
+)
+
+NPY = OutputFormat(
+    ".npy",
+    (".npy",),
+    ("uint8", "uint16", "float16", "float32"),
+    npy.write_npy,
+    _missing_but_alpha,
+    npy.metadata_lost,
+)
+
+FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG, "jxl": JPEG_XL, "webp": WEBP, "npy": NPY}
 """Formats by the value of ``--format``."""
 
 

@@ -6,14 +6,12 @@ libjpeg encodes the whole picture at once; the plan accounts for this memory.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.photoshop import photoshop_block
-from tilepipe.image.metadata.record import RECORD_COMMENT
-from tilepipe.image.writers.output import BLOCK_ROWS, Output
+from tilepipe.image.writers.output import Output
 
 __all__ = ["LONGEST_SIDE", "encoding_bytes", "metadata_lost", "write_jpeg"]
 
@@ -26,7 +24,7 @@ LONGEST_SEGMENT = 65533
 """Largest content of a segment, bytes: its length has 16 bits and counts itself (T.81, B.1.1.4)."""
 
 EXIF, XMP, ICC, PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0"
-APP0, APP1, APP2, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+APP0, APP1, APP2, APP13 = 0xE0, 0xE1, 0xE2, 0xED
 
 LONGEST_EXIF = LONGEST_SEGMENT - len(EXIF)
 
@@ -53,25 +51,25 @@ def write_jpeg(path: Path, output: Output) -> None:
     """Create the JPEG `path`."""
     from imagecodecs import jpeg8_encode
 
-    info = output.info
-    picture = np.empty((info.height, info.width, info.colours), np.uint8)
-    top = left = 0
-    for block in output.blocks:
-        picture[top : top + len(block), left : left + block.shape[1]] = block[:, :, : info.colours]
-        left += block.shape[1]
-        if left == info.width:
-            top, left = top + BLOCK_ROWS, 0
-    pixels = picture if info.colours > 1 else picture[:, :, 0]
+    pixels = output.whole(output.info.colours)
     encoded = memoryview(jpeg8_encode(pixels, level=QUALITY, subsampling="444", optimize=True))
     start = 4 + struct.unpack_from(">H", encoded, 4)[0]  # after the start marker and the encoder's JFIF segment
     with path.open("wb") as file:
         file.write(b"\xff\xd8")
-        for marker, content in _segments(info.metadata, output.profile, output.record):
+        for marker, content in _segments(_fitting(output), output.profile):
             file.write(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content)
         file.write(encoded[start:])
 
 
-def _segments(metadata: Metadata, profile: bytes | None, record: bytes) -> list[tuple[int, bytes]]:
+def _fitting(output: Output) -> Metadata:
+    """Return the output's metadata, without the record if the XMP does not fit into a segment with it."""
+    metadata = output.metadata
+    if len(metadata.xmp or b"") + len(XMP) > LONGEST_SEGMENT:
+        return replace(metadata, xmp=output.info.metadata.xmp)
+    return metadata
+
+
+def _segments(metadata: Metadata, profile: bytes | None) -> list[tuple[int, bytes]]:
     """Return markers and contents of the segments before the picture, in the order of the standards."""
     segments = [(APP0, _jfif(metadata))]
     exif = metadata.exif_block(LONGEST_EXIF)
@@ -84,7 +82,6 @@ def _segments(metadata: Metadata, profile: bytes | None, record: bytes) -> list[
     photoshop = photoshop_block(metadata.photoshop, metadata.iptc) or b""
     size = LONGEST_SEGMENT - len(PHOTOSHOP)
     segments += [(APP13, PHOTOSHOP + photoshop[at : at + size]) for at in range(0, len(photoshop), size)]
-    segments += [(COMMENT, RECORD_COMMENT + record)] if record else []
     return [(marker, content) for marker, content in segments if len(content) <= LONGEST_SEGMENT]
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tilepipe import __version__
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
-from tilepipe.image.metadata.blocks import srgb_profile
+from tilepipe.image.metadata.blocks import Metadata, srgb_profile
+from tilepipe.image.metadata.exif import Directory, Entry
 from tilepipe.image.metadata.icc import gray_srgb_profile
+from tilepipe.image.metadata.record import with_record
 
 __all__ = ["BLOCK_ROWS", "Blocks", "Output", "output_bytes", "output_light"]
 
 BLOCK_ROWS = 256
 """Rows of a block, px; a multiple of 16, as the tiles of a TIFF must be."""
+
+SOFTWARE, ASCII = 305, 2
+"""Tag of the software, and the type of its value (TIFF 6.0, section 8)."""
 
 Blocks = Iterator[npt.NDArray[Any]]
 """The image in blocks of ``BLOCK_ROWS`` rows, row by row and left to right: (rows, columns, channels).
@@ -49,6 +55,35 @@ class Output:
     blocks: Blocks
     record: bytes = b""
     mask: Blocks | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The input's metadata, with the record in the XMP, and tilepipe as the software if none is named."""
+        metadata = self.info.metadata
+        if not self.record:
+            return metadata
+        if metadata.tags.get(SOFTWARE) is None:
+            name = f"tilepipe {__version__}".encode() + b"\0"
+            entries = (*metadata.tags.entries, Entry(SOFTWARE, ASCII, len(name), name))
+            metadata = replace(metadata, tags=Directory(tuple(sorted(entries, key=lambda entry: entry.code))))
+        return replace(metadata, xmp=with_record(metadata.xmp, self.record))
+
+    def whole(self, channels: int) -> npt.NDArray[Any]:
+        """Return the first `channels` channels of the whole picture, for encoders that need it at once.
+
+        Returns
+        -------
+        ndarray, shape (height, width) if `channels` is 1, else (height, width, channels)
+        """
+        info = self.info
+        picture = np.empty((info.height, info.width, channels), self.dtype)
+        top = left = 0
+        for block in self.blocks:
+            picture[top : top + len(block), left : left + block.shape[1]] = block[:, :, :channels]
+            left += block.shape[1]
+            if left == info.width:
+                top, left = top + BLOCK_ROWS, 0
+        return picture if channels > 1 else picture[:, :, 0]
 
     @property
     def profile(self) -> bytes | None:

@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.photoshop import photoshop_block
-from tilepipe.image.metadata.record import RECORD_KEYWORD
 from tilepipe.image.writers.output import Blocks, Output
 from tilepipe.image.writers.png_filters import filter_rows
 
-__all__ = ["SIGNATURE", "band_bytes", "metadata_lost", "missing_channels", "write_png"]
+__all__ = ["SIGNATURE", "band_bytes", "metadata_lost", "write_png"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -44,13 +42,6 @@ def band_bytes(info: ImageInfo, dtype: str, rows: int) -> int:
     return BAND_COPIES * rows * info.width * info.written_channels * np.dtype(dtype).itemsize
 
 
-def missing_channels(info: ImageInfo) -> str:
-    """Return what a PNG has no place for, as text; empty if it holds all channels."""
-    if info.extra_kinds not in ((), (UNASSOCIATED_ALPHA,)):
-        return "one straight alpha channel is all that it holds beside the colours"
-    return ""
-
-
 def metadata_lost(metadata: Metadata) -> list[str]:
     """Return the names of the blocks that a PNG has no place for."""
     return metadata.tiff_only
@@ -66,7 +57,7 @@ def write_png(path: Path, output: Output) -> None:
     with path.open("wb") as file:
         file.write(SIGNATURE)
         _write_chunk(file, b"IHDR", header)
-        for kind, content in _metadata_chunks(info.metadata, output.profile, output.record):
+        for kind, content in _metadata_chunks(output.metadata, output.profile):
             _write_chunk(file, kind, content)
         compressor = zlib.compressobj(LEVEL, strategy=STRATEGIES[samples])
         pixel = samples * info.channels
@@ -83,7 +74,7 @@ def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
     file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
 
 
-def _metadata_chunks(metadata: Metadata, profile: bytes | None, record: bytes) -> list[tuple[bytes, bytes]]:
+def _metadata_chunks(metadata: Metadata, profile: bytes | None) -> list[tuple[bytes, bytes]]:
     """Return the chunks before the pixels."""
     chunks = [(b"cICP", metadata.cicp)] if metadata.cicp else []
     if profile:
@@ -99,8 +90,6 @@ def _metadata_chunks(metadata: Metadata, profile: bytes | None, record: bytes) -
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
     if resources := photoshop_block(metadata.photoshop, metadata.iptc):
         chunks.append((b"zTXt", b"Raw profile type 8bim\0\0" + zlib.compress(_hexadecimal(b"8bim", resources))))
-    if record:
-        chunks.append((b"tEXt", RECORD_KEYWORD + b"\0" + record))
     return chunks
 
 

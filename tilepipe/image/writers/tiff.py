@@ -14,7 +14,6 @@ from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import IPTC, PHOTOSHOP, XMP, Metadata
 from tilepipe.image.metadata.descriptions import for_dtype
 from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, PLACEHOLDERS, graft
-from tilepipe.image.metadata.record import RECORD_TAG
 from tilepipe.image.writers.output import BLOCK_ROWS, Blocks, Output, output_bytes
 
 __all__ = ["TILE", "write_tiff"]
@@ -34,8 +33,7 @@ LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw":
 
 def write_tiff(path: Path, output: Output) -> None:
     """Create the TIFF `path`: classic or BigTIFF, with the input's compression if it is lossless."""
-    info, dtype, record = output.info, output.dtype, output.record
-    metadata = info.metadata
+    info, dtype, metadata = output.info, output.dtype, output.metadata
     big = output_bytes(info, dtype) > CLASSIC_LIMIT
     channels = info.written_channels
     shape = (info.height, info.width, channels)
@@ -65,9 +63,7 @@ def write_tiff(path: Path, output: Output) -> None:
             metadata=None,
             software=False,
             maxworkers=1,
-            extratags=_extra_tags(metadata, dtype)
-            + placeholders
-            + [(RECORD_TAG, 2, len(record) + 1, record, True)] * bool(record),
+            extratags=_extra_tags(metadata, dtype) + placeholders,
             **resolution,
         )
         if output.mask is not None:

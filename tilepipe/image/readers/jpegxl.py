@@ -1,0 +1,83 @@
+"""JPEG XL reader: libjxl parses the header and decodes the pixels, upright, in all their bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilepipe.errors import InputError
+from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.light import UNASSOCIATED_ALPHA
+from tilepipe.image.metadata.blocks import from_exif_block
+from tilepipe.image.readers.whole import WholeReader
+
+__all__ = ["is_jpegxl", "open_jpegxl"]
+
+CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
+"""First bytes (ISO/IEC 18181-2, clause 4)."""
+
+COPIES = 4
+"""Memory for decoding, as a multiple of the pixels: libjxl holds planes of floats beside the result."""
+
+
+def is_jpegxl(start: bytes) -> bool:
+    """Return whether a file that begins with `start`, 16 bytes, is a JPEG XL."""
+    return start.startswith((CODESTREAM, CONTAINER))
+
+
+def open_jpegxl(path: Path) -> WholeReader:
+    """Read the header of a JPEG XL.
+
+    Its orientation is part of the picture, which is decoded upright; that of the Exif block does not count
+    (ISO/IEC 18181-2, annex A).
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or the decoder is not installed.
+    """
+    try:
+        import pyjpegxl
+    except ImportError as error:
+        raise InputError(f"{path} is a JPEG XL, which needs pyjpegxl: pip install 'tilepipe[jxl]'") from error
+    try:
+        header = pyjpegxl.probe(path.read_bytes())
+    except RuntimeError as error:
+        raise InputError(f"{path} is a damaged JPEG XL: {error}") from error
+    colours, alpha, bits = int(header.num_color_channels), int(header.has_alpha), int(header.bits_per_sample)
+    dtype = "uint8" if bits <= 8 else "uint16" if bits <= 16 else "float32"
+    exif = from_exif_block(header.exif or b"").upright()
+    metadata = replace(exif, icc=header.icc or None, xmp=header.xmp or None)
+    kinds = (UNASSOCIATED_ALPHA,) * alpha
+    light, note = choose_light(path, metadata, colours, dtype, kinds)
+    size = header.height * header.width * (colours + alpha) * max(2, np.dtype(dtype).itemsize)
+    info = ImageInfo(
+        path=path,
+        kind="JPEG XL",
+        height=header.height,
+        width=header.width,
+        colours=colours,
+        extras=alpha,
+        dtype=dtype,
+        layout="decoded whole",
+        compression="jpeg xl",
+        decoded_bytes=COPIES * size + path.stat().st_size,
+        metadata=metadata,
+        light=light,
+        curve_note=note,
+        extra_kinds=kinds,
+        notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
+    )
+    return WholeReader(info, partial(_decode, dtype))
+
+
+def _decode(dtype: str, content: bytes) -> npt.NDArray[Any]:
+    import pyjpegxl
+
+    pixels: npt.NDArray[Any] = pyjpegxl.decode_to_numpy(content, dtype=dtype)[1]
+    return pixels

@@ -1,0 +1,39 @@
+"""Writer of numpy's ``.npy``: block by block into the mapped file; it holds samples and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
+
+__all__ = ["metadata_lost", "write_npy"]
+
+
+def metadata_lost(metadata: Metadata) -> list[str]:
+    """Return the names of the blocks that the input has: a .npy has no place for any."""
+    blocks = {
+        "ICC profile": metadata.icc,
+        "EXIF": metadata.exif_block(),
+        "XMP": metadata.xmp,
+        "IPTC": metadata.iptc or metadata.photoshop,
+        "resolution": metadata.resolution,
+    }
+    return [name for name, block in blocks.items() if block] + metadata.tiff_only
+
+
+def write_npy(path: Path, output: Output) -> None:
+    """Create the file `path`, an array (height, width) or (height, width, channels) in C order."""
+    info, channels = output.info, output.info.written_channels
+    shape = (info.height, info.width, channels) if channels > 1 else (info.height, info.width)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(output.dtype), shape=shape)
+    top = left = 0
+    for block in output.blocks:
+        pixels = block[:, :, :channels] if channels > 1 else block[:, :, 0]
+        array[top : top + len(block), left : left + block.shape[1]] = pixels
+        left += block.shape[1]
+        if left == info.width:
+            array.flush()
+            top, left = top + BLOCK_ROWS, 0
