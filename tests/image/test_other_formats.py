@@ -1,6 +1,9 @@
 """WebP, AVIF, JPEG 2000 and numpy's arrays: the decoder's pixels, in all their bits, with their metadata."""
 
+import importlib
+import os
 import struct
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 from tilepipe.errors import InputError
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, coded_profile, gamma_profile
 from tilepipe.image.readers import open_image
+from tilepipe.image.readers.apart import decode_apart
 
 Y, X = np.mgrid[:45, :70]
 RGBA = np.stack([3 * X, 5 * Y, 255 - 3 * X, 55 + 2 * X], -1).astype(np.uint8)
@@ -51,6 +55,42 @@ def test_metadata(tmp_path, suffix):
     assert info.metadata.tags.get(271).data == b"Kamera\0"
 
 
+@pytest.fixture
+def decoders(tmp_path, monkeypatch):
+    """A module of decoders that misbehave, which child processes can import too."""
+    (tmp_path / "misbehaving.py").write_text(
+        "import os, signal, sys, numpy as np\n"
+        "def crash(content): os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "def leave(content): os._exit(3)\n"
+        "def fail(content): raise ValueError('no such marker')\n"
+        "def transpose(content): return np.zeros((7, 5, 3), np.uint8)\n"
+        "def widen(content): return np.zeros((5, 7, 3), np.uint16)\n"
+        "def fit(content): return np.arange(105, dtype=np.uint8).reshape(5, 7, 3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return importlib.import_module("misbehaving")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crash", r"crashed \(SIGSEGV\)"),
+        ("leave", "decodes to nothing, its header states"),
+        ("fail", "no such marker"),
+        ("transpose", r"decodes to .*7, 5, 3.*, its header states \(5, 7, 3\) uint8"),
+        ("widen", r"decodes to .*uint16.*, its header states \(5, 7, 3\) uint8"),
+    ],
+)
+def test_a_decoder_that_crashes_is_one_line(tmp_path, decoders, name, message):
+    (tmp_path / "a").write_bytes(b"content")
+    with pytest.raises(ValueError, match=message):
+        decode_apart(tmp_path / "a", (5, 7, 3), "uint8", partial(getattr(decoders, name)))
+    found = decode_apart(tmp_path / "a", (5, 7, 3), "uint8", partial(decoders.fit))
+    np.testing.assert_array_equal(found.ravel(), np.arange(105))
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_file_cut_anywhere_is_an_input_error_or_a_picture(tmp_path, codec):
     content = getattr(imagecodecs, f"{codec}_encode")(RGBA[..., :3].copy())

@@ -99,7 +99,6 @@ def test_other_formats_have_the_pixels_that_were_given(tmp_path_factory, pixels,
     if suffix == ".webp" and (pixels[:, :, 3:] == 255).all():  # opaque: the decoder leaves alpha out
         pixels = pixels[:, :, :3]
     np.testing.assert_array_equal(found, pixels)
-    np.testing.assert_array_equal(opened(path)[1], pixels)
 
 
 def test_an_array_holds_floats_of_any_value(tmp_path):

@@ -14,15 +14,17 @@ from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import from_exif_block
-from tilepipe.image.readers.whole import WholeReader
+from tilepipe.image.readers.apart import CHILD_BYTES
+from tilepipe.image.readers.whole import ApartReader
 
 __all__ = ["is_jpegxl", "open_jpegxl"]
 
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 """First bytes (ISO/IEC 18181-2, clause 4)."""
 
-COPIES = 4
-"""Memory for decoding, as a multiple of the pixels: libjxl holds planes of floats beside the result."""
+COPIES = 5
+"""Memory for decoding, as a multiple of the pixels: libjxl holds planes of floats beside the result, and this process
+has it too."""
 
 
 def is_jpegxl(start: bytes) -> bool:
@@ -30,7 +32,7 @@ def is_jpegxl(start: bytes) -> bool:
     return start.startswith((CODESTREAM, CONTAINER))
 
 
-def open_jpegxl(path: Path) -> WholeReader:
+def open_jpegxl(path: Path) -> ApartReader:
     """Read the header of a JPEG XL.
 
     Its orientation is part of the picture, which is decoded upright; that of the Exif block does not count
@@ -66,14 +68,14 @@ def open_jpegxl(path: Path) -> WholeReader:
         dtype=dtype,
         layout="decoded whole",
         compression="jpeg xl",
-        decoded_bytes=COPIES * size + path.stat().st_size,
+        decoded_bytes=COPIES * size + CHILD_BYTES + path.stat().st_size,
         metadata=metadata,
         light=light,
         curve_note=note,
         extra_kinds=kinds,
         notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
     )
-    return WholeReader(info, partial(_decode, dtype))
+    return ApartReader(info, partial(_decode, dtype))
 
 
 def _decode(dtype: str, content: bytes) -> npt.NDArray[Any]:

@@ -17,8 +17,9 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, with_stated_profile
+from tilepipe.image.readers.apart import CHILD_BYTES
 from tilepipe.image.readers.convert import scaled
-from tilepipe.image.readers.whole import WholeReader
+from tilepipe.image.readers.whole import ApartReader
 
 __all__ = ["is_web_format", "open_web"]
 
@@ -33,8 +34,8 @@ CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"jp2h": 0}
 
 XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
-COPIES = 3
-"""Memory for decoding, as a multiple of the pixels: decoders hold planes beside the result."""
+COPIES = 4
+"""Memory for decoding, as a multiple of the pixels: decoders hold planes beside the result, this process has it too."""
 
 
 def is_web_format(start: bytes) -> bool:
@@ -44,7 +45,7 @@ def is_web_format(start: bytes) -> bool:
     return is_webp or is_avif or start[4:8] == b"jP  " or start[:4] == b"\xff\x4f\xff\x51"
 
 
-def open_web(path: Path) -> WholeReader:
+def open_web(path: Path) -> ApartReader:
     """Read the header of a WebP, AVIF or JPEG 2000.
 
     Raises
@@ -91,14 +92,14 @@ def open_web(path: Path) -> WholeReader:
         dtype=dtype,
         layout="decoded whole",
         compression=kind.lower(),
-        decoded_bytes=COPIES * size + path.stat().st_size,
+        decoded_bytes=COPIES * size + CHILD_BYTES + path.stat().st_size,
         metadata=metadata,
         light=light,
         curve_note=note,
         extra_kinds=kinds,
         notes=() if bits in (8, 16) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
     )
-    return WholeReader(info, partial(_decode, kind, bits))
+    return ApartReader(info, partial(_decode, kind, bits))
 
 
 def _decode(kind: str, bits: int, content: bytes) -> npt.NDArray[Any]:

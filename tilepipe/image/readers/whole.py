@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo
+from tilepipe.image.readers.apart import decode_apart
 
-__all__ = ["WholeReader"]
+__all__ = ["ApartReader", "WholeReader"]
 
 
 class WholeReader:
@@ -43,15 +45,38 @@ class WholeReader:
     def _decoded(self) -> npt.NDArray[Any]:
         info = self.info
         try:
-            pixels = self._decode(info.path.read_bytes())
+            pixels = self._read_pixels()
         except InputError:
             raise
         except Exception as error:  # imagecodecs has an error class per codec
             raise InputError(f"{info.path} is a damaged {info.kind}: {error}") from error
-        pixels = np.atleast_3d(pixels)
         expected = (info.height, info.width, info.channels)
         if pixels.shape != expected or pixels.dtype.name != info.dtype:
             raise InputError(
                 f"{info.path} decodes to {pixels.shape} {pixels.dtype}, its header states {expected} {info.dtype}"
             )
         return pixels
+
+    def _read_pixels(self) -> npt.NDArray[Any]:
+        """Return the pixels, (height, width, channels)."""
+        return np.atleast_3d(self._decode(self.info.path.read_bytes()))
+
+
+class ApartReader(WholeReader):
+    """An image that is decoded whole in a child process: for decoders that have crashed, or may.
+
+    Parameters
+    ----------
+    info : ImageInfo
+        What the header states.
+    decode : functools.partial
+        As for :func:`tilepipe.image.readers.apart.decode_apart`.
+    """
+
+    def __init__(self, info: ImageInfo, decode: partial[npt.NDArray[Any]]) -> None:
+        super().__init__(info, decode)
+        self._parts = decode
+
+    def _read_pixels(self) -> npt.NDArray[Any]:
+        info = self.info
+        return decode_apart(info.path, (info.height, info.width, info.channels), info.dtype, self._parts)
