@@ -81,9 +81,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata : float or None
         Sample value of pixels that are not part of the image; None reads it from the file.
     format : str or None
-        Format of the output, "tiff", "jpeg" or "png"; None: that of its extension.
+        Format of the output, "tiff", "jpeg", "png", "jxl", "webp" or "npy"; None: that of its extension.
     dtype : str or None
         Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
+    compression : str or None
+        Compression of a TIFF, "none", "deflate", "lzw" or "zstd"; None keeps that of the input if it is lossless.
+    dither : bool
+        Restored samples of more than 8 bits are dithered, not rounded, when the output has 8.
     max_pixels : int
         Largest image that is decoded, px.
     memory : str, int or None
@@ -131,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata: float | None = None
     format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
+    compression: Literal["none", "deflate", "lzw", "zstd"] | None = None
+    dither: bool = True
     max_pixels: int = 4_000_000_000
     memory: str | int | None = None
     jobs: int | None = None

@@ -38,6 +38,8 @@ TABLE = {
     "white": ({"white": "60000"}, RECOMPUTE),
     "nodata": ({"nodata": 3.0}, RECOMPUTE),
     "dtype": ({"dtype": "uint8"}, REUSE),
+    "compression": ({"compression": "lzw"}, REUSE),
+    "dither": ({"dither": False, "dtype": "uint8"}, REUSE),
     "format": ({"format": "tiff"}, REUSE),
     "max_pixels": ({"max_pixels": 10**8}, REUSE),
     "memory": ({"memory": "3GB"}, REUSE),

@@ -59,6 +59,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["uint8", "uint16", "float16", "float32"]),
         "help": "Data type of the output (default: that of the input).",
     },
+    "--compression": {
+        "type": click.Choice(["none", "deflate", "lzw", "zstd"]),
+        "help": "Compression of a TIFF (default: that of the input, if lossless).",
+    },
+    "--dither/--no-dither": {"help": "Dither when 16 bits become 8 (default: yes)."},
     "--tolerance": {
         "type": float,
         "metavar": "FACTOR",

@@ -17,6 +17,7 @@ from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.job import Job
+from tilepipe.image.dither import dithered
 from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
@@ -72,7 +73,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
-        output = Output(info, plan.dtype, blocks(), plan.record, mask_page)
+        output = Output(info, plan.dtype, blocks(), plan.record, mask_page, plan.settings.compression)
         write_beside(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
         if plan.settings.save_mask:
             ones = np.ones((BLOCK_ROWS, info.width), np.float32)
@@ -142,11 +143,15 @@ def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDAr
     source = job.source.read(*area) if needs_source else None
     starts = None if mask is None or source is None else start_and_data(source, job.light)
     outside = None if source is None else hidden(source, job.light)
+    is_dithered = plan.settings.dither and plan.dtype == "uint8" != info.dtype
     for channel in range(info.colours):
         plane = result[channel]
         if starts is not None and mask is not None:
             plane = composite(plane, next(starts)[0], mask)
-        out[:, :, channel] = _encoded(light, channel, plane, source, plan.dtype)
+        if is_dithered and not light.is_premultiplied:
+            out[:, :, channel] = dithered(light.encoded(channel, plane, "uint16"), box.y0, box.x0, channel)
+        else:
+            out[:, :, channel] = _encoded(light, channel, plane, source, plan.dtype)
         if source is None:
             continue
         samples = source[channel]

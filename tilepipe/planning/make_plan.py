@@ -137,6 +137,8 @@ def _make_plan(
     if settings.save_mask and format_of(Path(settings.save_mask)).name != "TIFF":
         raise SettingsError(f"save_mask is {settings.save_mask}; the mask is written as a TIFF: end the name in .tif")
     root = cache_root(settings.cache)
+    if settings.compression is not None and kind.name != "TIFF":
+        raise SettingsError(f"compression is {settings.compression}; it is that of a TIFF, the output is a {kind.name}")
     _check_distinct(image, output, settings)
     if settings.priority_value == -1:
         psf = delta()  # denoising only

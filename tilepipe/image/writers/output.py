@@ -48,6 +48,8 @@ class Output:
         Processing record, ASCII JSON; may be empty.
     mask : iterator of ndarray of bool, shape (rows, width, 1), optional
         Which pixels belong to the image, in bands of ``BLOCK_ROWS`` rows; for formats that can hold it.
+    compression : {"none", "deflate", "lzw", "zstd"}, optional
+        Compression, for formats with a choice; by default that of the input if it is lossless.
     """
 
     info: ImageInfo
@@ -55,6 +57,7 @@ class Output:
     blocks: Blocks
     record: bytes = b""
     mask: Blocks | None = None
+    compression: str | None = None
 
     @property
     def metadata(self) -> Metadata:

@@ -28,7 +28,7 @@ CLASSIC_LIMIT = 2**32 - 2**25
 """Largest pixel data written as classic TIFF, bytes; above it BigTIFF, whose offsets have 64 bits."""
 
 LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw": "lzw", "zstd": "zstd"}
-"""Input compressions that the output keeps; for all others it is uncompressed."""
+"""Compressions that can be chosen, or that the output keeps from the input; for all others it is uncompressed."""
 
 
 def write_tiff(path: Path, output: Output) -> None:
@@ -46,7 +46,7 @@ def write_tiff(path: Path, output: Output) -> None:
     if metadata.resolution is not None:
         x, y, unit = metadata.resolution
         resolution = {"resolution": (x, y), "resolutionunit": unit}
-    compression = LOSSLESS.get(info.compression)
+    compression = LOSSLESS.get(output.compression or info.compression)
     # opened here because TiffWriter leaves its own file open when its first or last write fails
     with path.open("w+b") as file, tifffile.TiffWriter(file, bigtiff=big, byteorder="<") as tiff:
         tiff.write(
