@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from tilepipe.deconv.parameters import Parameters
 from tilepipe.image.light import Curve, Light
 from tilepipe.tiling.grid import Grid
 
-__all__ = ["Recipe", "differences"]
+__all__ = ["Recipe", "differences", "levels_from", "stored_levels"]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +46,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unit : float
         See :class:`tilepipe.image.light.Light`.
     white : tuple of float or None
-        See :class:`tilepipe.image.light.Light`.
+        See :class:`tilepipe.image.light.Light`; None for a colour that is not clipped, because JSON has no infinity.
     nodata : str or None
         See :class:`tilepipe.image.light.Light`; a string, because JSON has no NaN.
     kinds : tuple of int
@@ -76,7 +77,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dtype: str
     curves: tuple[tuple[str, tuple[float, ...] | None, tuple[float, ...] | None], ...]
     unit: float
-    white: tuple[float, ...] | None
+    white: tuple[float | None, ...] | None
     nodata: str | None
     kinds: tuple[int, ...]
     psf: str
@@ -112,7 +113,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The transfer curves."""
         nodata = None if self.nodata is None else float(self.nodata)
         curves = tuple(Curve(*curve) for curve in self.curves)
-        return Light(curves, self.dtype, self.unit, self.white, nodata, self.kinds)
+        return Light(curves, self.dtype, self.unit, levels_from(self.white), nodata, self.kinds)
 
     def to_json(self) -> bytes:
         """Return canonical JSON: sorted keys, shortest digits that round-trip exactly."""
@@ -127,6 +128,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON, hexadecimal."""
         return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def stored_levels(levels: tuple[float, ...] | None) -> tuple[float | None, ...] | None:
+    """Return clipping levels for JSON, with None for an infinite one."""
+    return None if levels is None else tuple(None if math.isinf(level) else level for level in levels)
+
+
+def levels_from(stored: tuple[float | None, ...] | None) -> tuple[float, ...] | None:
+    """Return clipping levels read from JSON, in which an infinite one is null."""
+    return None if stored is None else tuple(math.inf if level is None else level for level in stored)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

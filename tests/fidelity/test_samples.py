@@ -55,6 +55,17 @@ def test_a_multiple_of_a_float_file_comes_out_as_that_multiple(texture, tmp_path
     np.testing.assert_allclose(counts / 1500, once, rtol=2e-4, atol=2e-5)
 
 
+def test_a_float_picture_with_one_clipped_colour_is_restored_and_resumed(texture, tmp_path):
+    picture = np.stack([texture[1]] * 3, -1)
+    picture[..., 0] = np.minimum(picture[..., 0], 0.5)
+    tifffile.imwrite(tmp_path / "in.tif", picture, photometric="rgb")
+    for _ in range(2):
+        plan = tilepipe.plan(tmp_path / "in.tif", tmp_path / "out.tif", psf=BLUR, cache=str(tmp_path / "cache"))
+        assert plan.recipe.light.white == (0.5, np.inf, np.inf)
+        plan.run(overwrite=True)
+    assert tifffile.imread(tmp_path / "out.tif").shape == picture.shape
+
+
 def test_an_underexposed_integer_file_comes_out_as_good_as_its_counts_allow(tmp_path):
     sharp = Scene(300, 300, seed=3).rows(0, 300)[..., 1] * 0.9 + 0.05
     blurred = scipy.ndimage.gaussian_filter(sharp, 1.5)

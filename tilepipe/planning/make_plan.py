@@ -23,7 +23,7 @@ from tilepipe.planning.memory_model import StageModel, plan_memory
 from tilepipe.planning.plan import Plan
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
-from tilepipe.recipe import Recipe
+from tilepipe.recipe import Recipe, stored_levels
 from tilepipe.settings import Settings, resolve
 from tilepipe.system.files import is_same_file
 from tilepipe.system.memory import available, cores, peak_memory, peak_since, used_memory
@@ -214,7 +214,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
         dtype=info.dtype,
         curves=tuple((curve.name, curve.parameters, curve.samples) for curve in info.light.curves),
         unit=info.light.unit,
-        white=info.light.white,
+        white=stored_levels(info.light.white),
         nodata=None if info.light.nodata is None else repr(info.light.nodata),  # JSON has no NaN
         kinds=info.light.extras,
         psf=analysis.psf.digest,

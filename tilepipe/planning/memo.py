@@ -26,6 +26,7 @@ from tilepipe.planning.sample import Sample
 from tilepipe.planning.tuning import TUNING_VERSION, Tuning
 from tilepipe.psf.blind.narrow import ESTIMATOR_VERSION
 from tilepipe.psf.model import PSF
+from tilepipe.recipe import levels_from
 from tilepipe.settings import Settings
 from tilepipe.system.files import read_sealed, write_sealed
 from tilepipe.system.object_store import StoragePath
@@ -85,7 +86,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     tuning: Tuning | None
     blocks: tuple[str, ...]
     unit: float
-    white: tuple[float, ...] | None
+    white: tuple[float | None, ...] | None
     check: dict[str, Any] | None
 
 
@@ -132,7 +133,7 @@ def recall(root: StoragePath, content: str, key: str) -> Memo | None:
     except (ValueError, PsfError):  # another format; msgspec's errors are ValueErrors
         return None
     return (
-        Memo(psf, stored.tuning, stored.blocks, stored.unit, stored.white, stored.check)
+        Memo(psf, stored.tuning, stored.blocks, stored.unit, levels_from(stored.white), stored.check)
         if stored.content == content
         else None
     )
