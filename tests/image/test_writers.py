@@ -154,9 +154,9 @@ def test_the_record_can_be_read_back(tmp_path, suffix):
     record = {"lambda": 0.001, "tilepipe": 5}
     with_one, _ = opened(written(tmp_path / f"a{suffix}", pixels, record=json.dumps(record).encode()))
     without, _ = opened(written(tmp_path / f"b{suffix}", pixels))
-    assert read_record(with_one.metadata.xmp) == record
+    assert read_record(with_one.metadata) == record
     assert with_one.metadata.tags.get(305).data.startswith(b"tilepipe ")
-    assert read_record(without.metadata.xmp) is None
+    assert read_record(without.metadata) is None
 
 
 def test_formats_follow_the_name(tmp_path):

@@ -56,7 +56,7 @@ def _facts(file: str) -> dict[str, object]:
         "converted": list(info.notes),
         "not_carried_over": info.metadata.dropped,
     }
-    record = read_record(info.metadata.xmp)
+    record = read_record(info.metadata)
     facts |= {"restored_by_tilepipe": record} if record else {}
     psf = _psf_facts(file) if info.width == info.height <= 255 and info.is_float else None
     return facts | ({"psf": psf} if psf else {})

@@ -22,7 +22,7 @@ from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.writers.beside import write_beside
-from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
+from tilepipe.image.writers.output import BLOCK_ROWS, Output
 from tilepipe.planning.plan import Plan
 from tilepipe.system.prefetch import prefetch
 from tilepipe.tiling.grid import Box
@@ -132,12 +132,13 @@ def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDAr
     Input samples are kept where nothing is restored (the mask is 0, the PSF is a delta) and where there is no data
     (nodata, transparent, NaN).
     """
-    info, light = plan.info, replace(output_light(plan.info, plan.dtype), unit=job.light.unit)
+    info, light = plan.info, replace(plan.format.light(plan.info, plan.dtype), unit=job.light.unit)
     area = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
     result = job.result.read(*area)  # a chunk holds all planes: decode it once
     mask = _mask(drawn, result[info.colours :])
     out = np.empty((*box.shape, info.channels), plan.dtype)
-    is_unchanged = job.recipe.solver == "identity" and np.dtype(info.dtype) == np.dtype(plan.dtype)
+    same_codes = np.dtype(info.dtype) == np.dtype(plan.dtype) and light.curves == job.light.curves
+    is_unchanged = job.recipe.solver == "identity" and same_codes
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
     needs_source = mask is not None or info.extras or is_unchanged or special
     source = job.source.read(*area) if needs_source else None
@@ -160,10 +161,10 @@ def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDAr
             kept |= outside
         if info.is_float:
             kept |= ~np.isfinite(samples)
-        if mask is not None and samples.dtype == out.dtype:
+        if mask is not None and same_codes:
             kept |= mask == 0
         level = np.float32(CLIPPED * job.light.clipping(channel))
-        if info.is_float and samples.dtype == out.dtype and np.isfinite(level):
+        if info.is_float and same_codes and np.isfinite(level):
             clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
             np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
         if kept.any():

@@ -154,6 +154,12 @@ class Light:
         return self.curves[0].name
 
     @property
+    def is_linear(self) -> bool:
+        """Whether samples are proportional to light, with the same full scale."""
+        values = np.linspace(0, 1, 17)
+        return all(np.allclose(curve.decode(values), values, rtol=0, atol=1e-6) for curve in self.curves)
+
+    @property
     def colours(self) -> int:
         """Number of colour channels."""
         return len(self.curves)

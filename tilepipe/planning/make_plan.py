@@ -15,7 +15,7 @@ from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.writers.beside import partial_of
-from tilepipe.image.writers.formats import format_of
+from tilepipe.image.writers.formats import OutputFormat, format_of
 from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
@@ -60,7 +60,7 @@ def make_plan(
     image : str or Path
         The image, in any format of :mod:`tilepipe.image.readers`.
     output : str or Path, optional
-        File to write: TIFF, JPEG or PNG, by its extension or the setting ``format``.
+        File to write: TIFF, JPEG, PNG or FITS, by its extension or the setting ``format``.
     psf : PSF, str or Path, optional
         The blur, or its file; by default the setting ``psf``.
     config : str or Path, optional
@@ -151,9 +151,13 @@ def _make_plan(
     for note in info.notes:
         on_event(Note(f"note     {note}"))
     dtype = kind.dtype_for(info, settings.dtype)
-    if settings.dtype is None and dtype != info.dtype:
+    if kind.changes_curve(info):
+        on_event(Note(f"note     samples are written as linear light in {dtype}: {kind.name} has no other curves"))
+    elif settings.dtype is None and dtype != info.dtype:
         on_event(Note(f"note     {info.dtype} samples are written as {dtype}: {kind.name} holds no {info.dtype}"))
     _check_nodata(info, dtype)
+    if white := _clipped_at(info, kind, dtype):
+        on_event(Note(f"note     samples above {white:g} are clipped in {dtype}; TIFF and FITS hold float32"))
     recipe = _recipe(analysis, settings)
     masks = mask_bytes(settings.mask, info)
     if settings.mask or settings.refocus:
@@ -197,6 +201,14 @@ def _check_nodata(info: ImageInfo, dtype: str) -> None:
         raise SettingsError(
             f"pixels without data are {value:g}, which {dtype} cannot represent; write a TIFF with --dtype float32"
         )
+
+
+def _clipped_at(info: ImageInfo, kind: OutputFormat, dtype: str) -> float | None:
+    """Return the largest sample of a float image that `dtype`, the output's, holds; None if the image has it in use."""
+    if not info.is_float or np.dtype(dtype).kind == "f":
+        return None
+    top = float(kind.light(info, dtype).curves[0].decode(np.ones(1))[0])
+    return top if info.light.unit > top else None
 
 
 def _recipe(analysis: Analysis, settings: Settings) -> Recipe:

@@ -76,6 +76,8 @@ class Metadata:
         EXIF and GPS directories, by pointer tag.
     cicp : bytes, optional
         Code points of primaries, transfer, matrix and range (ITU-T H.273).
+    fits : bytes, optional
+        Cards of a FITS header that hold for an output, 80 bytes each; None for other formats.
     lost : tuple of str
         Names of what the file contains and the reader does not keep.
     """
@@ -88,6 +90,7 @@ class Metadata:
     tags: Directory = field(default_factory=lambda: Directory(()))
     directories: dict[int, Directory] = field(default_factory=dict)
     cicp: bytes | None = None
+    fits: bytes | None = None
     lost: tuple[str, ...] = ()
 
     @property
@@ -126,6 +129,11 @@ class Metadata:
             return None if entry is None else float(entry.data.split(b"\0")[0].decode("ascii"))
         except ValueError:
             return None
+
+    @property
+    def fits_only(self) -> list[str]:
+        """Name of the FITS header, which other formats do not hold; empty without one."""
+        return [] if not self.fits else [f"the FITS header ({len(self.fits) // 80} cards)"]
 
     @property
     def tiff_only(self) -> list[str]:

@@ -11,7 +11,14 @@ from tilepipe.dtypes import DoubleArray
 from tilepipe.image.light import SRGB, Curve
 from tilepipe.image.metadata.blocks import Metadata
 
-__all__ = ["adobe_rgb_profile", "coded_curve", "coded_profile", "gamma_profile", "with_stated_profile"]
+__all__ = [
+    "adobe_rgb_profile",
+    "coded_curve",
+    "coded_profile",
+    "gamma_profile",
+    "linear_profile",
+    "with_stated_profile",
+]
 
 D65 = (0.3127, 0.3290)
 
@@ -31,6 +38,11 @@ ENTRIES = 4096
 def gamma_profile(exponent: float, primaries: tuple[float, ...], colours: int) -> bytes:
     """Return a profile with linear light = value ** exponent; `primaries` are (x, y) of white, red, green, blue."""
     return _profile(primaries, colours, exponent=exponent)
+
+
+def linear_profile(colours: int) -> bytes:
+    """Return a profile of linear light, with the primaries of sRGB."""
+    return gamma_profile(1.0, REC709, colours)
 
 
 def adobe_rgb_profile() -> bytes:

@@ -1,4 +1,4 @@
-"""The processing record that tilepipe leaves in the XMP of its outputs, whatever their format."""
+"""The processing record that tilepipe leaves in the XMP of its outputs, and in the header of a FITS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import json
 import re
 from contextlib import suppress
 from typing import Any
+
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.fits_header import record_text
 
 __all__ = ["read_record", "with_record"]
 
@@ -52,11 +55,11 @@ def with_record(xmp: bytes | None, record: bytes) -> bytes | None:
     return before + (DESCRIPTION % (NAMESPACE, value)).encode() + end + after if end else xmp
 
 
-def read_record(xmp: bytes | None) -> dict[str, Any] | None:
-    """Return the processing record in an XMP packet; None if it has none."""
-    found = RECORD.search(xmp or b"")
+def read_record(metadata: Metadata) -> dict[str, Any] | None:
+    """Return the processing record in a picture's XMP, or in the header of a FITS; None if it has none."""
+    found = RECORD.search(metadata.xmp or b"")
+    text = html.unescape((found[2] or found[4] or b"").decode("ascii", "replace")) if found else None
     record = None
-    if found:
-        with suppress(ValueError):  # a property of that name which is no record
-            record = json.loads(html.unescape((found[2] or found[4] or b"").decode("ascii")))
+    with suppress(ValueError):  # a property of that name which is no record
+        record = json.loads(text or record_text(metadata.fits or b"") or "null")
     return record if isinstance(record, dict) else None

@@ -1,7 +1,7 @@
 """Image readers: bands of rows from any supported format; one module per format.
 
-TIFF is read strip by strip or tile by tile, and .npy row by row, with positioned reads.  All other formats are decoded
-whole; the plan accounts for this memory through ``ImageInfo.decoded_bytes``.
+TIFF is read strip by strip or tile by tile, FITS and .npy row by row.  All other formats are decoded whole; the plan
+accounts for this memory through ``ImageInfo.decoded_bytes``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 from tilepipe.errors import InputError, InputNotFoundError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
+from tilepipe.image.metadata.fits_header import SIGNATURE
 from tilepipe.image.readers.web import is_web_format, open_web
 
 __all__ = ["open_image"]
 
-READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL or .npy"
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS or .npy"
 
 
 def open_image(path: str | Path) -> ImageReader:
@@ -37,6 +38,8 @@ def open_image(path: str | Path) -> ImageReader:
         If the file does not exist, is a directory, or cannot be read.
     InputError
         If the file is not an image, is damaged, or has an unsupported format.
+    SettingsError
+        If the format needs a package that is not installed.
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -66,6 +69,10 @@ def open_image(path: str | Path) -> ImageReader:
         return NpyReader(path)
     if is_jpegxl(start):
         return open_jpegxl(path)
+    if start.startswith(SIGNATURE):
+        from tilepipe.image.readers.fits import FitsReader
+
+        return FitsReader(path)
     if is_web_format(start):
         return open_web(path)
     raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")

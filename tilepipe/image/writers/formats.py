@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.light import UNASSOCIATED_ALPHA
+from tilepipe.image.light import UNASSOCIATED_ALPHA, Light
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.writers import jpeg, jpegxl, npy, png, webp
-from tilepipe.image.writers.output import BLOCK_ROWS, Output
+from tilepipe.image.writers import fits, jpeg, jpegxl, npy, png, webp
+from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
 from tilepipe.image.writers.tiff import write_tiff
 
 __all__ = ["FORMATS", "OutputFormat", "format_of", "output_beside", "suffix_for"]
@@ -36,6 +36,10 @@ class OutputFormat:
         ``missing(info)`` returns what a picture has that the format does not hold, as text; empty if nothing.
     lost : callable
         ``lost(metadata)`` returns the names of the blocks that are not written.
+    light : callable
+        ``light(info, dtype)`` returns the interpretation of the output's samples.
+    is_linear : bool
+        Whether samples are linear light by definition; pictures with other curves become the last of `dtypes`.
     held : callable
         ``held(info, dtype)`` returns the memory that writing takes beside the blocks, bytes.
     """
@@ -47,6 +51,8 @@ class OutputFormat:
     missing: Callable[[ImageInfo], str] = lambda info: ""
     lost: Callable[[Metadata], list[str]] = lambda metadata: []
     held: Callable[[ImageInfo, str], int] = lambda info, dtype: 0
+    light: Callable[[ImageInfo, str], Light] = output_light
+    is_linear: bool = False
 
     def dtype_for(self, info: ImageInfo, wanted: str | None) -> str:
         """Return the sample type to write: `wanted`, that of the input, or the nearest that the format holds.
@@ -63,7 +69,12 @@ class OutputFormat:
         reason = self.missing(info)
         if reason:
             raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
-        return wanted or (info.dtype if info.dtype in self.dtypes else self.dtypes[-1])
+        is_held = info.dtype in self.dtypes and not self.changes_curve(info)
+        return wanted or (info.dtype if is_held else self.dtypes[-1])
+
+    def changes_curve(self, info: ImageInfo) -> bool:
+        """Return whether samples are converted to linear light."""
+        return self.is_linear and not info.light.is_linear
 
 
 def _missing_in_jpeg(info: ImageInfo) -> str:
@@ -90,7 +101,13 @@ def _missing_in_webp(info: ImageInfo) -> str:
     return _missing_but_alpha(info)
 
 
-TIFF = OutputFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float16", "float32"), write_tiff)
+TIFF = OutputFormat(
+    "TIFF",
+    (".tif", ".tiff"),
+    ("uint8", "uint16", "float16", "float32"),
+    write_tiff,
+    lost=lambda metadata: metadata.fits_only,
+)
 
 JPEG = OutputFormat(
     "JPEG",
@@ -141,7 +158,19 @@ NPY = OutputFormat(
     npy.metadata_lost,
 )
 
-FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG, "jxl": JPEG_XL, "webp": WEBP, "npy": NPY}
+FITS = OutputFormat(
+    "FITS",
+    (".fits", ".fit"),
+    ("uint8", "uint16", "float32"),
+    fits.write_fits,
+    fits.missing_channels,
+    fits.metadata_lost,
+    fits.block_bytes,
+    fits.linear_light,
+    is_linear=True,
+)
+
+FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG, "jxl": JPEG_XL, "webp": WEBP, "npy": NPY, "fits": FITS}
 """Formats by the value of ``--format``."""
 
 

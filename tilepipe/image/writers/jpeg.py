@@ -44,7 +44,7 @@ def metadata_lost(metadata: Metadata) -> list[str]:
         lost.append("EXIF (more than 64 kB)")
     if len(metadata.xmp or b"") + len(XMP) > LONGEST_SEGMENT:
         lost.append("XMP (more than 64 kB)")
-    return lost + metadata.tiff_only
+    return lost + metadata.tiff_only + metadata.fits_only
 
 
 def write_jpeg(path: Path, output: Output) -> None:

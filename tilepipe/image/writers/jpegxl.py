@@ -27,7 +27,7 @@ def encoding_bytes(info: ImageInfo, dtype: str) -> int:
 
 def metadata_lost(metadata: Metadata) -> list[str]:
     """Return the names of the blocks that a JPEG XL has no place for."""
-    return [*metadata.tiff_only, *(["IPTC"] if metadata.iptc or metadata.photoshop else [])]
+    return [*metadata.tiff_only, *metadata.fits_only, *(["IPTC"] if metadata.iptc or metadata.photoshop else [])]
 
 
 def write_jpegxl(path: Path, output: Output) -> None:

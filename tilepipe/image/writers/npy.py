@@ -21,7 +21,7 @@ def metadata_lost(metadata: Metadata) -> list[str]:
         "IPTC": metadata.iptc or metadata.photoshop,
         "resolution": metadata.resolution,
     }
-    return [name for name, block in blocks.items() if block] + metadata.tiff_only
+    return [name for name, block in blocks.items() if block] + metadata.tiff_only + metadata.fits_only
 
 
 def write_npy(path: Path, output: Output) -> None:

@@ -44,7 +44,7 @@ def band_bytes(info: ImageInfo, dtype: str, rows: int) -> int:
 
 def metadata_lost(metadata: Metadata) -> list[str]:
     """Return the names of the blocks that a PNG has no place for."""
-    return metadata.tiff_only
+    return metadata.tiff_only + metadata.fits_only
 
 
 def write_png(path: Path, output: Output) -> None:

@@ -29,7 +29,7 @@ def encoding_bytes(pixels: int) -> int:
 
 def metadata_lost(metadata: Metadata) -> list[str]:
     """Return the names of the blocks that a WebP has no place for."""
-    return [*metadata.tiff_only, *(["IPTC"] if metadata.iptc or metadata.photoshop else [])]
+    return [*metadata.tiff_only, *metadata.fits_only, *(["IPTC"] if metadata.iptc or metadata.photoshop else [])]
 
 
 def write_webp(path: Path, output: Output) -> None:
