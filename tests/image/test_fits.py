@@ -212,6 +212,21 @@ def test_a_file_with_changed_bytes_is_refused_or_read(tmp_path_factory, changes,
     damaged(path)
 
 
+def test_rows_take_the_memory_that_is_counted_and_not_that_of_the_picture(path):
+    samples = np.random.default_rng(0).normal(1000, 30, (4000, 2000))
+    stored(path, samples)
+    code = (
+        "import sys\nfrom tilepipe.image.readers import open_image\n"
+        "from tilepipe.system.memory import peak_memory\n"
+        "reader = open_image(sys.argv[1])\nreader.rows(0, 2)\nbefore = peak_memory()\n"
+        "for top in range(0, 4000, 256):\n    reader.rows(top, min(top + 256, 4000))\n"
+        "print(reader.info.decoded_bytes, peak_memory() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    counted, used = map(int, done.stdout.split())
+    assert 0 < used < counted < samples.nbytes / 2
+
+
 def test_without_astropy_the_extra_is_named(path):
     stored(path, COUNTS)
     code = (

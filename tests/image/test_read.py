@@ -246,11 +246,6 @@ def with_photometric(number: int, channels: int = 3) -> Callable[[Path], None]:
     return write
 
 
-def raw(path: Path) -> None:
-    version = [(50706, "B", 4, (1, 4, 0, 0), True)]
-    tifffile.imwrite(path, pixels(1, "uint16")[:, :, 0], photometric="minisblack", subfiletype=1, extratags=version)
-
-
 def thumbnails(path: Path) -> None:
     tifffile.imwrite(path, pixels(3, "uint8"), photometric="rgb", subfiletype=1)
 
@@ -268,7 +263,6 @@ REFUSED = {
     "Lab": ("a.tif", with_photometric(8), "CIELAB"),
     "subsampled YCbCr": ("a.tif", with_photometric(6), "YCBCR with subsampled colours"),
     "inks in floats": ("a.tif", float_inks, "SEPARATED of 32-bit float32"),
-    "raw": ("a.tif", raw, r"a camera's raw file \(DNG\); develop it"),
     "thumbnails": ("a.tif", thumbnails, "no full-size page"),
     "BMP": ("a.bmp", pillow("RGB"), "not an image that tilepipe reads"),
     "GIF": ("a.gif", pillow("L"), "not an image that tilepipe reads"),

@@ -28,7 +28,7 @@ class ImageInfo:
     ----------
     path : Path
         The file.
-    kind : {"TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "npy"}
+    kind : {"TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "npy", "camera raw"}
         File format.
     height, width : int
         Size, px.

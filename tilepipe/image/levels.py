@@ -164,12 +164,20 @@ def measured(reader: ImageReader, windows: list[npt.NDArray[Any]], *, white_know
     Returns
     -------
     Light
-        The image's `light` with `unit` and, if measured, `white` replaced.
+        The image's `light` with `unit` and, if measured, `white` replaced; levels that the file states are kept where
+        they are lower.
     """
     light = reader.info.light
     if not white_known and light.dtype != "uint8":
-        light = replace(light, white=find_white(_bands(reader), light))
+        light = replace(light, white=_lower(find_white(_bands(reader), light), light.white))
     return replace(light, unit=find_unit(windows, light))
+
+
+def _lower(found: tuple[float, ...] | None, stated: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return the lower level of each colour; None is no level."""
+    if found is None or stated is None:
+        return found or stated
+    return tuple(min(pair) for pair in zip(found, stated, strict=True))
 
 
 def _bands(reader: ImageReader) -> Iterator[npt.NDArray[Any]]:

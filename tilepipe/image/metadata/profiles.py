@@ -17,6 +17,7 @@ __all__ = [
     "coded_profile",
     "gamma_profile",
     "linear_profile",
+    "linear_profile_of",
     "with_stated_profile",
 ]
 
@@ -43,6 +44,29 @@ def gamma_profile(exponent: float, primaries: tuple[float, ...], colours: int) -
 def linear_profile(colours: int) -> bytes:
     """Return a profile of linear light, with the primaries of sRGB."""
     return gamma_profile(1.0, REC709, colours)
+
+
+def linear_profile_of(matrix: DoubleArray) -> bytes:
+    """Return a profile of linear light in the colours that a matrix converts to linear sRGB.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (3, 3)
+        Rows are red, green and blue of sRGB; each has the sum 1, so that white is white.
+
+    Raises
+    ------
+    ValueError
+        If the matrix cannot be inverted.
+    """
+    points = np.array(REC709).reshape(4, 2)
+    white, *primaries = np.column_stack([points, 1 - points.sum(1)]) / points[:, 1:]
+    columns = np.stack(primaries, 1)
+    xyz = columns * np.linalg.solve(columns, white) @ matrix  # sRGB to XYZ: IEC 61966-2-1, from its chromaticities
+    sums = xyz.sum(0)
+    if not np.isfinite(xyz).all() or abs(np.linalg.det(xyz)) < 1e-6 or np.abs(sums).min() < 1e-6:
+        raise ValueError(f"the matrix {matrix.tolist()} of the colours cannot be inverted")
+    return gamma_profile(1.0, (*D65, *(float(part) for part in (xyz[:2] / sums).T.reshape(-1))), 3)
 
 
 def adobe_rgb_profile() -> bytes:

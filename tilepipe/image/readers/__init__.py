@@ -12,11 +12,12 @@ from tilepipe.errors import InputError, InputNotFoundError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.metadata.fits_header import SIGNATURE
+from tilepipe.image.readers.raw import is_raw, open_raw
 from tilepipe.image.readers.web import is_web_format, open_web
 
 __all__ = ["open_image"]
 
-READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS or .npy"
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy or camera raw"
 
 
 def open_image(path: str | Path) -> ImageReader:
@@ -51,6 +52,8 @@ def open_image(path: str | Path) -> ImageReader:
         raise InputNotFoundError(f"{path} does not exist") from error
     except OSError as error:
         raise InputNotFoundError(f"{path} cannot be read: {error.strerror}") from error
+    if is_raw(path, start):
+        return open_raw(path)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         from tilepipe.image.readers.tiff import TiffReader
 

@@ -16,7 +16,7 @@ from tilepipe.image.readers.convert import Conversion
 
 __all__ = ["conversion_of", "largest_page", "mask_page", "name_of"]
 
-SUBIFDS, DNG_VERSION = 330, 50706
+SUBIFDS = 330
 
 COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 """Meaning of the samples by PhotometricInterpretation (TIFF 6.0)."""
@@ -34,13 +34,11 @@ def largest_page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage
     Raises
     ------
     InputError
-        If there is none, as in a camera's raw file.
+        If there is none.
     """
     pages = [page.aspage() for page in tiff.pages]
     reduced = [page for page in pages if int(page.subfiletype or 0) & REDUCED_IMAGE]
     full = [page for page in pages if not int(page.subfiletype or 0) & (REDUCED_IMAGE | TRANSPARENCY_MASK)]
-    if DNG_VERSION in tiff.pages.first.tags:
-        raise InputError(f"{path} is a camera's raw file (DNG); develop it to a 16-bit TIFF first")
     if not full:
         raise InputError(f"{path} has no full-size page: all its {len(pages)} pages are thumbnails or masks")
     largest = max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
