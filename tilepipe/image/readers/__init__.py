@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tilepipe.errors import InputError, InputNotFoundError
 from tilepipe.image.info import ImageReader
-from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.metadata.fits_header import SIGNATURE
+from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.raw import is_raw, open_raw
 from tilepipe.image.readers.web import is_web_format, open_web
 
