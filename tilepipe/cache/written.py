@@ -8,21 +8,23 @@ import msgspec
 
 from tilepipe.cache.digests import recall_digest
 from tilepipe.cache.layout import written_file
+from tilepipe.errors import InputError
 from tilepipe.system.files import printable, read_sealed, write_sealed
+from tilepipe.system.folders import size_and_time
 from tilepipe.system.object_store import StoragePath
 
 __all__ = ["is_written", "note_written"]
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """An output file, and what it was made from.
+    """An output file or folder, and what it was made from.
 
     Parameters
     ----------
     output : str
         The file, for human readers.
     size, modified : int
-        Its size, bytes, and time of modification, ns, after it was written.
+        As :func:`tilepipe.system.folders.size_and_time` after it was written.
     content : str
         SHA-256 of the input file.
     key : str
@@ -51,12 +53,10 @@ def is_written(root: StoragePath, image: Path, output: Path, key: str) -> bool:
         return False
     try:
         return msgspec.json.decode(data, type=Written) == _written(output, content, key)
-    except (msgspec.MsgspecError, OSError):  # another format; the output is gone
+    except (msgspec.MsgspecError, OSError, InputError):  # another format; the output is gone, or has links in it
         return False
 
 
 def _written(output: Path, content: str, key: str) -> Written:
-    stat = output.stat()
-    return Written(
-        output=printable(output.resolve()), size=stat.st_size, modified=stat.st_mtime_ns, content=content, key=key
-    )
+    size, modified = size_and_time(output)
+    return Written(output=printable(output.resolve()), size=size, modified=modified, content=content, key=key)

@@ -6,11 +6,11 @@ workspaces) in its process for its duration.  On the worker of a cluster the fir
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from tilepipe.image.readers import open_image
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_file, read_sealed, write_sealed
+from tilepipe.system.folders import size_and_time
 from tilepipe.system.memory import peak_memory
 from tilepipe.system.object_store import StoragePath, storage_path
 
@@ -64,12 +65,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shared_stamp(image: str | None) -> tuple[int, int] | None:
-    """Return size and time of modification of a file, see `RunConfig`; None if it is not here."""
+    """Return size and time of modification of an image, see `RunConfig`; None if it is not here."""
     try:
-        stat = os.stat(image or "")
-    except OSError:
+        return size_and_time(Path(image)) if image else None
+    except (OSError, InputError):
         return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _recipe_in(folder: StoragePath) -> Recipe:

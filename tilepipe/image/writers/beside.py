@@ -1,4 +1,4 @@
-"""Atomic output files: written beside their final name, flushed to disk, then renamed."""
+"""Atomic output files and folders: written beside their final name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import IO
 
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError, TilepipeError
+from tilepipe.image.zarr_folder import ZARR_MARKS, is_zarr
 from tilepipe.system.file_lock import try_lock
 from tilepipe.system.files import flush, is_disk_full, sync
+from tilepipe.system.folders import exchange, flush_folder, remove_folder
 
-__all__ = ["is_unfinished", "partial_of", "write_beside"]
+__all__ = ["is_unfinished", "partial_of", "write_beside", "write_folder_beside"]
 
 
 def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
@@ -37,7 +39,7 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
         If the file cannot be written, or another run is writing it.
     """
     path, partial = _real(path), partial_of(path)
-    try:
+    with _disk_errors(path):
         if is_unfinished(path):
             partial.unlink()
             overwrite = True
@@ -50,6 +52,49 @@ def write_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool =
                 partial.unlink(missing_ok=True)
                 raise
         sync(path.parent)
+
+
+def write_folder_beside(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Write the folder ``PATH.partial``, flush it to disk and rename it to `path`; on failure `path` is unchanged.
+
+    Other runs are kept off by a lock on the file ``PATH.partial.lock``.  An existing folder is exchanged for the new
+    one in one step on Linux; elsewhere a run that is killed between two renamings leaves the new one as
+    ``PATH.partial`` and the old one as ``PATH.partial.old``.
+
+    Parameters
+    ----------
+    path : Path
+        Output folder; a symbolic link stays, and what it leads to is written.
+    write : callable
+        ``write(partial)`` creates the folder under the temporary name.
+    overwrite : bool
+        Whether to replace an existing zarr folder; if False, one created in the meantime is not replaced either.
+
+    Raises
+    ------
+    DoesNotFitError, OutputExistsError, OutputError
+        As :func:`write_beside`; also if what is to be replaced is not a zarr folder.
+    """
+    path, partial = _real(path), partial_of(path)
+    lock = partial.with_name(partial.name + ".lock")
+    with _disk_errors(path), _locked(lock, path):
+        try:
+            _remove_zarr(partial)
+            try:
+                write(partial)
+                flush_folder(partial)
+                _put_in_place(partial, path, overwrite=overwrite)
+            finally:
+                _remove_zarr(partial)  # after an exchange, the folder that was replaced
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Convert errors of the disk into errors with a one-line message."""
+    try:
+        yield
     except TilepipeError:
         raise  # some are also OSErrors
     except OSError as error:
@@ -122,3 +167,40 @@ def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
         partial.replace(path)
     else:
         partial.unlink()
+
+
+def _put_in_place(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Give the finished folder `partial` the name `path`; a folder that it replaces is `partial` then, or removed."""
+    if not os.path.lexists(path):
+        partial.rename(path)  # fails if a folder with content, or a file, was created in the meantime
+        sync(path.parent)
+        return
+    if not overwrite:
+        raise OutputExistsError(
+            f"output {path} was created during the run and was not replaced; --overwrite replaces it, "
+            "completed work is kept"
+        )
+    if not is_zarr(path):
+        raise OutputError(f"output {path} exists and is not a zarr folder; give another name")
+    if not exchange(partial, path):
+        old = partial.with_name(partial.name + ".old")
+        _remove_zarr(old)
+        path.rename(old)
+        partial.rename(path)
+        old.rename(partial)
+    sync(path.parent)
+
+
+def _remove_zarr(folder: Path) -> None:
+    """Remove a zarr folder, also one that was only begun; nothing if there is none.
+
+    Raises
+    ------
+    OutputError
+        If it is something else.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not is_zarr(folder) and (not folder.is_dir() or any(entry.suffix != ".partial" for entry in folder.iterdir())):
+        raise OutputError(f"{folder} is in the way, and is not what an earlier run left there; rename or remove it")
+    remove_folder(folder, ZARR_MARKS)
