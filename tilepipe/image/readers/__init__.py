@@ -1,7 +1,7 @@
 """Image readers: bands of rows from any supported format; one module per format.
 
-TIFF is read strip by strip or tile by tile, FITS and .npy row by row.  All other formats are decoded whole; the plan
-accounts for this memory through ``ImageInfo.decoded_bytes``.
+TIFF is read strip by strip or tile by tile, zarr chunk by chunk, FITS and .npy row by row.  All other formats are
+decoded whole; the plan accounts for this memory through ``ImageInfo.decoded_bytes``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from tilepipe.image.metadata.fits_header import SIGNATURE
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.raw import is_raw, open_raw
 from tilepipe.image.readers.web import is_web_format, open_web
+from tilepipe.image.zarr_folder import is_zarr
 
 __all__ = ["open_image"]
 
-READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy or camera raw"
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy, camera raw or a folder of OME-Zarr"
 
 
 def open_image(path: str | Path) -> ImageReader:
@@ -26,7 +27,7 @@ def open_image(path: str | Path) -> ImageReader:
     Parameters
     ----------
     path : str or Path
-        The file.
+        The file, or the folder of an OME-Zarr or a zarr array.
 
     Returns
     -------
@@ -36,14 +37,16 @@ def open_image(path: str | Path) -> ImageReader:
     Raises
     ------
     InputNotFoundError
-        If the file does not exist, is a directory, or cannot be read.
+        If the file does not exist, is a folder without zarr metadata, or cannot be read.
     InputError
         If the file is not an image, is damaged, or has an unsupported format.
     SettingsError
         If the format needs a package that is not installed.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if path.is_dir():
+        return _open_folder(path)
+    if path.exists() and not path.is_file():
         raise InputNotFoundError(f"{path} is a pipe or a device; save the image to a file first")
     try:
         with path.open("rb") as file:
@@ -79,3 +82,15 @@ def open_image(path: str | Path) -> ImageReader:
     if is_web_format(start):
         return open_web(path)
     raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")
+
+
+def _open_folder(path: Path) -> ImageReader:
+    try:
+        is_picture = is_zarr(path)
+    except OSError as error:
+        raise InputNotFoundError(f"{path} cannot be read: {error.strerror}") from error
+    if not is_picture:
+        raise InputNotFoundError(f"{path} cannot be read: it is a folder without zarr metadata; give an image file")
+    from tilepipe.image.readers.omezarr import OmeZarrReader
+
+    return OmeZarrReader(path)
