@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata : float or None
         Sample value of pixels that are not part of the image; None reads it from the file.
     format : str or None
-        Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy" or "fits"; None: that of its extension.
+        Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy", "fits" or "ome-zarr"; None: that of its extension.
     dtype : str or None
         Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
     compression : str or None
@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     input_curve: str | None = None
     white: str | float | None = None
     nodata: float | None = None
-    format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits"] | None = None
+    format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits", "ome-zarr"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     compression: Literal["none", "deflate", "lzw", "zstd"] | None = None
     dither: bool = True

@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 import tilepipe.image.writers.tiff
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block, srgb_profile
-from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE
+from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER, MAKER_NOTE, Directory
 from tilepipe.image.readers import open_image
 from tilepipe.image.writers.formats import FORMATS
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
@@ -472,10 +472,10 @@ def table(folder: Path) -> str:
     source = make_source(folder, "tiff-little", first)
     blocks: dict[str, Callable[[Metadata], object]] = {
         "ICC profile": lambda found: found.icc,
-        "Exif": lambda found: found.directories[EXIF_POINTER].entries,
+        "Exif": lambda found: found.directories.get(EXIF_POINTER, Directory(())).entries,
         "MakerNote": lambda found: False,
-        "GPS": lambda found: found.directories[GPS_POINTER],
-        "interoperability": lambda found: found.directories[EXIF_POINTER].children,
+        "GPS": lambda found: found.directories.get(GPS_POINTER),
+        "interoperability": lambda found: found.directories.get(EXIF_POINTER, Directory(())).children,
         "XMP": lambda found: found.xmp,
         "IPTC": lambda found: iptc in (found.iptc or found.photoshop or b""),
         "Photoshop resources": lambda found: photoshop in (found.photoshop or b""),
@@ -488,7 +488,7 @@ def table(folder: Path) -> str:
         "GDAL_NODATA": lambda found: found.tags.get(42113),
     }
     found = {}
-    for layout in ("TIFF", "PNG", "JPEG", "JXL", "WebP"):
+    for layout in ("TIFF", "PNG", "JPEG", "JXL", "WebP", "OME-Zarr"):
         (folder / layout).mkdir()
         found[layout] = info_of(written(source, folder / layout, layout=layout)).metadata
     lines = [f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
@@ -501,6 +501,9 @@ def table(folder: Path) -> str:
     assert lost["TIFF"] == []
     assert lost["PNG"] == lost["JPEG"] == geo
     assert lost["JXL"] == lost["WebP"] == [*geo, "IPTC"]
+    kept_in_none = [name.split("|")[1].strip() for name in lines[2:] if name.split("|")[7].strip() == "no"]
+    assert len(kept_in_none) == len(blocks) - 1, "all but the resolution, and each is named:"
+    assert len(lost["OME-Zarr"]) == 6 + len(source.metadata.tags.entries)
     return "\n".join(lines)
 
 

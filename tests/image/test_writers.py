@@ -72,7 +72,7 @@ def test_a_png_has_the_pixels_that_were_given(tmp_path_factory, pixels):
 
 
 @pytest.mark.parametrize("columns", [512, 10_000])
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp", ".npy"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp", ".npy", ".zarr"])
 def test_blocks_come_in_any_width(tmp_path, suffix, columns):
     y, x, c = np.ogrid[:700, :1300, :3]
     pixels = ((y // 3 + x // 5 + 40 * c) % 256).astype(np.uint8)
@@ -148,7 +148,7 @@ def test_a_jpeg_keeps_colours_at_full_resolution(tmp_path):
     assert np.abs(found.astype(int) - pixels).max() < 30
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jxl", ".webp", ".zarr"])
 def test_the_record_can_be_read_back(tmp_path, suffix):
     pixels = np.full((20, 20, 3), 90, np.uint8)
     record = {"lambda": 0.001, "tilepipe": 5}
@@ -160,7 +160,14 @@ def test_the_record_can_be_read_back(tmp_path, suffix):
 
 
 def test_formats_follow_the_name(tmp_path):
-    names = {"a.TIF": "TIFF", "a.tiff": "TIFF", "a.jpg": "JPEG", "a.JPEG": "JPEG", "a.png": "PNG"}
+    names = {
+        "a.TIF": "TIFF",
+        "a.tiff": "TIFF",
+        "a.jpg": "JPEG",
+        "a.JPEG": "JPEG",
+        "a.png": "PNG",
+        "a.ome.zarr": "OME-Zarr",
+    }
     assert {name: format_of(tmp_path / name).name for name in names} == names
     assert format_of(tmp_path / "a.data", "png").name == "PNG"
     with pytest.raises(SettingsError, match=r"out\.bmp must end in one of \.tif, .*or give --format"):
@@ -177,6 +184,11 @@ def test_formats_follow_the_name(tmp_path):
         ("a.avif", None, "a-sharp.tif"),
         ("a", None, "a-sharp.tif"),
         ("a.tif", "png", "a-sharp.png"),
+        ("a.zarr", None, "a-sharp.zarr"),
+        ("a.b.ome.zarr", None, "a.b-sharp.ome.zarr"),
+        ("a.OME.zarr", "tiff", "a-sharp.tif"),
+        (".ome.zarr", None, ".ome-sharp.zarr"),
+        ("a.tif", "ome-zarr", "a-sharp.zarr"),
     ],
 )
 def test_an_output_without_a_name_lies_beside_the_image(tmp_path, name, kind, output):

@@ -52,7 +52,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "threads (default), or tcp://HOST:PORT or file:PATH of a dask scheduler.",
     },
     "--format": {
-        "type": click.Choice(["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits"]),
+        "type": click.Choice(["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits", "ome-zarr"]),
         "help": "Format of the output (default: by its extension; without -o, that of the image).",
     },
     "--dtype": {

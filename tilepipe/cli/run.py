@@ -28,7 +28,7 @@ SOME_FAILED = 6
     "-o",
     "--output",
     metavar="OUT",
-    help="File to write (TIFF, JPEG or PNG); a folder for several images (default: NAME-sharp.EXT beside each image).",
+    help="TIFF, JPEG, PNG or OME-Zarr to write; a folder for several images (default: NAME-sharp.EXT beside each).",
 )
 @click.option("--manifest", metavar="FILE", help="Text file that lists further images, one per line.")
 @click.option("--shared-psf", is_flag=True, help="Estimate one blur for all images, from several of them.")
@@ -68,7 +68,12 @@ def run_verb(images: tuple[str, ...], output: str | None, manifest: str | None, 
 
 
 def _is_folder(output: str | None) -> bool:
-    return output is not None and (Path(output).is_dir() or output.endswith(("/", os.sep)))
+    """Return whether an output is a folder for pictures; one with the extension of OME-Zarr is a picture."""
+    from tilepipe.image.writers.formats import is_folder_name
+
+    if output is None or is_folder_name(Path(output)):
+        return False
+    return Path(output).is_dir() or output.endswith(("/", os.sep))
 
 
 def _execute_all(
@@ -108,7 +113,7 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     """Plan and run with the flags of a verb; write progress to stderr and return the report."""
     from tilepipe.errors import InterruptedRunError
     from tilepipe.execution.runnable import plan as make_plan
-    from tilepipe.image.writers.formats import output_beside
+    from tilepipe.image.writers.formats import is_folder_name, output_beside
     from tilepipe.planning.plan import check_output
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
@@ -116,10 +121,10 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     from tilepipe.system.memory import return_memory_at_once
 
     quiet = bool(values["quiet"])
+    kind = resolve(settings_from(values), values["sets"], values["config"]).settings.format
     if output is None:
-        settings = resolve(settings_from(values), values["sets"], values["config"]).settings
-        output = str(output_beside(Path(image), settings.format))
-    check_output(Path(output), overwrite=values["overwrite"])
+        output = str(output_beside(Path(image), kind))
+    check_output(Path(output), overwrite=values["overwrite"], is_folder=is_folder_name(Path(output), kind))
     if values.get("save_mask"):
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}

@@ -25,7 +25,8 @@ from tilepipe.errors import InterruptedRunError, OutputError, SettingsError, Til
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart, Status, silent
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image
-from tilepipe.image.writers.formats import output_beside, suffix_for
+from tilepipe.image.writers.formats import is_folder_name, output_beside, stem_of, suffix_for
+from tilepipe.image.zarr_folder import is_zarr
 from tilepipe.planning.memo import memo_key
 from tilepipe.planning.plan import check_output
 from tilepipe.planning.shared_psf import estimate_shared_psf
@@ -127,12 +128,14 @@ def outputs_in(folder: Path | None, images: Sequence[Path], kind: str | None = N
     SettingsError
         If two outputs would have the same name.
     OutputError
-        If `folder` is not a folder, or an output would replace an image of the list.
+        If `folder` is not a folder, is an OME-Zarr, or an output would replace an image of the list.
     """
     if folder is not None and folder.exists() and not folder.is_dir():
         raise OutputError(f"output {folder} is a file; several images need a folder")
+    if folder is not None and (is_folder_name(folder) or is_zarr(folder)):
+        raise OutputError(f"output {folder} is the name of one picture; several images need a folder")
     outputs = [
-        output_beside(image, kind) if folder is None else folder / f"{image.stem}{suffix_for(image, kind)}"
+        output_beside(image, kind) if folder is None else folder / f"{stem_of(image)}{suffix_for(image, kind)}"
         for image in images
     ]
     first: dict[str, Path] = {}
@@ -239,6 +242,7 @@ def run_images(
         ),
         root=cache_root(settings.cache),
         key=_key(given, settings),
+        format=settings.format,
         on_event=on_event,
         overwrite=overwrite,
         fresh=fresh,
@@ -275,6 +279,7 @@ class _Batch:
     make: Callable[[Path, Path, Listener, int | None], Any]
     root: StoragePath
     key: str
+    format: str | None
     on_event: Listener
     overwrite: bool
     fresh: bool
@@ -319,7 +324,7 @@ class _Batch:
     def one(self, image: Path, output: Path, on_event: Listener, jobs: int | None) -> Outcome:
         """Plan and run one image; return a failure instead of raising it."""
         try:
-            check_output(output, overwrite=self.overwrite)
+            check_output(output, overwrite=self.overwrite, is_folder=is_folder_name(output, self.format))
             plan = self.make(image, output, on_event, jobs)
             report = plan.run(on_event, overwrite=self.overwrite, fresh=self.fresh, stop=self.stop, client=self.client)
             note_written(self.root, image, output, self.key)

@@ -21,7 +21,7 @@ from tilepipe.image.dither import dithered
 from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
-from tilepipe.image.writers.beside import write_beside
+from tilepipe.image.writers.beside import write_beside, write_folder_beside
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
 from tilepipe.planning.plan import Plan
 from tilepipe.system.prefetch import prefetch
@@ -74,7 +74,8 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
         output = Output(info, plan.dtype, blocks(), plan.record, mask_page, plan.settings.compression)
-        write_beside(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
+        write = write_folder_beside if plan.format.is_folder else write_beside
+        write(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
         if plan.settings.save_mask:
             ones = np.ones((BLOCK_ROWS, info.width), np.float32)
 

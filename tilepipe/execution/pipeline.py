@@ -132,7 +132,7 @@ def run(
             raise InterruptedRunError("stopped; finished work is kept: run the same command to resume")
 
     with _disk_errors(plan.root):
-        check_output(plan.output, overwrite=overwrite)
+        check_output(plan.output, overwrite=overwrite, is_folder=plan.format.is_folder)
         if plan.settings.save_mask:
             check_output(Path(plan.settings.save_mask), overwrite=overwrite)
         plan.check()

@@ -12,7 +12,6 @@ from tilepipe.cache.collection import size_of
 from tilepipe.cache.digests import recall_digest
 from tilepipe.cache.layout import run_folders
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.writers.output import output_bytes
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
 from tilepipe.system.object_store import ObjectPath, StoragePath
@@ -49,9 +48,9 @@ def drops_tiles(info: ImageInfo, settings: Settings) -> bool:
 
 
 def plan_disk(
-    info: ImageInfo, recipe: Recipe, root: StoragePath, output: Path | None, dtype: str, settings: Settings
+    info: ImageInfo, recipe: Recipe, root: StoragePath, output: Path | None, written: int, settings: Settings
 ) -> DiskPlan:
-    """Return the disk space needed by the cache and by the output, for `recipe` and an output of `dtype`."""
+    """Return the disk space needed by the cache, for `recipe`, and by an output of `written` bytes."""
     pixels, grid = info.height * info.width, recipe.grid
     stored_height, stored_width = grid.stored_shape
     # tiles are restored row by row, and a row can be blended, and dropped, with the next one
@@ -69,7 +68,7 @@ def plan_disk(
         same_disk = cache_parent.stat().st_dev == output_parent.stat().st_dev
     return DiskPlan(
         cache=cache,
-        output=output_bytes(info, dtype) if output else 0,
+        output=written if output else 0,
         cached_already=already,
         cache_free=cache_free,
         output_free=shutil.disk_usage(output_parent).free,

@@ -25,7 +25,7 @@ from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe, stored_levels
 from tilepipe.settings import Settings, resolve
-from tilepipe.system.files import is_same_file
+from tilepipe.system.files import is_same_file, lies_in
 from tilepipe.system.memory import available, cores, peak_memory, peak_since, used_memory
 from tilepipe.tiling.grid import default_core
 
@@ -60,7 +60,7 @@ def make_plan(
     image : str or Path
         The image, in any format of :mod:`tilepipe.image.readers`.
     output : str or Path, optional
-        File to write: TIFF, JPEG, PNG or FITS, by its extension or the setting ``format``.
+        File to write, in a format of :mod:`tilepipe.image.writers.formats`, by its extension or the setting ``format``.
     psf : PSF, str or Path, optional
         The blur, or its file; by default the setting ``psf``.
     config : str or Path, optional
@@ -171,7 +171,7 @@ def _make_plan(
         recipe=recipe,
         model=model,
         memory=plan_memory(model, recipe.grid, allowed, settings.jobs or cores()),
-        disk=plan_disk(info, recipe, root, output, dtype, settings),
+        disk=plan_disk(info, recipe, root, output, kind.size(info, dtype), settings),
         settings=settings,
         root=root,
     )
@@ -186,6 +186,10 @@ def _check_distinct(image: Path, output: Path | None, settings: Settings) -> Non
             other = next((one for one in read if is_same_file(one, name)), None)
             if other is not None:
                 raise OutputError(f"output {path} would replace the input {other}; write to another file")
+    for path in written:
+        other = next((one for one in read if lies_in(one, path) or lies_in(path, one)), None)
+        if other is not None:
+            raise OutputError(f"output {path} and the input {other} lie one inside the other; write to another folder")
     if len(written) == 2 and is_same_file(*written):
         raise OutputError(f"the output and the mask would both be written to {written[0]}; write to two files")
 

@@ -14,6 +14,7 @@ from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.beside import is_unfinished, partial_of
 from tilepipe.image.writers.formats import OutputFormat
+from tilepipe.image.zarr_folder import is_zarr
 from tilepipe.planning.analysis import Analysis
 from tilepipe.planning.disk_model import DiskPlan, drops_tiles
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory, worker_memory
@@ -248,11 +249,23 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputError or OutputExistsError if `output` cannot be written; creates nothing."""
-    if output.is_dir():
+def check_output(output: Path, *, overwrite: bool, is_folder: bool = False) -> None:
+    """Raise OutputError or OutputExistsError if `output` cannot be written; creates nothing.
+
+    Parameters
+    ----------
+    output : Path
+        The file, or the folder of a format whose outputs are folders.
+    overwrite : bool
+        Whether what exists is replaced: of folders only those of zarr.
+    is_folder : bool
+        Whether the output is a folder.
+    """
+    if output.is_dir() and not is_folder:
         raise OutputError(f"output {output} is a folder; give a file name")
-    if output.exists() and not output.is_file():
+    if is_folder and output.exists() and not is_zarr(output):
+        raise OutputError(f"output {output} exists and is not a zarr folder; give another name")
+    if output.exists() and not output.is_file() and not is_folder:
         raise OutputError(f"output {output} is not a regular file; give another name")
     if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")

@@ -20,6 +20,7 @@ __all__ = [
     "flush",
     "is_disk_full",
     "is_same_file",
+    "lies_in",
     "make_folder",
     "printable",
     "read_at",
@@ -88,6 +89,11 @@ def is_same_file(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return os.path.realpath(one) == os.path.realpath(other)
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Return whether `path` leads into `folder`, also through links; neither needs to exist."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:

@@ -78,6 +78,8 @@ class Metadata:
         Code points of primaries, transfer, matrix and range (ITU-T H.273).
     fits : bytes, optional
         Cards of a FITS header that hold for an output, 80 bytes each; None for other formats.
+    record : str, optional
+        Processing record, JSON, of a format that has no XMP.
     lost : tuple of str
         Names of what the file contains and the reader does not keep.
     """
@@ -91,6 +93,7 @@ class Metadata:
     directories: dict[int, Directory] = field(default_factory=dict)
     cicp: bytes | None = None
     fits: bytes | None = None
+    record: str | None = None
     lost: tuple[str, ...] = ()
 
     @property

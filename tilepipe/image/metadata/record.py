@@ -1,4 +1,4 @@
-"""The processing record that tilepipe leaves in the XMP of its outputs, and in the header of a FITS."""
+"""The processing record that tilepipe leaves in its outputs: in the XMP of those that have one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.metadata.fits_header import record_text
 
 __all__ = ["read_record", "with_record"]
 
@@ -56,10 +55,10 @@ def with_record(xmp: bytes | None, record: bytes) -> bytes | None:
 
 
 def read_record(metadata: Metadata) -> dict[str, Any] | None:
-    """Return the processing record in a picture's XMP, or in the header of a FITS; None if it has none."""
+    """Return the processing record of a picture, in its XMP or where the format has it; None if it has none."""
     found = RECORD.search(metadata.xmp or b"")
     text = html.unescape((found[2] or found[4] or b"").decode("ascii", "replace")) if found else None
     record = None
     with suppress(ValueError):  # a property of that name which is no record
-        record = json.loads(text or record_text(metadata.fits or b"") or "null")
+        record = json.loads(text or metadata.record or "null")
     return record if isinstance(record, dict) else None

@@ -18,7 +18,7 @@ from tilepipe.errors import InputError, SettingsError, TilepipeError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.metadata.fits_header import BLOCK, kept_cards
+from tilepipe.image.metadata.fits_header import BLOCK, kept_cards, record_text
 from tilepipe.image.metadata.profiles import linear_profile
 from tilepipe.image.readers.convert import Conversion
 
@@ -117,6 +117,7 @@ class FitsReader:
             # without a profile other formats would show linear integers as sRGB
             icc=linear_profile(colours) if dtype.startswith("uint") else None,
             fits=cards,
+            record=record_text(cards),
             lost=(*left_out, *keywords),
         )
         rows = height if self._is_whole else min(height, BAND_ROWS + 2 * self._tile_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,15 @@ from tilepipe.image.light import ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.pixel_size import MICROMETRES, PixelSize
 from tilepipe.image.zarr_folder import document
 
-__all__ = ["ALPHA_LABELS", "COLOUR_LABELS", "ZarrPicture", "find_picture"]
+__all__ = [
+    "ALPHA_LABELS",
+    "COLOUR_LABELS",
+    "MOST_CHANNELS",
+    "RECORD_ATTRIBUTE",
+    "ZarrPicture",
+    "find_picture",
+    "stated_record",
+]
 
 COLOUR_LABELS = {1: ("gray",), 3: ("red", "green", "blue")}
 """Labels of the colour channels that tilepipe writes, by their number."""
@@ -27,6 +36,9 @@ MOST_LEVELS = 64
 """Largest number of resolution levels that is looked at: each halves the size."""
 
 MOST_CHANNELS = 4
+
+RECORD_ATTRIBUTE = "tilepipe"
+"""Attribute with the processing record."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,12 @@ def find_picture(root: Path) -> ZarrPicture:
     if _attributes(root, _join(key, "labels")) is not None:
         lost.append("labels")
     return _multiscale(root, key, scales[0], attributes.get("omero"), lost)
+
+
+def stated_record(root: Path) -> str | None:
+    """Return the processing record of the zarr folder `root`, JSON; None if it has none."""
+    record = (_attributes(root, "") or {}).get(RECORD_ATTRIBUTE)
+    return None if record is None else json.dumps(record)
 
 
 def _join(*parts: str) -> str:

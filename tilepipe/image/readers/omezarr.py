@@ -19,7 +19,7 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.pixel_size import resolution_of
 from tilepipe.image.readers.convert import Conversion
-from tilepipe.image.readers.multiscales import ZarrPicture, find_picture
+from tilepipe.image.readers.multiscales import ZarrPicture, find_picture, stated_record
 from tilepipe.image.readers.zarr_codecs import check_blosc, check_codecs, checked_blosc, codec_names, longest_of
 from tilepipe.image.zarr_folder import file_inside
 
@@ -91,7 +91,8 @@ class OmeZarrReader:
         size = dict(zip(picture.axes, self._array.shape, strict=True))
         bits = 1 if self._stored.kind == "b" else 8 * self._stored.itemsize
         self._convert = Conversion(self._stored.name, bits, "gray" if picture.colours == 1 else "RGB")
-        metadata = Metadata(resolution=picture.pixel and resolution_of(picture.pixel), lost=picture.lost)
+        resolution = picture.pixel and resolution_of(picture.pixel)
+        metadata = Metadata(resolution=resolution, record=stated_record(path), lost=picture.lost)
         kinds = picture.extra_kinds
         light, note = choose_light(path, metadata, picture.colours, self._convert.dtype, kinds)
         copied = [f"channel {picture.colours + at} is copied unchanged" for at, kind in enumerate(kinds, 1) if not kind]

@@ -11,11 +11,11 @@ from tilepipe.errors import SettingsError
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import UNASSOCIATED_ALPHA, Light
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.writers import fits, jpeg, jpegxl, npy, png, webp
-from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
+from tilepipe.image.writers import fits, jpeg, jpegxl, npy, omezarr, png, webp
+from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_bytes, output_light
 from tilepipe.image.writers.tiff import write_tiff
 
-__all__ = ["FORMATS", "OutputFormat", "format_of", "output_beside", "suffix_for"]
+__all__ = ["FORMATS", "OutputFormat", "format_of", "is_folder_name", "output_beside", "stem_of", "suffix_for"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ class OutputFormat:
         Whether samples are linear light by definition; pictures with other curves become the last of `dtypes`.
     held : callable
         ``held(info, dtype)`` returns the memory that writing takes beside the blocks, bytes.
+    size : callable
+        ``size(info, dtype)`` returns the size of the output's uncompressed pixels, bytes.
+    is_folder : bool
+        Whether an output is a folder, not a file.
+    holds_profile : bool
+        Whether an ICC profile has a place.  Without one, floats are read as linear light.
     """
 
     name: str
@@ -53,6 +59,9 @@ class OutputFormat:
     held: Callable[[ImageInfo, str], int] = lambda info, dtype: 0
     light: Callable[[ImageInfo, str], Light] = output_light
     is_linear: bool = False
+    size: Callable[[ImageInfo, str], int] = output_bytes
+    is_folder: bool = False
+    holds_profile: bool = True
 
     def dtype_for(self, info: ImageInfo, wanted: str | None) -> str:
         """Return the sample type to write: `wanted`, that of the input, or the nearest that the format holds.
@@ -67,6 +76,8 @@ class OutputFormat:
                 f"--dtype {wanted}: {self.name} holds {' and '.join(self.dtypes)}; choose one, or another format"
             )
         reason = self.missing(info)
+        if not self.holds_profile and wanted is not None and wanted.startswith("float") and not info.is_float:
+            reason = f"as {wanted} it would need an ICC profile, which has no place"
         if reason:
             raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
         is_held = info.dtype in self.dtypes and not self.changes_curve(info)
@@ -170,8 +181,33 @@ FITS = OutputFormat(
     is_linear=True,
 )
 
-FORMATS = {"tiff": TIFF, "jpeg": JPEG, "png": PNG, "jxl": JPEG_XL, "webp": WEBP, "npy": NPY, "fits": FITS}
+OME_ZARR = OutputFormat(
+    "OME-Zarr",
+    (".zarr",),
+    ("uint8", "uint16", "float16", "float32"),
+    omezarr.write_omezarr,
+    omezarr.missing_channels,
+    omezarr.metadata_lost,
+    omezarr.window_bytes,
+    size=omezarr.pyramid_bytes,
+    is_folder=True,
+    holds_profile=False,
+)
+
+FORMATS = {
+    "tiff": TIFF,
+    "jpeg": JPEG,
+    "png": PNG,
+    "jxl": JPEG_XL,
+    "webp": WEBP,
+    "npy": NPY,
+    "fits": FITS,
+    "ome-zarr": OME_ZARR,
+}
 """Formats by the value of ``--format``."""
+
+DOUBLE_SUFFIX = ".ome.zarr"
+"""Extension of two parts, of which the first belongs to no picture's name."""
 
 
 def format_of(path: Path | None, name: str | None = None) -> OutputFormat:
@@ -193,9 +229,26 @@ def format_of(path: Path | None, name: str | None = None) -> OutputFormat:
     raise SettingsError(f"output {path} must end in one of {known}, or give --format {'|'.join(FORMATS)}")
 
 
+def is_folder_name(path: Path, name: str | None = None) -> bool:
+    """Return whether an output `path`, in the format `name` or that of its extension, is a folder."""
+    try:
+        return format_of(path, name).is_folder
+    except SettingsError:
+        return False
+
+
 def output_beside(image: Path, name: str | None) -> Path:
     """Return ``NAME-sharp.EXT`` beside `image`, in its format if that can be written, or in the format `name`."""
-    return image.with_name(f"{image.stem}-sharp{suffix_for(image, name)}")
+    return image.with_name(f"{stem_of(image)}-sharp{suffix_for(image, name)}")
+
+
+def stem_of(image: Path) -> str:
+    """Return the name of `image` without its extension; ``.ome.zarr`` is one."""
+    return image.name[: -len(DOUBLE_SUFFIX)] if _is_double(image) else image.stem
+
+
+def _is_double(image: Path) -> bool:
+    return image.name.lower().endswith(DOUBLE_SUFFIX) and len(image.name) > len(DOUBLE_SUFFIX)
 
 
 def suffix_for(image: Path, name: str | None) -> str:
@@ -203,4 +256,5 @@ def suffix_for(image: Path, name: str | None) -> str:
     if name is not None:
         return FORMATS[name].suffixes[0]
     writable = any(image.suffix.lower() in candidate.suffixes for candidate in FORMATS.values())
-    return image.suffix if writable else TIFF.suffixes[0]
+    suffix = image.name[-len(DOUBLE_SUFFIX) :] if _is_double(image) else image.suffix
+    return suffix if writable else TIFF.suffixes[0]
