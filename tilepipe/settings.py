@@ -81,7 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata : float or None
         Sample value of pixels that are not part of the image; None reads it from the file.
     format : str or None
-        Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy", "fits" or "ome-zarr"; None: that of its extension.
+        Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy", "fits" or "ome-zarr"; None: that of its
+        extension.
     dtype : str or None
         Sample type of the output, "uint8", "uint16", "float16" or "float32"; None keeps that of the input.
     compression : str or None

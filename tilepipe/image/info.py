@@ -28,8 +28,9 @@ class ImageInfo:
     ----------
     path : Path
         The file.
-    kind : {"TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "npy", "camera raw"}
-        File format.
+    kind : str
+        File format, "TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "OME-Zarr",
+        "zarr array", "npy" or "camera raw".
     height, width : int
         Size, px.
     colours : {1, 3}

@@ -261,11 +261,12 @@ def check_output(output: Path, *, overwrite: bool, is_folder: bool = False) -> N
     is_folder : bool
         Whether the output is a folder.
     """
-    if output.is_dir() and not is_folder:
+    if is_folder:
+        if output.exists() and not is_zarr(output):
+            raise OutputError(f"output {output} exists and is not a zarr folder; give another name")
+    elif output.is_dir():
         raise OutputError(f"output {output} is a folder; give a file name")
-    if is_folder and output.exists() and not is_zarr(output):
-        raise OutputError(f"output {output} exists and is not a zarr folder; give another name")
-    if output.exists() and not output.is_file() and not is_folder:
+    elif output.exists() and not output.is_file():
         raise OutputError(f"output {output} is not a regular file; give another name")
     if output.exists() and not overwrite and not is_unfinished(output):
         raise OutputExistsError(f"output {output} exists; --overwrite replaces it")
