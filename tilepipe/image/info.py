@@ -30,7 +30,7 @@ class ImageInfo:
         The file.
     kind : str
         File format, "TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "OME-Zarr",
-        "zarr array", "npy" or "camera raw".
+        "zarr", "npy" or "camera raw".
     height, width : int
         Size, px.
     colours : {1, 3}
