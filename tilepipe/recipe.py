@@ -30,7 +30,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libraries : str
         Libraries that the result depends on, with versions.
     source : str
-        SHA-256 of the input file.
+        SHA-256 of the input file; of another picture than its default one: that of both, see
+        :meth:`tilepipe.image.selection.Selection.digest`.
     height : int
         Height of the image, px.
     width : int

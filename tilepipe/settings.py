@@ -80,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         detects it.
     nodata : float or None
         Sample value of pixels that are not part of the image; None reads it from the file.
+    page : int or None
+        Page of a TIFF, counted from 0 along its chain of pages, thumbnails and masks included; None: the largest.
+    plane : str or None
+        Plane of a stack (OME-TIFF, ImageJ), by the position along its axes, counted from 0: "z=3,c=1"; None: the first.
     format : str or None
         Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy", "fits" or "ome-zarr"; None: that of its
         extension.
@@ -134,6 +138,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     input_curve: str | None = None
     white: str | float | None = None
     nodata: float | None = None
+    page: int | None = None
+    plane: str | None = None
     format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits", "ome-zarr"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     compression: Literal["none", "deflate", "lzw", "zstd"] | None = None
@@ -165,6 +171,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:
             raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: omit it to derive it from the image")
+        if self.page is not None and self.page < 0:
+            raise SettingsError(f"page is {self.page}; pages are counted from 0")
+        if self.page is not None and self.plane is not None:
+            raise SettingsError(f"page is {self.page} and plane is {self.plane!r}; give one of them")
         if self.max_pixels < 1:
             raise SettingsError(f"max_pixels is {self.max_pixels}; it must be at least 1")
         if self.jobs is not None and self.jobs < 1:

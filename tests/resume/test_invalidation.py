@@ -37,6 +37,8 @@ TABLE = {
     "input_curve": ({"input_curve": "linear"}, RECOMPUTE),
     "white": ({"white": "60000"}, RECOMPUTE),
     "nodata": ({"nodata": 3.0}, RECOMPUTE),
+    "page": ({"page": 0}, REUSE),  # the file has one page; tests/image/test_pages.py: another page
+    "plane": ({"plane": "z=0"}, REUSE),
     "dtype": ({"dtype": "uint8"}, REUSE),
     "compression": ({"compression": "lzw"}, REUSE),
     "dither": ({"dither": False, "dtype": "uint8"}, REUSE),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import click
 
+from tilepipe.cli.options import picture_flags
+
 __all__ = ["inspect_verb"]
 
 
 @click.command("inspect")
 @click.argument("file", metavar="FILE")
+@picture_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
-    """Show size, type, layout, colours, metadata and noise of FILE; for a PSF file, also the PSF."""
+def inspect_verb(file: str, page: int | None, plane: str | None, as_json: bool, verbose: bool) -> None:
+    """Show size, type, layout, colours, metadata and noise of FILE; its pages and planes; for a PSF file, the PSF."""
     import json
 
-    facts = _facts(file)
+    facts = _facts(file, page, plane)
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -25,13 +28,17 @@ def inspect_verb(file: str, as_json: bool, verbose: bool) -> None:
         click.echo(f"{name:{width}s}  {shown}")
 
 
-def _facts(file: str) -> dict[str, object]:
+def _facts(file: str, page: int | None, plane: str | None) -> dict[str, object]:
     from tilepipe.image.metadata.record import read_record
     from tilepipe.image.readers import open_image
+    from tilepipe.image.readers.tiff_stacks import contents_of
+    from tilepipe.image.selection import Selection
     from tilepipe.planning.sample import read_sample
     from tilepipe.planning.seam_error import WINDOW
 
-    reader = open_image(file)
+    if page is not None and plane is not None:
+        raise click.UsageError("--page and --plane choose in two ways: give one of them.")
+    reader = open_image(file, Selection(page=page, plane=plane))
     try:
         info = reader.info
         noise = read_sample(reader, WINDOW).noise
@@ -56,6 +63,8 @@ def _facts(file: str) -> dict[str, object]:
         "converted": list(info.notes),
         "not_carried_over": info.metadata.dropped,
     }
+    if info.kind in ("TIFF", "BigTIFF"):
+        facts |= contents_of(info.path)
     record = read_record(info.metadata)
     facts |= {"restored_by_tilepipe": record} if record else {}
     psf = _psf_facts(file) if info.width == info.height <= 255 and info.is_float else None

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["FLAGS", "pipeline_flags", "settings_from"]
+__all__ = ["FLAGS", "picture_flags", "pipeline_flags", "settings_from"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +94,15 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "VALUE",
         "help": "Value of pixels that are not part of the image (default: from the file).",
     },
+    "--page": {
+        "type": int,
+        "metavar": "N",
+        "help": "Page of a TIFF, counted from 0 (default: the largest); inspect lists them.",
+    },
+    "--plane": {
+        "metavar": "AXIS=N,...",
+        "help": "Plane of an OME-TIFF or ImageJ stack, counted from 0, as z=3,c=1,t=0 (default: the first).",
+    },
     "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
     "--halo": {
         "type": int,
@@ -117,6 +126,10 @@ FLAGS: dict[str, dict[str, Any]] = {
 """Arguments of click for each flag; a flag has the name of its setting."""
 
 
+PICTURE_FLAGS = ("--page", "--plane")
+"""Those that choose a picture of a file."""
+
+
 def pipeline_flags(function: F) -> F:
     """Add all flags that control the restoration."""
     for flag, arguments in reversed(FLAGS.items()):
@@ -127,6 +140,13 @@ def pipeline_flags(function: F) -> F:
     return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one value; may be repeated.")(
         function
     )
+
+
+def picture_flags(function: F) -> F:
+    """Add the flags that choose a picture of a file."""
+    for flag in reversed(PICTURE_FLAGS):
+        function = click.option(flag, default=None, **FLAGS[flag])(function)
+    return function
 
 
 def settings_from(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tilepipe.cli.options import picture_flags
+
 if TYPE_CHECKING:
     from tilepipe.psf.model import PSF
 
@@ -40,6 +42,7 @@ window_option = click.option(
 @click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
 @blur_option
 @window_option
+@picture_flags
 @click.option("--psf-per-channel", is_flag=True, help="Refine the PSF for each colour; the file has one page for each.")
 @click.option("--png", metavar="OUT", help="Also write an enlarged image of the PSF.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -50,6 +53,8 @@ def estimate(
     blur: int | None,
     window: str | None,
     psf_per_channel: bool,
+    page: int | None,
+    plane: str | None,
     png: str | None,
     overwrite: bool,
     as_json: bool,
@@ -72,7 +77,7 @@ def estimate(
         if path is not None and Path(path).exists() and not overwrite:  # before seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
     return_memory_at_once()
-    psf = estimate_psf(image, blur, window, per_channel=psf_per_channel, threads=cores())
+    psf = estimate_psf(image, blur, window, per_channel=psf_per_channel, threads=cores(), page=page, plane=plane)
     psf.save(output, overwrite=overwrite)
     if png is not None:
         write_psf_picture(psf, png, overwrite=overwrite)
@@ -87,8 +92,9 @@ def estimate(
 @click.argument("file", metavar="PSF")
 @click.argument("image", metavar="IMAGE")
 @window_option
+@picture_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(file: str, image: str, window: str | None, as_json: bool) -> None:
+def check(file: str, image: str, window: str | None, page: int | None, plane: str | None, as_json: bool) -> None:
     """Check how well PSF explains the blur of IMAGE.
 
     A PSF that explains several images can be reused.
@@ -99,7 +105,7 @@ def check(file: str, image: str, window: str | None, as_json: bool) -> None:
     from tilepipe.psf.model import PSF
     from tilepipe.system.memory import cores
 
-    facts = check_psf(PSF.load(file), image, window, threads=cores())
+    facts = check_psf(PSF.load(file), image, window, threads=cores(), page=page, plane=plane)
     if as_json:
         click.echo(json.dumps({"psf": file, "image": image, **facts}))
         return

@@ -25,8 +25,10 @@ from tilepipe.errors import InterruptedRunError, OutputError, SettingsError, Til
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart, Status, silent
 from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image
+from tilepipe.image.selection import Selection
 from tilepipe.image.writers.formats import is_folder_name, output_beside, stem_of, suffix_for
 from tilepipe.image.zarr_folder import is_zarr
+from tilepipe.planning.analysis import selection_of
 from tilepipe.planning.memo import memo_key
 from tilepipe.planning.plan import check_output
 from tilepipe.planning.shared_psf import estimate_shared_psf
@@ -243,6 +245,7 @@ def run_images(
         root=cache_root(settings.cache),
         key=_key(given, settings),
         format=settings.format,
+        selection=selection_of(settings),
         on_event=on_event,
         overwrite=overwrite,
         fresh=fresh,
@@ -280,6 +283,7 @@ class _Batch:
     root: StoragePath
     key: str
     format: str | None
+    selection: Selection
     on_event: Listener
     overwrite: bool
     fresh: bool
@@ -311,7 +315,7 @@ class _Batch:
                     add(index, Outcome(image, output, "not started", InterruptedRunError.exit_code))
                 elif not self.fresh and is_written(self.root, image, output, self.key):
                     add(index, Outcome(image, output, "unchanged"))
-                elif lanes > 1 and _is_small(image):
+                elif lanes > 1 and _is_small(image, self.selection):
                     collect(lanes - 1)
                     running[pool.submit(self.one, image, output, silent, 1)] = index
                 else:
@@ -338,10 +342,10 @@ class _Batch:
         return Outcome(image, output, "done", facts=report.to_dict() | {"blur": plan.blur_text})
 
 
-def _is_small(image: Path) -> bool:
+def _is_small(image: Path, selection: Selection) -> bool:
     """Return whether the header states a small image; False if it cannot be read, which the run will report."""
     try:
-        with closing(open_image(image)) as reader:
+        with closing(open_image(image, selection)) as reader:
             return reader.info.height * reader.info.width <= SMALL
     except (TilepipeError, OSError, ValueError):
         return False

@@ -47,7 +47,7 @@ def ingest(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None]) 
     info, source = plan.info, job.source
     todo = find_bands(plan, job, on_event, check)
     if todo:
-        with closing(open_image(info.path)) as reader:
+        with closing(open_image(info.path, info.selection)) as reader:
 
             def bands() -> Iterator[Band]:
                 for row in todo:

@@ -23,6 +23,7 @@ from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.errors import CacheError, InputError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.readers import open_image
+from tilepipe.image.selection import WHOLE, Selection
 from tilepipe.psf.model import PSF
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_file, read_sealed, write_sealed
@@ -46,12 +47,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         Absolute path of the image file, for workers that read it; None if it is not valid Unicode.
     image_stamp : tuple of int or None
         Its size, bytes, and time of modification, ns: equal on all machines that share the file.
+    selection : Selection
+        Which picture of the file is read.
     """
 
     durable: bool = True
     edited_from: str | None = None
     image: str | None = None
     image_stamp: tuple[int, int] | None = None
+    selection: Selection = WHOLE
 
     def save(self, folder: StoragePath) -> None:
         """Write the configuration into a recipe's `folder`."""
@@ -120,7 +124,7 @@ class Job:
             self.before = layout.tiles_array(
                 layout.run_folders(folder.parent.parent, old)[1], old, durable=config.durable
             )
-        self._image, self._image_stamp = config.image, config.image_stamp
+        self._image, self._image_stamp, self._selection = config.image, config.image_stamp, config.selection
         self._reader: ImageReader | None = None
         self._reader_lock = threading.Lock()
         self._spectrum: Spectrum | None = None
@@ -154,7 +158,7 @@ class Job:
         """
         with self._reader_lock:
             if self._reader is None:
-                self._reader = open_image(self._image or "")
+                self._reader = open_image(self._image or "", self._selection)
             rows = self._reader.rows(top, bottom)
         if shared_stamp(self._image) != self._image_stamp:
             raise InputError(f"{self._image} was changed or removed since it was planned; run the same command again")

@@ -137,9 +137,10 @@ def run(
             check_output(Path(plan.settings.save_mask), overwrite=overwrite)
         plan.check()
         digest = _hash_input(plan, check_stop)
-        recipe = msgspec.structs.replace(plan.recipe, source=digest.sha256)
+        selection = plan.info.selection
+        recipe = msgspec.structs.replace(plan.recipe, source=selection.digest(digest.sha256))
         folder = run_folders(plan.root, recipe)[1]
-        before = None if fresh else digest.before
+        before = None if fresh or digest.before is None else selection.digest(digest.before)
         _announce_reuse(plan.root, folder, recipe, before, on_event)
         with locked(folder, plan.root, on_event) as lock:
 
@@ -243,7 +244,13 @@ def _write_facts(plan: Plan, recipe: Recipe, before: str | None, folder: Storage
     image = {"path": printable(plan.info.path.resolve()), "sha256": recipe.source, "dtype": recipe.dtype}
     write_durably(folder.parent / IMAGE_FILE, json.dumps(image).encode(), durable=durable)
     remember(plan.root, recipe.source, plan.analysis.asked, plan.analysis.memo)
-    RunConfig(durable=durable, edited_from=before, image=path, image_stamp=shared_stamp(path)).save(folder)
+    RunConfig(
+        durable=durable,
+        edited_from=before,
+        image=path,
+        image_stamp=shared_stamp(path),
+        selection=plan.info.selection,
+    ).save(folder)
     write_durably(folder / PSF_FILE, plan.psf.to_bytes(), durable=durable)
     write_durably(folder / RECIPE_FILE, recipe.to_json(), durable=durable)
     (folder / DONE_FILE).unlink(missing_ok=True)

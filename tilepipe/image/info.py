@@ -14,6 +14,7 @@ from tilepipe.image.light import LINEAR, MASK, SRGB, Curve, Light, gamma
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
 from tilepipe.image.metadata.profiles import coded_curve
+from tilepipe.image.selection import WHOLE, Selection
 
 __all__ = ["SUPPORTED_DTYPES", "ImageInfo", "ImageReader", "choose_light", "interpreted"]
 
@@ -61,6 +62,8 @@ class ImageInfo:
         Whether chrominance is stored at half the resolution or less.
     notes : tuple of str
         What reading converts: samples of other types or colours.
+    selection : Selection
+        Which picture of the file this is; equal for equal pixels.
     """
 
     path: Path
@@ -80,6 +83,7 @@ class ImageInfo:
     quantisation: tuple[tuple[int, ...], ...] | None = None
     subsampled: bool = False
     notes: tuple[str, ...] = ()
+    selection: Selection = WHOLE
 
     @property
     def channels(self) -> int:

@@ -26,6 +26,7 @@ from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
+from tilepipe.image.selection import Selection
 from tilepipe.image.writers.output import output_light
 from tilepipe.image.writers.png_filters import filter_rows
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
@@ -44,7 +45,7 @@ from tilepipe.system.memory import cores, release_compiler_memory, used_memory
 from tilepipe.system.object_store import StoragePath
 from tilepipe.tiling.grid import has_seams
 
-__all__ = ["MIN_CONFIDENCE", "Analysis", "analyse", "estimate_blur"]
+__all__ = ["MIN_CONFIDENCE", "Analysis", "analyse", "estimate_blur", "selection_of"]
 
 ABSURD_NOISE = 0.3
 """Noise relative to the range of the image above which the samples are almost certainly misinterpreted."""
@@ -130,7 +131,7 @@ def analyse(
         If the analysis itself needs more memory than is allowed; nothing is decoded then.
     """
     key = memo_key(given, settings)
-    with closing(open_image(image)) as reader:
+    with closing(open_image(image, selection_of(settings))) as reader:
         _check_size(reader.info, settings)
         needed = 0 if given else inspection_bytes(reader.info)
         check_analysis(used_memory(), reader.info.decoded_bytes, needed, allowed)
@@ -139,7 +140,7 @@ def analyse(
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
         mask_bytes(settings.mask, reader.info)  # report errors of the mask before anything slow
         sample_windows = cache(lambda: read_sample(reader, WINDOW, luminance_only=settings.luminance_only))
-        memo = None if fresh else _earlier_memo(root, image, key, sample_windows, on_event)
+        memo = None if fresh else _earlier_memo(root, reader.info, key, sample_windows, on_event)
         if memo is None:
             light = measured(reader, list(sample_windows().windows), white_known=white is not None)
         else:
@@ -168,22 +169,27 @@ def analyse(
         _check_noise(sample, settings)
     blocks = sample.blocks()
     if keep and given is None and memo is None:
-        _store_memo(root, image, stamp, key, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
+        _store_memo(root, info, stamp, key, Memo(psf, None, blocks, info.light.unit, info.light.white, check))
     if not passes_through(psf, settings.priority_value):
         on_event(Note("planning noise, penalties and halo are measured on windows of the image"))
     seams = has_seams(info.height, info.width, settings.tile, rim(psf, settings.halo))
     threads = min(settings.jobs or cores(), PROBING_THREADS)
     tuning = tune(sample, psf, options, settings.halo, seams=seams, threads=threads)
     if keep and seams:
-        _store_memo(root, image, stamp, key, Memo(psf, tuning, blocks, info.light.unit, info.light.white, check))
+        _store_memo(root, info, stamp, key, Memo(psf, tuning, blocks, info.light.unit, info.light.white, check))
     return Analysis(info, stamp, psf, tuning, blocks, key, check)
 
 
+def selection_of(settings: Settings) -> Selection:
+    """Return which picture of a file the settings choose."""
+    return Selection(page=settings.page, plane=settings.plane)
+
+
 def _earlier_memo(
-    root: StoragePath, image: Path, key: str, sample_windows: Callable[[], Sample], on_event: Listener
+    root: StoragePath, info: ImageInfo, key: str, sample_windows: Callable[[], Sample], on_event: Listener
 ) -> Memo | None:
     """Return the memo of the image, or of its content before an edit if that is still valid; None otherwise."""
-    content, before = recall_digest(root, image)
+    content, before = (digest and info.selection.digest(digest) for digest in recall_digest(root, info.path))
     memo = recall(root, content, key) if content else None
     if memo is not None:
         if memo.tuning is not None:
@@ -198,12 +204,12 @@ def _earlier_memo(
     return replace(earlier, blocks=sample_windows().blocks()) if valid else None
 
 
-def _store_memo(root: StoragePath, image: Path, stamp: Stamp, key: str, memo: Memo) -> None:
+def _store_memo(root: StoragePath, info: ImageInfo, stamp: Stamp, key: str, memo: Memo) -> None:
     """Write a memo to the cache; errors are ignored, as the run itself reports an unwritable cache."""
     with contextlib.suppress(OSError):
-        content = digest_of(root, image, trust_stamp=True)
+        content = digest_of(root, info.path, trust_stamp=True)
         if content.stamp == stamp:
-            remember(root, content.sha256, key, memo)
+            remember(root, info.selection.digest(content.sha256), key, memo)
 
 
 def estimate_blur(image: Path, settings: Settings) -> BlurEstimate:
@@ -216,7 +222,7 @@ def estimate_blur(image: Path, settings: Settings) -> BlurEstimate:
     UncertainPsfError
         If the image has no structure.
     """
-    with closing(open_image(image)) as reader:
+    with closing(open_image(image, selection_of(settings))) as reader:
         white = None if settings.white is None else str(settings.white)
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)
         sample = read_sample(reader, WINDOW, luminance_only=settings.luminance_only)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tilepipe.errors import SettingsError
 from tilepipe.image.readers import open_image
+from tilepipe.image.selection import Selection
 from tilepipe.planning.inspection import Inspection, inspect_array, inspect_reader
 from tilepipe.psf.blind.channels import kernels_by_channel
 from tilepipe.psf.blind.confidence import ripple_confidence, slight_confidence, strong_confidence
@@ -138,6 +139,8 @@ def estimate_psf(
     *,
     per_channel: bool = False,
     threads: int = 1,
+    page: int | None = None,
+    plane: str | None = None,
 ) -> PSF:
     """Estimate the blur of an image from the image alone.
 
@@ -153,6 +156,8 @@ def estimate_psf(
         Refine the PSF for each colour, as lenses blur them differently.
     threads : int
         Number of threads; the result does not depend on it.
+    page, plane : optional
+        Which picture of a file, see :class:`tilepipe.settings.Settings`.
 
     Returns
     -------
@@ -169,7 +174,7 @@ def estimate_psf(
         If `image` is a file that cannot be read.
     """
     if isinstance(image, (str, Path)):
-        reader = open_image(image)
+        reader = open_image(image, Selection(page=page, plane=plane))
         try:
             return find_psf(inspect_reader(reader, size, window), size, per_channel=per_channel, threads=threads).psf
         finally:
@@ -180,8 +185,16 @@ def estimate_psf(
     return find_psf(inspect_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
 
 
-def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int = 1) -> dict[str, Any]:
-    """Compare `psf` with the PSF estimated from another image.
+def check_psf(
+    psf: PSF,
+    image: str | Path,
+    window: Any = None,
+    *,
+    threads: int = 1,
+    page: int | None = None,
+    plane: str | None = None,
+) -> dict[str, Any]:
+    """Compare `psf` with the PSF estimated from another image; parameters as for :func:`estimate_psf`.
 
     Returns
     -------
@@ -190,7 +203,7 @@ def check_psf(psf: PSF, image: str | Path, window: Any = None, *, threads: int =
         "misfit" of each over the noise; "confidence" of the estimate; "explains": whether `psf` does nearly as well as
         the estimate.
     """
-    reader = open_image(image)
+    reader = open_image(image, Selection(page=page, plane=plane))
     try:
         inspection = inspect_reader(reader, None, window)
     finally:

@@ -168,7 +168,8 @@ class Plan:
             "halo": self.recipe.halo,
             "tile": self.recipe.core,
         }
-        return json.dumps(recipe_facts(self.recipe) | facts, sort_keys=True).encode()
+        chosen = self.info.selection.facts()
+        return json.dumps(recipe_facts(self.recipe) | facts | chosen, sort_keys=True).encode()
 
     def check(self) -> None:
         """Raise DoesNotFitError if the run exceeds the memory or, unless forced, the disk space."""

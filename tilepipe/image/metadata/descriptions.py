@@ -12,7 +12,7 @@ from dataclasses import replace
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.exif import Directory, Entry
 
-__all__ = ["DESCRIPTION", "for_dtype", "with_description_of_one_page"]
+__all__ = ["DESCRIPTION", "for_dtype", "with_description_of_one_page", "with_description_of_stack"]
 
 DESCRIPTION = 270
 """TIFF tag ImageDescription."""
@@ -26,7 +26,7 @@ PLANE_COUNTS = re.compile(rb"^(images|channels|slices|frames|hyperstack)=.*\n?",
 TYPE = re.compile(rb'(<(?:\w+:)?Pixels\b[^>]*\bType=")[^"]*(")')
 
 
-def with_description_of_one_page(metadata: Metadata, *, is_only: bool) -> Metadata:
+def with_description_of_one_page(metadata: Metadata, *, is_only: bool, plane: bytes | None = None) -> Metadata:
     """Return `metadata` with a description that holds for one picture; what is removed is added to ``lost``.
 
     Parameters
@@ -35,13 +35,15 @@ def with_description_of_one_page(metadata: Metadata, *, is_only: bool) -> Metada
         Of one page.
     is_only : bool
         Whether the file has no other page.
+    plane : bytes, optional
+        OME-XML of this plane of a stack, see :func:`tilepipe.image.metadata.ome.ome_of_one_plane`.
     """
     entry = metadata.tags.get(DESCRIPTION)
     if entry is None:
         return metadata
     text, lost = entry.data, ""
     if b"<OME" in text and (not is_only or _has_several_planes(text)):
-        text, lost = b"", "OME-XML of several planes"
+        text, lost = (plane + b"\0", "") if plane else (b"", "OME-XML of several planes")
     elif text.startswith(b"ImageJ="):
         text = PLANE_COUNTS.sub(b"", text)
     elif text.lstrip().startswith(b"{"):
@@ -52,6 +54,17 @@ def with_description_of_one_page(metadata: Metadata, *, is_only: bool) -> Metada
         _replaced(one, text) if one is entry else one for one in metadata.tags.entries if text or one is not entry
     )
     return replace(metadata, tags=Directory(kept), lost=(*metadata.lost, *([lost] if lost else [])))
+
+
+def with_description_of_stack(metadata: Metadata, first: Entry | None) -> Metadata:
+    """Return the metadata of a page with the description of its stack, `first`, that of the first page.
+
+    It replaces that of the page only if it is OME-XML or ImageJ's, which describe the whole file.
+    """
+    if first is None or not (b"<OME" in first.data or first.data.startswith(b"ImageJ=")):
+        return metadata
+    others = [entry for entry in metadata.tags.entries if entry.code != DESCRIPTION]
+    return replace(metadata, tags=Directory(tuple(sorted((*others, first), key=lambda entry: entry.code))))
 
 
 def _has_several_planes(text: bytes) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilepipe.errors import InputError, InputNotFoundError
+from tilepipe.errors import InputError, InputNotFoundError, SettingsError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.metadata.fits_header import SIGNATURE
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.raw import is_raw, open_raw
 from tilepipe.image.readers.web import is_web_format, open_web
+from tilepipe.image.selection import WHOLE, Selection
 from tilepipe.image.zarr_folder import is_zarr
 
 __all__ = ["open_image"]
@@ -21,13 +22,15 @@ __all__ = ["open_image"]
 READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy, camera raw or a folder of OME-Zarr"
 
 
-def open_image(path: str | Path) -> ImageReader:
+def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
     """Open an image; the format is detected from the content.
 
     Parameters
     ----------
     path : str or Path
         The file, or the folder of an OME-Zarr or a zarr array.
+    selection : Selection
+        Which picture of the file to read.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def open_image(path: str | Path) -> ImageReader:
     InputError
         If the file is not an image, is damaged, or has an unsupported format.
     SettingsError
-        If the format needs a package that is not installed.
+        If the format needs a package that is not installed, or the file has no such page or plane.
     """
     path = Path(path)
     if path.is_dir():
@@ -60,7 +63,10 @@ def open_image(path: str | Path) -> ImageReader:
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         from tilepipe.image.readers.tiff import TiffReader
 
-        return TiffReader(path)
+        return TiffReader(path, selection)
+    if selection.page or selection.plane is not None:
+        asked = f"page is {selection.page}" if selection.page else f"plane is {selection.plane!r}"
+        raise SettingsError(f"{asked}; {path} is no TIFF: it has one page, number 0, and no planes")
     if start[:3] == b"\xff\xd8\xff":
         from tilepipe.image.readers.jpeg import open_jpeg
 

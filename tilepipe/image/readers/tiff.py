@@ -14,14 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, TilepipeError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
-from tilepipe.image.metadata.descriptions import with_description_of_one_page
-from tilepipe.image.metadata.exif import has_loop
+from tilepipe.image.metadata.descriptions import (
+    DESCRIPTION,
+    with_description_of_one_page,
+    with_description_of_stack,
+)
+from tilepipe.image.metadata.exif import Entry, has_loop
+from tilepipe.image.metadata.ome import ome_of_one_plane
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
-from tilepipe.image.readers.tiff_pages import conversion_of, largest_page, mask_page, name_of
+from tilepipe.image.readers.tiff_pages import conversion_of, mask_page, name_of
+from tilepipe.image.readers.tiff_stacks import choose, open_tiff
+from tilepipe.image.selection import WHOLE, Selection
 from tilepipe.system.files import read_at
 
 __all__ = ["TiffReader"]
@@ -33,21 +40,37 @@ CONVERTED_ROWS, CONVERTED_COPIES = 256, 10
 
 
 class TiffReader:
-    """The largest page of a TIFF, the first of that size, with its mask page if there is one."""
+    """One picture of a TIFF, with its mask page if there is one; by default the first of the largest pages.
 
-    def __init__(self, path: Path) -> None:
-        """Parse the directory; raises InputError if damaged, truncated or not supported."""
+    Parameters
+    ----------
+    path : Path
+        The file.
+    selection : Selection
+        Which picture.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, truncated or not supported.
+    SettingsError
+        If it has no such page or plane.
+    """
+
+    def __init__(self, path: Path, selection: Selection = WHOLE) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._tiff: tifffile.TiffFile | None = None
         try:
             if has_loop(self._read):
                 raise InputError(f"{path} is a damaged TIFF: its chain of pages is a loop")
-            self._tiff = tifffile.TiffFile(path)
-            self._page, self._left_out = largest_page(path, self._tiff)
-            self._mask = mask_page(self._tiff, self._page)
+            self._tiff = open_tiff(path)
+            pages = [page.aspage() for page in self._tiff.pages]
+            self._plane = choose(path, self._tiff, pages, selection)
+            self._page = self._plane.page
+            self._mask = mask_page(pages, self._page)
             self._convert = conversion_of(path, self._page)
             self.info = self._describe(path)
-        except InputError:
+        except TilepipeError:
             self.close()
             raise
         except Exception as error:  # on damaged files tifffile raises arbitrary exceptions
@@ -122,6 +145,7 @@ class TiffReader:
             curve_note=note,
             extra_kinds=kinds,
             notes=convert.notes,
+            selection=self._plane.selection,
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
@@ -147,8 +171,20 @@ class TiffReader:
 
     def _metadata(self) -> Metadata:
         page, tiff = self._page, self._page.parent
+        left_out = self._plane.left_out
         metadata = from_tiff_directory(self._read, int(page.offset), tiff.byteorder, big=bool(tiff.is_bigtiff))
-        return with_description_of_one_page(replace(metadata, lost=self._left_out), is_only=not self._left_out)
+        metadata, ome = with_description_of_stack(replace(metadata, lost=left_out), self._description()), None
+        text = metadata.tags.get(DESCRIPTION)
+        if text is not None and self._plane.is_ome:
+            shape = int(self._page.imagelength), int(self._page.imagewidth)
+            ome = ome_of_one_plane(text.data, self._plane.series, self._plane.position, shape)
+        return with_description_of_one_page(metadata, is_only=not left_out, plane=ome)
+
+    def _description(self) -> Entry | None:
+        """Return the description of the first page, which is that of the file if a program wrote it for itself."""
+        tiff = self._page.parent
+        first = int(tiff.pages.first.offset)
+        return from_tiff_directory(self._read, first, tiff.byteorder, big=bool(tiff.is_bigtiff)).tags.get(DESCRIPTION)
 
     def _strip_rows(self) -> int:
         return _strip_rows(self._page)
@@ -187,7 +223,7 @@ class TiffReader:
             while y < y0 + len(out):
                 index = y // strip
                 stop = min((index + 1) * strip, y0 + len(out))
-                offset = page.dataoffsets[plane * strips + index] + (y % strip) * row_bytes
+                offset = page.dataoffsets[plane * strips + index] + self._plane.skipped + (y % strip) * row_bytes
                 raw = read_at(self._descriptor, (stop - y) * row_bytes, offset)
                 if len(raw) < (stop - y) * row_bytes:
                     raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are incomplete")

@@ -1,4 +1,4 @@
-"""Pages of a TIFF: which one is the picture, which its mask, and what its samples mean."""
+"""Pages of a TIFF: which is the largest, which a mask, and what their samples mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from tilepipe.errors import InputError
 from tilepipe.image.metadata.blocks import ICC
 from tilepipe.image.readers.convert import Conversion
 
-__all__ = ["conversion_of", "largest_page", "mask_page", "name_of"]
+__all__ = [
+    "conversion_of",
+    "is_mask",
+    "is_reduced",
+    "largest_page",
+    "left_out_beside",
+    "mask_page",
+    "name_of",
+]
 
 SUBIFDS = 330
 
@@ -28,37 +36,52 @@ REDUCED_IMAGE, TRANSPARENCY_MASK = 1, 4
 """Bits of NewSubfileType for a thumbnail, and for a page that marks which pixels are part of the image."""
 
 
-def largest_page(path: Path, tiff: tifffile.TiffFile) -> tuple[tifffile.TiffPage, tuple[str, ...]]:
-    """Return the first of the largest full-size pages, and what is left out, in words.
+def is_reduced(page: tifffile.TiffPage) -> bool:
+    """Return whether a page is a thumbnail or an overview."""
+    return bool(int(page.subfiletype or 0) & REDUCED_IMAGE)
+
+
+def is_mask(page: tifffile.TiffPage) -> bool:
+    """Return whether a page marks which pixels of another one are part of the image."""
+    return bool(int(page.subfiletype or 0) & TRANSPARENCY_MASK)
+
+
+def largest_page(path: Path, pages: list[tifffile.TiffPage]) -> tifffile.TiffPage:
+    """Return the first of the largest full-size pages.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    pages = [page.aspage() for page in tiff.pages]
-    reduced = [page for page in pages if int(page.subfiletype or 0) & REDUCED_IMAGE]
-    full = [page for page in pages if not int(page.subfiletype or 0) & (REDUCED_IMAGE | TRANSPARENCY_MASK)]
+    full = [page for page in pages if not (is_reduced(page) or is_mask(page))]
     if not full:
         raise InputError(f"{path} has no full-size page: all its {len(pages)} pages are thumbnails or masks")
-    largest = max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
+    return max(full, key=lambda page: int(page.imagelength) * int(page.imagewidth))
+
+
+def left_out_beside(pages: list[tifffile.TiffPage], picture: tifffile.TiffPage) -> tuple[str, ...]:
+    """Return what a file contains beside the page `picture` and its mask, in words."""
+    others = [page for page in pages if page is not picture]
     left_out = []
-    if len(full) > 1:
-        left_out.append(f"all but page {full.index(largest) + 1} of {len(full)}")
-    if reduced or any(SUBIFDS in page.tags for page in pages):
+    if any(not (is_reduced(page) or is_mask(page)) for page in others):
+        left_out.append(f"all pages but page {picture.index} of 0..{len(pages) - 1}")
+    if any(is_reduced(page) for page in others) or any(SUBIFDS in page.tags for page in pages):
         left_out.append("reduced-size images")
-    return largest, tuple(left_out)
+    return tuple(left_out)
 
 
-def mask_page(tiff: tifffile.TiffFile, picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
-    """Return the mask page: same size as `picture`, one sample per pixel (TIFF 6.0, NewSubfileType 4)."""
-    for page in tiff.pages:
-        kind = int(getattr(page, "subfiletype", 0) or 0)
-        if kind & TRANSPARENCY_MASK and not kind & REDUCED_IMAGE:
-            mask = page.aspage()
-            same = (mask.imagelength, mask.imagewidth) == (picture.imagelength, picture.imagewidth)
-            if same and int(mask.samplesperpixel) == 1:
-                return mask
+def mask_page(pages: list[tifffile.TiffPage], picture: tifffile.TiffPage) -> tifffile.TiffPage | None:
+    """Return the mask page: same size as `picture`, one sample per pixel (TIFF 6.0, NewSubfileType 4).
+
+    It is the next one behind `picture`; if there is none, the first in the file.
+    """
+    size = (picture.imagelength, picture.imagewidth)
+    at = next(index for index, page in enumerate(pages) if page is picture)
+    for page in (*pages[at + 1 :], *pages[:at]):
+        fits = (page.imagelength, page.imagewidth) == size and int(page.samplesperpixel) == 1
+        if is_mask(page) and not is_reduced(page) and fits:
+            return page
     return None
 
 
