@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Page of a TIFF, counted from 0 along its chain of pages, thumbnails and masks included; None: the largest.
     plane : str or None
         Plane of a stack (OME-TIFF, ImageJ), by the position along its axes, counted from 0: "z=3,c=1"; None: the first.
+    salvage : bool
+        Restore a truncated TIFF, PNG or JPEG as far as it goes; what is missing is masked.
     format : str or None
         Format of the output, "tiff", "jpeg", "png", "jxl", "webp", "npy", "fits" or "ome-zarr"; None: that of its
         extension.
@@ -140,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodata: float | None = None
     page: int | None = None
     plane: str | None = None
+    salvage: bool = False
     format: Literal["tiff", "jpeg", "png", "jxl", "webp", "npy", "fits", "ome-zarr"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     compression: Literal["none", "deflate", "lzw", "zstd"] | None = None

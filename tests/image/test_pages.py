@@ -14,6 +14,7 @@ import tilepipe
 from tilepipe.cli.main import tilepipe as command
 from tilepipe.errors import SettingsError
 from tilepipe.execution.batch import run_images
+from tilepipe.execution.job import RunConfig, running, shared_stamp
 from tilepipe.image.metadata.ome import ome_of_one_plane
 from tilepipe.image.readers import open_image
 from tilepipe.image.selection import WHOLE, Selection, plane_position
@@ -224,6 +225,16 @@ def test_several_images_are_read_at_the_same_page(tmp_path):
     outcomes = run_images(paths, tmp_path / "out", psf=delta(), page=0, cache=str(tmp_path / "cache"))
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     assert tifffile.imread(tmp_path / "out" / "b.tif").shape == (20, 30)
+
+
+def test_workers_read_the_page_that_was_planned(tmp_path):
+    path = many_pages(tmp_path / "a.tif")
+    config = RunConfig(image=str(path), image_stamp=shared_stamp(str(path)), selection=Selection(page=0))
+    config.save(tmp_path)
+    assert RunConfig.of(tmp_path) == config
+    plan = tilepipe.plan(path, tmp_path / "out.tif", psf=delta(), page=0, cache=str(tmp_path / "cache"))
+    with running(plan.run().folder) as job:
+        np.testing.assert_array_equal(job.read_rows(0, 20)[:, :, 0], STACK[0, 0, 0, :20, :30])
 
 
 def test_inspect_lists_pages_and_planes(tmp_path):

@@ -39,6 +39,7 @@ TABLE = {
     "nodata": ({"nodata": 3.0}, RECOMPUTE),
     "page": ({"page": 0}, REUSE),  # the file has one page; tests/image/test_pages.py: another page
     "plane": ({"plane": "z=0"}, REUSE),
+    "salvage": ({"salvage": True}, REUSE),  # nothing is missing; tests/image/test_salvage.py: a truncated file
     "dtype": ({"dtype": "uint8"}, REUSE),
     "compression": ({"compression": "lzw"}, REUSE),
     "dither": ({"dither": False, "dtype": "uint8"}, REUSE),

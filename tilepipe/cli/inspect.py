@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tilepipe.cli.options import picture_flags
+
+if TYPE_CHECKING:
+    from tilepipe.image.selection import Selection
 
 __all__ = ["inspect_verb"]
 
@@ -14,11 +19,17 @@ __all__ = ["inspect_verb"]
 @picture_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def inspect_verb(file: str, page: int | None, plane: str | None, as_json: bool, verbose: bool) -> None:
+def inspect_verb(
+    file: str, page: int | None, plane: str | None, salvage: bool | None, as_json: bool, verbose: bool
+) -> None:
     """Show size, type, layout, colours, metadata and noise of FILE; its pages and planes; for a PSF file, the PSF."""
     import json
 
-    facts = _facts(file, page, plane)
+    from tilepipe.image.selection import Selection
+
+    if page is not None and plane is not None:
+        raise click.UsageError("--page and --plane choose in two ways: give one of them.")
+    facts = _facts(file, Selection(page=page, plane=plane, salvage=bool(salvage)))
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -28,17 +39,14 @@ def inspect_verb(file: str, page: int | None, plane: str | None, as_json: bool, 
         click.echo(f"{name:{width}s}  {shown}")
 
 
-def _facts(file: str, page: int | None, plane: str | None) -> dict[str, object]:
+def _facts(file: str, selection: Selection) -> dict[str, object]:
     from tilepipe.image.metadata.record import read_record
     from tilepipe.image.readers import open_image
     from tilepipe.image.readers.tiff_stacks import contents_of
-    from tilepipe.image.selection import Selection
     from tilepipe.planning.sample import read_sample
     from tilepipe.planning.seam_error import WINDOW
 
-    if page is not None and plane is not None:
-        raise click.UsageError("--page and --plane choose in two ways: give one of them.")
-    reader = open_image(file, Selection(page=page, plane=plane))
+    reader = open_image(file, selection)
     try:
         info = reader.info
         noise = read_sample(reader, WINDOW).noise

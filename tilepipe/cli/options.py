@@ -103,6 +103,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "AXIS=N,...",
         "help": "Plane of an OME-TIFF or ImageJ stack, counted from 0, as z=3,c=1,t=0 (default: the first).",
     },
+    "--salvage": {"is_flag": True, "help": "Restore a truncated TIFF, PNG or JPEG as far as it goes."},
     "--tile": {"type": int, "metavar": "N", "help": "Largest core edge of a tile, px, at least 64."},
     "--halo": {
         "type": int,
@@ -126,7 +127,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 """Arguments of click for each flag; a flag has the name of its setting."""
 
 
-PICTURE_FLAGS = ("--page", "--plane")
+PICTURE_FLAGS = ("--page", "--plane", "--salvage")
 """Those that choose a picture of a file."""
 
 

@@ -55,6 +55,7 @@ def estimate(
     psf_per_channel: bool,
     page: int | None,
     plane: str | None,
+    salvage: bool | None,
     png: str | None,
     overwrite: bool,
     as_json: bool,
@@ -77,7 +78,9 @@ def estimate(
         if path is not None and Path(path).exists() and not overwrite:  # before seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
     return_memory_at_once()
-    psf = estimate_psf(image, blur, window, per_channel=psf_per_channel, threads=cores(), page=page, plane=plane)
+    psf = estimate_psf(
+        image, blur, window, per_channel=psf_per_channel, threads=cores(), page=page, plane=plane, salvage=bool(salvage)
+    )
     psf.save(output, overwrite=overwrite)
     if png is not None:
         write_psf_picture(psf, png, overwrite=overwrite)
@@ -94,7 +97,9 @@ def estimate(
 @window_option
 @picture_flags
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(file: str, image: str, window: str | None, page: int | None, plane: str | None, as_json: bool) -> None:
+def check(
+    file: str, image: str, window: str | None, page: int | None, plane: str | None, salvage: bool | None, as_json: bool
+) -> None:
     """Check how well PSF explains the blur of IMAGE.
 
     A PSF that explains several images can be reused.
@@ -105,7 +110,7 @@ def check(file: str, image: str, window: str | None, page: int | None, plane: st
     from tilepipe.psf.model import PSF
     from tilepipe.system.memory import cores
 
-    facts = check_psf(PSF.load(file), image, window, threads=cores(), page=page, plane=plane)
+    facts = check_psf(PSF.load(file), image, window, threads=cores(), page=page, plane=plane, salvage=bool(salvage))
     if as_json:
         click.echo(json.dumps({"psf": file, "image": image, **facts}))
         return

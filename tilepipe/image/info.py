@@ -64,6 +64,8 @@ class ImageInfo:
         What reading converts: samples of other types or colours.
     selection : Selection
         Which picture of the file this is; equal for equal pixels.
+    mask_is_made : bool
+        Whether the mask marks what is missing in a truncated file, and is no page of the file.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class ImageInfo:
     subsampled: bool = False
     notes: tuple[str, ...] = ()
     selection: Selection = WHOLE
+    mask_is_made: bool = False
 
     @property
     def channels(self) -> int:
@@ -99,6 +102,11 @@ class ImageInfo:
     def written_channels(self) -> int:
         """Number of channels of the main page."""
         return self.channels - self.has_mask
+
+    @property
+    def required_kinds(self) -> tuple[int, ...]:
+        """Kinds of the extra channels of the file; a format that cannot hold them is refused."""
+        return self.extra_kinds[: len(self.extra_kinds) - self.mask_is_made]
 
     @property
     def seen_shape(self) -> tuple[int, int]:

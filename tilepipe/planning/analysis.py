@@ -182,7 +182,7 @@ def analyse(
 
 def selection_of(settings: Settings) -> Selection:
     """Return which picture of a file the settings choose."""
-    return Selection(page=settings.page, plane=settings.plane)
+    return Selection(page=settings.page, plane=settings.plane, salvage=settings.salvage)
 
 
 def _earlier_memo(

@@ -141,6 +141,7 @@ def estimate_psf(
     threads: int = 1,
     page: int | None = None,
     plane: str | None = None,
+    salvage: bool = False,
 ) -> PSF:
     """Estimate the blur of an image from the image alone.
 
@@ -156,7 +157,7 @@ def estimate_psf(
         Refine the PSF for each colour, as lenses blur them differently.
     threads : int
         Number of threads; the result does not depend on it.
-    page, plane : optional
+    page, plane, salvage : optional
         Which picture of a file, see :class:`tilepipe.settings.Settings`.
 
     Returns
@@ -174,7 +175,7 @@ def estimate_psf(
         If `image` is a file that cannot be read.
     """
     if isinstance(image, (str, Path)):
-        reader = open_image(image, Selection(page=page, plane=plane))
+        reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
         try:
             return find_psf(inspect_reader(reader, size, window), size, per_channel=per_channel, threads=threads).psf
         finally:
@@ -193,6 +194,7 @@ def check_psf(
     threads: int = 1,
     page: int | None = None,
     plane: str | None = None,
+    salvage: bool = False,
 ) -> dict[str, Any]:
     """Compare `psf` with the PSF estimated from another image; parameters as for :func:`estimate_psf`.
 
@@ -203,7 +205,7 @@ def check_psf(
         "misfit" of each over the noise; "confidence" of the estimate; "explains": whether `psf` does nearly as well as
         the estimate.
     """
-    reader = open_image(image, Selection(page=page, plane=plane))
+    reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
     try:
         inspection = inspect_reader(reader, None, window)
     finally:

@@ -61,20 +61,20 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
     if is_raw(path, start):
         return open_raw(path)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        from tilepipe.image.readers.tiff import TiffReader
+        from tilepipe.image.readers.tiff import open_tiff
 
-        return TiffReader(path, selection)
+        return open_tiff(path, selection)
     if selection.page or selection.plane is not None:
         asked = f"page is {selection.page}" if selection.page else f"plane is {selection.plane!r}"
         raise SettingsError(f"{asked}; {path} is no TIFF: it has one page, number 0, and no planes")
     if start[:3] == b"\xff\xd8\xff":
         from tilepipe.image.readers.jpeg import open_jpeg
 
-        return open_jpeg(path)
+        return open_jpeg(path, salvage=selection.salvage)
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         from tilepipe.image.readers.png import open_png
 
-        return open_png(path)
+        return open_png(path, salvage=selection.salvage)
     if start[:6] == b"\x93NUMPY":
         from tilepipe.image.readers.npy import NpyReader
 

@@ -13,17 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.info import ImageInfo, ImageReader, choose_light
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
 from tilepipe.image.readers.convert import COLUMN_BYTES, ink_to_rgb, scaled
+from tilepipe.image.readers.jpeg_scan import Scan, complete_rows
+from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader, first_rows
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_jpeg"]
 
 START, END_OF_IMAGE, START_OF_SCAN, TABLES, TEMPORARY, COMMENT = 0xD8, 0xD9, 0xDA, 0xDB, 0x01, 0xFE
+HUFFMAN, RESTART_INTERVAL = 0xC4, 0xDD
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of a frame header; the others of this range are tables (T.81, table B.1)."""
+
+SEQUENTIAL = {0xC0, 0xC1}
+"""Those of a sequential picture with Huffman codes."""
 
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 APP0, APP1, APP2, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
@@ -52,18 +58,27 @@ class _Segments:
     width: int = 0
     height: int = 0
     bits: int = 0
-    is_progressive: bool = False
+    frame: int = 0  # its marker
     components: list[tuple[int, int, int]] = field(default_factory=list)  # horizontal, vertical sampling; table
     tables: dict[int, tuple[int, ...]] = field(default_factory=dict)
     blocks: list[tuple[int, bytes]] = field(default_factory=list)
+    huffman: dict[int, bytes] = field(default_factory=dict)  # by class (0 DC, 16 AC) plus number
+    restart: int = 0
+    scan: bytes = b""  # header of the first scan
+    data_at: int = 0  # offset of its data
+
+    @property
+    def is_progressive(self) -> bool:
+        """Whether several scans refine the picture."""
+        return self.frame in PROGRESSIVE
 
     def contents(self, marker: int, name: bytes) -> list[bytes]:
         """Return what follows `name` in the segments of `marker` that begin with it."""
         return [content[len(name) :] for kind, content in self.blocks if kind == marker and content.startswith(name)]
 
 
-def open_jpeg(path: Path) -> WholeReader:
-    """Read the segments of a JPEG.
+def open_jpeg(path: Path, *, salvage: bool = False) -> ImageReader:
+    """Read the segments of a JPEG, and with `salvage` how far the data of a truncated one goes.
 
     Raises
     ------
@@ -110,7 +125,31 @@ def open_jpeg(path: Path) -> WholeReader:
         notes=_notes(segments.bits, is_ink=is_ink, has_profile=profile is not None),
     )
     is_inverted = bool(segments.contents(APP14, b"Adobe"))
-    return WholeReader(info, partial(_decode, info, segments.bits, profile, is_ink=is_ink, is_inverted=is_inverted))
+    decode = partial(_decode, info, segments.bits, profile, is_ink=is_ink, is_inverted=is_inverted)
+    if salvage and not _reaches_end(content := path.read_bytes()):
+        rows = _complete_rows(path, segments, content)
+        info = replace(info, decoded_bytes=info.decoded_bytes + 2 * len(content))  # the scan, with and without stuffing
+        return SalvagedReader(WholeReader(info, partial(decode, is_cut=True)), first_rows(rows, info.width))
+    return WholeReader(info, decode)
+
+
+def _complete_rows(path: Path, segments: _Segments, content: bytes) -> int:
+    """Return the number of rows that a truncated file determines; raise InputError if that is not defined."""
+    channels = len(segments.components)
+    if segments.frame not in SEQUENTIAL or segments.scan[:1] != bytes([channels]):
+        raise InputError(
+            f"{path} is truncated, and each of its scans contributes to all rows (progressive, arithmetic or planar "
+            "JPEG): no row is complete"
+        )
+    try:
+        chosen = [segments.scan[2 + 2 * index] for index in range(channels)]
+        tables = [(segments.huffman[pair >> 4], segments.huffman[16 + (pair & 15)]) for pair in chosen]
+    except (IndexError, KeyError) as error:
+        raise InputError(f"{path} is a damaged JPEG: its scan has no Huffman tables") from error
+    sampling = [component[:2] for component in segments.components]
+    scan = Scan(segments.height, segments.width, sampling, tables, segments.restart)
+    found = MARKER.search(content, segments.data_at)
+    return complete_rows(content[segments.data_at : found.start() if found else len(content)], scan)
 
 
 def _notes(bits: int, *, is_ink: bool, has_profile: bool) -> tuple[str, ...]:
@@ -121,12 +160,19 @@ def _notes(bits: int, *, is_ink: bool, has_profile: bool) -> tuple[str, ...]:
 
 
 def _decode(
-    info: ImageInfo, bits: int, profile: bytes | None, content: bytes, *, is_ink: bool, is_inverted: bool
+    info: ImageInfo,
+    bits: int,
+    profile: bytes | None,
+    content: bytes,
+    *,
+    is_ink: bool,
+    is_inverted: bool,
+    is_cut: bool = False,
 ) -> npt.NDArray[Any]:
     import imagecodecs
 
-    if not _reaches_end(content):
-        raise InputError(f"{info.path} is truncated: its last scan has no end marker")  # decoders fill in gray
+    if not is_cut and not _reaches_end(content):  # decoders fill in gray
+        raise InputError(f"{info.path} is truncated: its last scan has no end marker; {WAY_OUT}")
     pixels = np.asarray(imagecodecs.jpeg8_decode(content))
     if bits != 8:
         pixels = scaled(pixels, bits)
@@ -143,16 +189,23 @@ def _read_segments(file: IO[bytes]) -> _Segments:
             byte = file.read(1)
         while byte == b"\xff":
             byte = file.read(1)
-        if not byte or byte[0] in (START_OF_SCAN, END_OF_IMAGE):
+        if not byte or byte[0] == END_OF_IMAGE:
             return segments
         marker = byte[0]
         if marker in (0, TEMPORARY, START) or 0xD0 <= marker <= 0xD7:
             continue
         length = int.from_bytes(file.read(2), "big")
         content = file.read(max(0, length - 2))  # a damaged length may be 0 or 1
+        if marker == START_OF_SCAN:
+            segments.scan, segments.data_at = content, file.tell()
+            return segments
         if marker in FRAMES:
             _read_frame(segments, content)
-            segments.is_progressive = marker in PROGRESSIVE
+            segments.frame = marker
+        elif marker == HUFFMAN:
+            _read_codes(segments, content)
+        elif marker == RESTART_INTERVAL:
+            segments.restart = int.from_bytes(content[:2], "big")
         elif marker == TABLES:
             _read_tables(segments, content)
         elif marker >= APP0:
@@ -177,6 +230,16 @@ def _read_tables(segments: _Segments, content: bytes) -> None:
             table[position] = int(step)
         segments.tables[number] = tuple(table)
         at += 1 + (128 if wide else 64)
+
+
+def _read_codes(segments: _Segments, content: bytes) -> None:
+    """Read Huffman tables (T.81, B.2.4.2); one that ends too early is left out, as only a truncated file needs them."""
+    at = 0
+    while at + 17 <= len(content):
+        size = 16 + sum(content[at + 1 : at + 17])
+        if at + 1 + size <= len(content):
+            segments.huffman[content[at]] = content[at + 1 : at + 1 + size]
+        at += 1 + size
 
 
 def _reaches_end(content: bytes) -> bool:

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.info import ImageInfo, ImageReader, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, gamma_profile, with_stated_profile
+from tilepipe.image.readers.png_rows import SIGNATURE, completed, row_bytes, rows_in
+from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader, first_rows
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_png"]
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 CHANNELS = {0: (1, 0), 2: (3, 0), 3: (3, 0), 4: (1, 1), 6: (3, 1)}
 """Colour type -> (colours, alpha) as decoded (11.2.1); a palette is expanded."""
@@ -40,16 +40,16 @@ SRGB_GAMMA, SRGB_PRIMARIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 1
 
 @dataclass
 class _Chunks:
-    """Header and metadata chunks; the pixels are left to the decoder."""
+    """Header (width, height, depth, colour type, interlace method) and metadata; the decoder reads the pixels."""
 
-    header: tuple[int, int, int, int]
+    header: tuple[int, int, int, int, int]
     single: dict[bytes, bytes] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     is_complete: bool = False
 
 
-def open_png(path: Path) -> WholeReader:
-    """Read the chunks of a PNG.
+def open_png(path: Path, *, salvage: bool = False) -> ImageReader:
+    """Read the chunks of a PNG, and with `salvage` how far the data of a truncated one goes.
 
     Raises
     ------
@@ -60,9 +60,10 @@ def open_png(path: Path) -> WholeReader:
         chunks = _read_chunks(path)
     except struct.error as error:
         raise InputError(f"{path} is a damaged PNG: {error}") from error
-    if not chunks.is_complete:
-        raise InputError(f"{path} is truncated: it has no end chunk")
-    width, height, depth, colour = chunks.header
+    is_cut = not chunks.is_complete
+    if is_cut and not (salvage and chunks.header[0]):
+        raise InputError(f"{path} is truncated: it has no end chunk; {WAY_OUT}")
+    width, height, depth, colour, interlaced = chunks.header
     if not (width and height) or depth not in DEPTHS.get(colour, ()):
         raise InputError(f"{path} is a damaged PNG: {width} x {height} px, {depth} bits of colour type {colour}")
     colours, alpha = CHANNELS[colour]
@@ -81,14 +82,23 @@ def open_png(path: Path) -> WholeReader:
         dtype=dtype,
         layout="decoded whole",
         compression="png",
-        decoded_bytes=height * width * (colours + alpha) * np.dtype(dtype).itemsize + path.stat().st_size,
+        decoded_bytes=height * width * (colours + alpha) * np.dtype(dtype).itemsize
+        + path.stat().st_size
+        + (height * row_bytes(chunks.header) if is_cut else 0),
         metadata=metadata,
         light=light,
         curve_note=note,
         extra_kinds=kinds,
         notes=_notes(depth, colour),
     )
-    return WholeReader(info, _decode)
+    if not is_cut:
+        return WholeReader(info, _decode)
+    if interlaced:
+        raise InputError(f"{path} is truncated and interlaced: its rows are spread over the file, and few are complete")
+    with path.open("rb") as file:
+        rows = rows_in(file, chunks.header)
+    reader = WholeReader(info, lambda content: _decode(completed(content, chunks.header, chunks.single, rows)))
+    return SalvagedReader(reader, first_rows(rows, width))
 
 
 def _notes(depth: int, colour: int) -> tuple[str, ...]:
@@ -97,7 +107,7 @@ def _notes(depth: int, colour: int) -> tuple[str, ...]:
     return (f"{depth}-bit samples are scaled to 8 bits",) if depth < 8 else ()
 
 
-def _decode(content: bytes) -> npt.NDArray[Any]:
+def _decode(content: bytes | bytearray) -> npt.NDArray[Any]:
     import imagecodecs
 
     return np.asarray(imagecodecs.png_decode(content))
@@ -124,12 +134,12 @@ def _read_chunks(path: Path) -> _Chunks:
             if kind == b"IHDR":
                 if not is_whole:
                     raise InputError(f"{path} is a damaged PNG: the checksum of its header is wrong")
-                chunks = _Chunks(struct.unpack(">IIBB", content[:10]))
+                chunks = _Chunks(struct.unpack(">IIBBxxB", content[:13]))
             elif chunks is None:
                 raise InputError(f"{path} is a damaged PNG: it does not begin with a header")
             elif is_whole:
                 _add(chunks, kind, content)
-    return chunks or _Chunks((0, 0, 0, 0))
+    return chunks or _Chunks((0, 0, 0, 0, 0))
 
 
 def _add(chunks: _Chunks, kind: bytes, content: bytes) -> None:

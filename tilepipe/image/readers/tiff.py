@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from tilepipe.dtypes import BoolArray
 from tilepipe.errors import InputError, TilepipeError
-from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.info import ImageInfo, ImageReader, choose_light
 from tilepipe.image.light import MASK
 from tilepipe.image.metadata.blocks import Metadata, from_tiff_directory
 from tilepipe.image.metadata.descriptions import (
@@ -26,17 +27,30 @@ from tilepipe.image.metadata.descriptions import (
 from tilepipe.image.metadata.exif import Entry, has_loop
 from tilepipe.image.metadata.ome import ome_of_one_plane
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
+from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader
 from tilepipe.image.readers.tiff_pages import conversion_of, mask_page, name_of
-from tilepipe.image.readers.tiff_stacks import choose, open_tiff
+from tilepipe.image.readers.tiff_stacks import choose, parsed
 from tilepipe.image.selection import WHOLE, Selection
 from tilepipe.system.files import read_at
 
-__all__ = ["TiffReader"]
+__all__ = ["TiffReader", "open_tiff"]
 
 UNCOMPRESSED = 1
 
 CONVERTED_ROWS, CONVERTED_COPIES = 256, 10
 """Rows read at a time, and copies of them, as stored, that a conversion holds: ten for a palette of 16-bit colours."""
+
+
+def open_tiff(path: Path, selection: Selection = WHOLE) -> ImageReader:
+    """Open one picture of a TIFF; errors as of :class:`TiffReader`."""
+    reader = TiffReader(path, selection)
+    if not reader.is_cut:
+        return reader
+    try:
+        return SalvagedReader(reader, reader.present, CONVERTED_ROWS)
+    except Exception:
+        reader.close()
+        raise
 
 
 class TiffReader:
@@ -63,12 +77,15 @@ class TiffReader:
         try:
             if has_loop(self._read):
                 raise InputError(f"{path} is a damaged TIFF: its chain of pages is a loop")
-            self._tiff = open_tiff(path)
+            self._tiff = parsed(path)
             pages = [page.aspage() for page in self._tiff.pages]
             self._plane = choose(path, self._tiff, pages, selection)
             self._page = self._plane.page
             self._mask = mask_page(pages, self._page)
             self._convert = conversion_of(path, self._page)
+            self._size = os.fstat(self._descriptor).st_size
+            self._is_salvaged = selection.salvage
+            self.is_cut = False
             self.info = self._describe(path)
         except TilepipeError:
             self.close()
@@ -111,6 +128,33 @@ class TiffReader:
                 self._copy_segment(out, y0, index)
         return out
 
+    def present(self, y0: int, y1: int) -> BoolArray:
+        """Return which pixels of rows y0..y1 are in the file, (rows, width)."""
+        out = np.ones((y1 - y0, self.info.width), bool)
+        if self._is_plain():
+            planes = self._page.samplesperpixel if int(self._page.planarconfig) == 2 else 1
+            for y in range(y0, y1):
+                out[y - y0] = all(sum(self._plain_row(plane, y)) <= self._size for plane in range(planes))
+            return out
+        for index in self._segments_touching(y0, y1):
+            if not self._is_there(self._page, index):
+                top, bottom, left, right = _segment_box(self._page, index)
+                out[max(top, y0) - y0 : max(bottom, y0) - y0, left:right] = False
+        return out
+
+    def _plain_row(self, plane: int, y: int) -> tuple[int, int]:
+        """Return offset and size of a row of an uncompressed page, bytes; `plane` is 0 unless the page is planar."""
+        page, strip = self._page, self._strip_rows()
+        assert page.dtype is not None
+        samples = 1 if int(page.planarconfig) == 2 else int(page.samplesperpixel)
+        row_bytes = int(page.imagewidth) * page.dtype.itemsize * samples
+        index = plane * -(-int(page.imagelength) // strip) + y // strip
+        return int(page.dataoffsets[index]) + self._plane.skipped + (y % strip) * row_bytes, row_bytes
+
+    def _is_there(self, page: tifffile.TiffPage, index: int) -> bool:
+        """Return whether the bytes of a segment are in the file."""
+        return int(page.dataoffsets[index]) + int(page.databytecounts[index]) <= self._size
+
     def _describe(self, path: Path) -> ImageInfo:
         page, convert = self._page, self._convert
         self._check_extent(path, page)
@@ -149,17 +193,20 @@ class TiffReader:
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:
-        """Raise InputError if pixel data or segments are missing."""
-        size = os.fstat(self._descriptor).st_size
-        needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c), default=0)
-        if needed > size:
-            raise InputError(f"{path} is truncated: its pixel data ends at byte {needed}, the file at byte {size}")
+        """Find out whether pixel data is missing; raise InputError if it is and not salvaged, or if segments are."""
+        needed = max(_end_of_data(page) + self._plane.skipped, 0 if self._mask is None else _end_of_data(self._mask))
+        self.is_cut = needed > self._size
+        if self.is_cut and not self._is_salvaged:
+            raise InputError(
+                f"{path} is truncated: its pixel data ends at byte {needed}, the file at byte {self._size}; {WAY_OUT}"
+            )
         assert page.dtype is not None
         plain = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize
         if self._is_plain() and sum(page.databytecounts) < plain:
             raise InputError(f"{path} is truncated: it has {sum(page.databytecounts)} of {plain} bytes of pixel data")
-        if len(page.dataoffsets) < self._segments_expected() or not needed:
-            raise InputError(f"{path} is damaged: {len(page.dataoffsets)} of {self._segments_expected()} segments")
+        segments = min(len(page.dataoffsets), len(page.databytecounts))
+        if segments < self._segments_expected() or not _end_of_data(page):
+            raise InputError(f"{path} is damaged: {segments} of {self._segments_expected()} segments")
 
     def _segments_expected(self) -> int:
         """Return the number of strips or tiles that the header implies."""
@@ -216,17 +263,16 @@ class TiffReader:
         assert page.dtype is not None
         dtype = page.dtype.newbyteorder(page.parent.byteorder)
         channels = out.shape[2]
-        row_bytes = self.info.width * dtype.itemsize * (1 if planar else channels)
-        strips = -(-self.info.height // strip)
         for plane in range(channels if planar else 1):
             y = y0
             while y < y0 + len(out):
-                index = y // strip
-                stop = min((index + 1) * strip, y0 + len(out))
-                offset = page.dataoffsets[plane * strips + index] + self._plane.skipped + (y % strip) * row_bytes
+                stop = min((y // strip + 1) * strip, y0 + len(out))
+                offset, row_bytes = self._plain_row(plane, y)
                 raw = read_at(self._descriptor, (stop - y) * row_bytes, offset)
                 if len(raw) < (stop - y) * row_bytes:
-                    raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are incomplete")
+                    if not self.is_cut:
+                        raise InputError(f"{self.info.path} is truncated: rows {y}..{stop} are incomplete")
+                    raw = raw.ljust((stop - y) * row_bytes, b"\0")
                 pixels = np.frombuffer(raw, dtype).reshape(stop - y, self.info.width, -1)
                 if planar:
                     out[y - y0 : stop - y0, :, plane] = pixels[:, :, 0]
@@ -240,6 +286,8 @@ class TiffReader:
         assert page is not None
         kept = np.zeros((y1 - y0, self.info.width), bool)
         for index in _touching(page, y0, y1):
+            if not self._is_there(page, index):
+                continue  # of a salvaged file: masked
             size = int(page.databytecounts[index])
             raw = read_at(self._descriptor, size, int(page.dataoffsets[index])) if size else None
             pixels, (_, _, top, left, _), _ = page.decode(raw, index, jpegtables=page.jpegtables)
@@ -274,6 +322,8 @@ class TiffReader:
         if self._last is not None and self._last[0] == index:
             return self._last[1:]
         page = self._page
+        if not self._is_there(page, index):
+            return None  # of a salvaged file: masked
         size = int(page.databytecounts[index])
         raw = read_at(self._descriptor, size, int(page.dataoffsets[index])) if size else None
         pixels, position, _ = page.decode(raw, index, jpegtables=page.jpegtables)
@@ -283,6 +333,21 @@ class TiffReader:
             raise InputError(f"{self.info.path} is damaged: segment {index} decodes to shape {pixels.shape}")
         self._last = (index, pixels[0], position)
         return pixels[0], position
+
+
+def _end_of_data(page: tifffile.TiffPage) -> int:
+    """Return the offset behind the last byte of the segments."""
+    return max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False) if c), default=0)
+
+
+def _segment_box(page: tifffile.TiffPage, index: int) -> tuple[int, int, int, int]:
+    """Return the first row of a segment, the row behind its last, its first column and the column behind its last."""
+    rows = int(page.tilelength) if page.is_tiled else _strip_rows(page)
+    width = int(page.tilewidth) if page.is_tiled else int(page.imagewidth)
+    across = -(-int(page.imagewidth) // width)
+    down, column = divmod(index, across)
+    top, left = down % -(-int(page.imagelength) // rows) * rows, column * width
+    return top, top + rows, left, left + width
 
 
 def _segment_pixels(page: tifffile.TiffPage) -> int:

@@ -16,7 +16,7 @@ from tilepipe.errors import SettingsError
 from tilepipe.image.readers.tiff_pages import is_mask, is_reduced, largest_page, left_out_beside
 from tilepipe.image.selection import Selection, plane_position
 
-__all__ = ["Plane", "choose", "contents_of", "open_tiff"]
+__all__ = ["Plane", "choose", "contents_of", "parsed"]
 
 IN_A_PLANE = "YXS"
 """Axes of one picture: rows, columns and samples."""
@@ -35,7 +35,7 @@ class Plane:
     left_out : tuple of str
         What the file contains besides, in words.
     selection : Selection
-        What was asked for, without what is the default: equal for equal pixels.
+        Which page or plane was asked for; without what is the default, so that it is equal for equal pixels.
     stack : Stack, optional
         The stack that contains it.
     number : int
@@ -116,8 +116,8 @@ class Stack:
         return ",".join(f"{axis}=0..{length - 1}" for axis, length in self.axes.items() if length > 1) or "a single one"
 
 
-def open_tiff(path: Path) -> tifffile.TiffFile:
-    """Open a TIFF without the other files that its OME-XML names: pixels are read from `path` only."""
+def parsed(path: Path) -> tifffile.TiffFile:
+    """Open a TIFF with tifffile, without the other files that its OME-XML names: pixels are read from `path` only."""
     return tifffile.TiffFile(path, _multifile=False)
 
 
@@ -143,7 +143,6 @@ def choose(path: Path, tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage], 
     chosen = Selection(
         page=None if page.index == default.index else int(page.index),
         plane=selection.plane if skipped else None,
-        salvage=selection.salvage,
     )
     left_out = left_out_beside(pages, page)
     if stack is not None and stack.is_contiguous:
@@ -191,7 +190,7 @@ def _stack_with(tiff: tifffile.TiffFile, page: int) -> Stack | None:
 
 def contents_of(path: Path) -> dict[str, list[str]]:
     """Return the pages and stacks of a TIFF as text, for display; equal pages in a row are one line."""
-    with open_tiff(path) as tiff:
+    with parsed(path) as tiff:
         pages = [page.aspage() for page in tiff.pages]
         lines, at = [], 0
         for line, equal in groupby(pages, _line_of):

@@ -41,7 +41,7 @@ def _full(dtype: str) -> float:
 
 def missing_channels(info: ImageInfo) -> str:
     """Return what a picture has that an image in FITS does not hold, as text; empty if nothing."""
-    return "it has no place for alpha, a mask or further channels" if info.extras else ""
+    return "it has no place for alpha, a mask or further channels" if info.required_kinds else ""
 
 
 def metadata_lost(metadata: Metadata) -> list[str]:

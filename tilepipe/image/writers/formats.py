@@ -91,11 +91,11 @@ class OutputFormat:
 def _missing_in_jpeg(info: ImageInfo) -> str:
     if max(info.height, info.width) > jpeg.LONGEST_SIDE:
         return f"it is {info.width} x {info.height} px, and {jpeg.LONGEST_SIDE} px is the largest side"
-    return "it has no place for alpha, a mask or further channels" if info.extras else ""
+    return "it has no place for alpha, a mask or further channels" if info.required_kinds else ""
 
 
 def _missing_but_alpha(info: ImageInfo) -> str:
-    if info.extra_kinds not in ((), (UNASSOCIATED_ALPHA,)):
+    if info.required_kinds not in ((), (UNASSOCIATED_ALPHA,)):
         return "one straight alpha channel is all that it holds beside the colours"
     return ""
 

@@ -71,7 +71,7 @@ def window_bytes(info: ImageInfo, dtype: str) -> int:
 
 def missing_channels(info: ImageInfo) -> str:
     """Return which channels of a picture are not written, as text; empty if all are."""
-    if info.has_mask:
+    if MASK in info.required_kinds:
         return "it has no place for a mask page"
     return f"it has {info.channels} channels, and {MOST_CHANNELS} are written" if info.channels > MOST_CHANNELS else ""
 

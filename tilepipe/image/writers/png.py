@@ -50,18 +50,17 @@ def metadata_lost(metadata: Metadata) -> list[str]:
 def write_png(path: Path, output: Output) -> None:
     """Create the PNG `path`."""
     info = output.info
-    samples = np.dtype(output.dtype).itemsize
-    header = struct.pack(
-        ">IIBBBBB", info.width, info.height, 8 * samples, COLOUR_TYPES[info.colours, info.extras], 0, 0, 0
-    )
+    samples, alpha = np.dtype(output.dtype).itemsize, info.written_channels - info.colours
+    header = struct.pack(">IIBBBBB", info.width, info.height, 8 * samples, COLOUR_TYPES[info.colours, alpha], 0, 0, 0)
     with path.open("wb") as file:
         file.write(SIGNATURE)
         _write_chunk(file, b"IHDR", header)
         for kind, content in _metadata_chunks(output.metadata, output.profile):
             _write_chunk(file, kind, content)
         compressor = zlib.compressobj(LEVEL, strategy=STRATEGIES[samples])
-        pixel = samples * info.channels
-        for rows in _filtered_bands(_bands(output.blocks, info.width), pixel):
+        pixel = samples * info.written_channels
+        blocks = (block[:, :, : info.written_channels] for block in output.blocks)
+        for rows in _filtered_bands(_bands(blocks, info.width), pixel):
             if packed := compressor.compress(rows):
                 _write_chunk(file, b"IDAT", packed)
         _write_chunk(file, b"IDAT", compressor.flush())

@@ -39,7 +39,7 @@ def write_webp(path: Path, output: Output) -> None:
     metadata = output.metadata
     image = Image.fromarray(output.whole(output.info.written_channels))
     if output.info.colours == 1:
-        image = image.convert("RGBA" if output.info.extras else "RGB")
+        image = image.convert("RGBA" if output.info.written_channels == 2 else "RGB")
     image.save(
         path,
         "WEBP",
