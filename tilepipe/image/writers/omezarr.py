@@ -73,7 +73,8 @@ def missing_channels(info: ImageInfo) -> str:
     """Return which channels of a picture are not written, as text; empty if all are."""
     if MASK in info.required_kinds:
         return "it has no place for a mask page"
-    return f"it has {info.channels} channels, and {MOST_CHANNELS} are written" if info.channels > MOST_CHANNELS else ""
+    number = info.written_channels
+    return f"it has {number} channels, and {MOST_CHANNELS} are written" if number > MOST_CHANNELS else ""
 
 
 def metadata_lost(metadata: Metadata) -> list[str]:
