@@ -74,9 +74,9 @@ def test_a_missing_picture(refused, refused_here, psf):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 50], ids=["empty", "text"])
-def test_not_a_picture(refused, psf, tmp_path, content):
+def test_not_a_picture(refused_here, psf, tmp_path, content):
     (tmp_path / "a.tif").write_bytes(content)
-    assert "a.tif is not an image" in refused(3, "run", "a.tif", "-o", "out.tif", "--psf", psf)
+    assert "a.tif is not an image" in refused_here(3, "run", "a.tif", "-o", "out.tif", "--psf", psf)
 
 
 def test_a_folder_for_a_picture(refused_here, psf, tmp_path):
@@ -85,10 +85,10 @@ def test_a_folder_for_a_picture(refused_here, psf, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])
-def test_a_truncated_tiff(refused, photo, psf, tmp_path, share):
+def test_a_truncated_tiff(refused_here, photo, psf, tmp_path, share):
     content = photo.read_bytes()
     (tmp_path / "cut.tif").write_bytes(content[: int(share * len(content))])
-    line = refused(3, "run", "cut.tif", "-o", "out.tif", "--psf", psf)
+    line = refused_here(3, "run", "cut.tif", "-o", "out.tif", "--psf", psf)
     assert "cut.tif is truncated" in line
     assert str(int(share * len(content))) in line, "the file's size"
 
@@ -99,14 +99,14 @@ def test_an_unsupported_picture(refused_here, psf, tmp_path):
     assert "SEPARATED of 32-bit float32; convert it first" in line
 
 
-def test_a_missing_psf_file(refused, photo):
-    assert "no.tif does not exist" in refused(3, "run", photo, "-o", "out.tif", "--psf", "no.tif")
+def test_a_missing_psf_file(refused_here, photo):
+    assert "no.tif does not exist" in refused_here(3, "run", photo, "-o", "out.tif", "--psf", "no.tif")
 
 
-def test_a_psf_file_that_is_no_tiff(refused, photo, tmp_path):
+def test_a_psf_file_that_is_no_tiff(refused_here, photo, tmp_path):
     (tmp_path / "psf.tif").write_text("not a PSF")
-    assert "psf.tif is not a readable PSF" in refused(3, "run", photo, "-o", "out.tif", "--psf", "psf.tif")
-    assert "psf.tif is not a readable PSF" in refused(3, "psf", "show", "psf.tif")
+    assert "psf.tif is not a readable PSF" in refused_here(3, "run", photo, "-o", "out.tif", "--psf", "psf.tif")
+    assert "psf.tif is not a readable PSF" in refused_here(3, "psf", "show", "psf.tif")
 
 
 def test_a_mask_of_another_size(refused_here, photo, psf, tmp_path):

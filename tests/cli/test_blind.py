@@ -80,6 +80,7 @@ def grain(tmp_path_factory):
     return path
 
 
+@pytest.mark.thorough
 def test_an_uncertain_blur_is_refused_with_the_ways_out(tilepipe, grain, tmp_path):
     done = tilepipe("run", grain, "-o", tmp_path / "out.tif", "--cache", tmp_path / "c", "--blur", "9")
     assert done.returncode == 8, done.stderr

@@ -62,6 +62,7 @@ def run(moving, folder, on_event=None, **settings):
     return (folder / "out.tif").read_bytes(), report, [e for e in events if isinstance(e, Receipt)]
 
 
+@pytest.mark.thorough
 def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_path, cluster, messages):
     for name in ("one", "two", "cluster"):
         (tmp_path / name).mkdir()

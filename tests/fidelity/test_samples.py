@@ -123,8 +123,8 @@ def lamps(radius, brightness, ground):
     return scene
 
 
-@pytest.mark.parametrize("solver", ["tv", "richardson-lucy"])
-@pytest.mark.parametrize("ground", ["plain", "textured"])
+@pytest.mark.parametrize("solver", ["tv", pytest.param("richardson-lucy", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("ground", [pytest.param("plain", marks=pytest.mark.thorough), "textured"])
 @pytest.mark.parametrize(("radius", "brightness"), [(1, 50), (4, 3), (10, 1.2), (30, 5)])
 def test_lamps_stay_white_and_get_no_ring(radius, brightness, ground, solver):
     psf = motion(9, 20) if radius == 4 else disk(3) if radius == 10 else gaussian(1.5)

@@ -27,7 +27,9 @@ def check(seams):
         assert seam.edge <= max(2 * seam.elsewhere, UNSEEN), seam
 
 
-@pytest.mark.parametrize(("psf", "noise"), [(gaussian(2), 0.005), (motion(7, 45), 0.02)])
+@pytest.mark.parametrize(
+    ("psf", "noise"), [pytest.param(gaussian(2), 0.005, marks=pytest.mark.thorough), (motion(7, 45), 0.02)]
+)
 def test_small_scene_has_no_seams(psf, noise):
     check(measure(Scene(800, 640).rows(0, 640), "psf", psf, noise, [200, 333]))
 

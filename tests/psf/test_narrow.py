@@ -93,6 +93,7 @@ def is_kernel(kernel):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_of_given_size_is_found_well_enough_to_restore_with(name):
     kernel, (seen, sharp), found = KERNELS[name], window(name), estimated(name)

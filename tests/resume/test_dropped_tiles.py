@@ -67,7 +67,7 @@ def test_a_complete_run_is_reused_without_its_tiles(place, expected):
     assert place.output.read_bytes() == expected
 
 
-@pytest.mark.parametrize("number", [1, 3, 5, 8])
+@pytest.mark.parametrize("number", [*(pytest.param(one, marks=pytest.mark.thorough) for one in (1, 3, 8)), 5])
 def test_no_tile_is_computed_twice_when_a_run_is_resumed(place, expected, number):
     computed = set()
 

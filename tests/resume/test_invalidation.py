@@ -63,7 +63,18 @@ def test_every_setting_is_in_the_table():
     assert set(TABLE) == set(Settings.__struct_fields__)
 
 
-@pytest.mark.parametrize("setting", [name for name, (change, _) in TABLE.items() if change])
+QUICK = {"psf", "priority", "dtype", "dither", "tile", "format", "salvage", "page"}
+"""Settings that are tried in every run of the tests."""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough)
+        for name, (change, _) in TABLE.items()
+        if change
+    ],
+)
 def test_a_setting_invalidates_what_depends_on_it_and_nothing_else(finished, monkeypatch, setting):
     monkeypatch.chdir(finished.folder)
     change, effect = TABLE[setting]

@@ -83,7 +83,8 @@ def test_no_home_and_no_entry_in_the_user_database(folder, tmp_path):
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("language", [pytest.param({"LANG": "C.UTF-8"}, marks=pytest.mark.thorough), ASCII])
+@pytest.mark.thorough
+@pytest.mark.parametrize("language", [{"LANG": "C.UTF-8"}, ASCII])
 def test_names_that_are_not_unicode(folder, language):
     name = b"p\xff\xe4.tif"
     if name not in os.listdir(os.fsencode(folder)):
@@ -98,7 +99,9 @@ def test_names_that_are_not_unicode(folder, language):
         assert shown.returncode == 0, shown.stderr
 
 
-@pytest.mark.parametrize("closed", ["1", "2", "12", "012"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(one, marks=pytest.mark.thorough) for one in ("1", "2", "12")), "012"]
+)
 def test_closed_streams(folder, closed):
     """A file opened as number 2 would receive what libraries print."""
 
