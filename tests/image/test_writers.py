@@ -123,6 +123,9 @@ def test_a_jpeg_xl_has_its_profile(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", iccprofile=adobe_rgb_profile())
     tilepipe.plan(tmp_path / "a.tif", tmp_path / "a.jxl", psf=delta(), cache=str(tmp_path / "c")).run()
     assert opened(tmp_path / "a.jxl")[0].metadata.icc == adobe_rgb_profile()
+    content = (tmp_path / "a.jxl").read_bytes()
+    assert b"Exif\0\0\0\0II*\0" in content, "libjxl's own boxes are compressed, and few programs read them"
+    assert b"xml <?xpacket" in content
 
 
 @pytest.mark.parametrize("cut", [2, 12, 40, 200, -1])
