@@ -53,7 +53,7 @@ def open_jpegxl(path: Path) -> ApartReader:
         raise InputError(f"{path} is a damaged JPEG XL: {error}") from error
     colours, alpha, bits = int(header.num_color_channels), int(header.has_alpha), int(header.bits_per_sample)
     dtype = "uint8" if bits <= 8 else "uint16" if bits <= 16 else "float32"
-    exif = from_exif_block(header.exif or b"").upright()
+    exif = from_exif_block(_tiff_of(header.exif or b"")).upright()
     metadata = replace(exif, icc=header.icc or None, xmp=header.xmp or None)
     kinds = (UNASSOCIATED_ALPHA,) * alpha
     light, note = choose_light(path, metadata, colours, dtype, kinds)
@@ -76,6 +76,13 @@ def open_jpegxl(path: Path) -> ApartReader:
         notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
     )
     return ApartReader(info, partial(_decode, dtype))
+
+
+def _tiff_of(box: bytes) -> bytes:
+    """Return the Exif block in its box, behind the number of bytes before it (ISO/IEC 18181-2, annex A)."""
+    if box.startswith((b"II", b"MM")):  # as programs write it that do not know of the number
+        return box
+    return box[4 + int.from_bytes(box[:4], "big") :]
 
 
 def _decode(dtype: str, content: bytes) -> npt.NDArray[Any]:

@@ -21,6 +21,9 @@ HEADER = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 """First boxes of a file with metadata (ISO/IEC 18181-2, 9.1 and 9.2).  The others are written here, too, because libjxl
 compresses metadata, which many programs cannot read."""
 
+LEVEL_BYTES = 9
+"""Size of the box of the level, which 16 bits need (9.4)."""
+
 COPIES = 3
 """Memory for encoding, as a multiple of the picture: as stored, as seen, and the encoder's."""
 
@@ -45,7 +48,7 @@ def write_jpegxl(path: Path, output: Output) -> None:
     metadata = output.metadata
     pixels = np.ascontiguousarray(metadata.orientation.seen(output.whole(output.info.written_channels)))
     upright = metadata.upright()
-    codestream = pyjpegxl.encode_from_numpy(
+    encoded = pyjpegxl.encode_from_numpy(
         pixels,
         lossless=True,
         speed=pyjpegxl.EncoderSpeed.Lightning,  # 8 % larger files than three levels above, in a tenth of the time
@@ -55,10 +58,15 @@ def write_jpegxl(path: Path, output: Output) -> None:
     with path.open("wb") as file:
         if exif or xmp:
             file.write(HEADER)
+            if encoded.startswith(HEADER):  # with boxes already, of which that of the level must be the first
+                level = LEVEL_BYTES if encoded[len(HEADER) + 4 :].startswith(b"jxll") else 0
+                file.write(encoded[len(HEADER) : len(HEADER) + level])
+                encoded = encoded[len(HEADER) + level :]
+            else:
+                encoded = struct.pack(">I4s", 0, b"jxlc") + encoded  # to the end of the file
             file.write(_box(b"Exif", bytes(4) + exif) if exif else b"")  # at offset 0 behind this number
             file.write(_box(b"xml ", xmp) if xmp else b"")
-            file.write(struct.pack(">I4s", 0, b"jxlc"))  # to the end of the file
-        file.write(codestream)
+        file.write(encoded)
 
 
 def _box(kind: bytes, content: bytes) -> bytes:
