@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
+from lut_profiles import cmyk_profile
 from picture_files import opened
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -428,6 +429,14 @@ def samples(tmp_path_factory):
     for how in ({}, {"compression": "lzw", "predictor": True}, {"tile": (16, 16), "compression": "deflate"}):
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, rgb, photometric="rgb", iccprofile=adobe_rgb_profile(), **how)
+        made.append(buffer.getvalue())
+    inks, lab = np.concatenate([rgb, rgb[..., :1]], -1), rgb.astype(np.uint16) << 8
+    for pixels, how in (
+        (inks, {"photometric": "separated", "iccprofile": cmyk_profile()}),
+        (lab, {"photometric": "icclab"}),
+    ):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, **how)
         made.append(buffer.getvalue())
     folder = tmp_path_factory.mktemp("samples")
     for index, content in enumerate(made):

@@ -239,7 +239,8 @@ def test_a_picture_is_known_by_content_not_by_name(tmp_path):
 
 def with_photometric(number: int, channels: int = 3) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        tifffile.imwrite(path, pixels(channels, "uint8"), photometric="rgb", planarconfig="contig")
+        how = {"photometric": "rgb", "planarconfig": "contig"} if channels > 1 else {"photometric": "minisblack"}
+        tifffile.imwrite(path, pixels(channels, "uint8").squeeze(), **how)
         with tifffile.TiffFile(path, mode="r+b") as tiff:
             tiff.pages.first.tags["PhotometricInterpretation"].overwrite(number)
 
@@ -254,13 +255,18 @@ def float_inks(path: Path) -> None:
     tifffile.imwrite(path, pixels(4, "float32"), photometric="separated")
 
 
+def float_lab(path: Path) -> None:
+    tifffile.imwrite(path, pixels(3, "float32"), photometric="cielab")
+
+
 def pillow(mode: str, **how: object) -> Callable[[Path], None]:
     return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, **how)
 
 
 REFUSED = {
     "LogLuv": ("a.tif", with_photometric(32845), "LOGLUV"),
-    "Lab": ("a.tif", with_photometric(8), "CIELAB"),
+    "Lab in floats": ("a.tif", float_lab, "CIELAB of 32-bit float32"),
+    "Lab without colours": ("a.tif", with_photometric(9, 1), "ICCLAB with 1 samples"),
     "subsampled YCbCr": ("a.tif", with_photometric(6), "YCBCR with subsampled colours"),
     "inks in floats": ("a.tif", float_inks, "SEPARATED of 32-bit float32"),
     "thumbnails": ("a.tif", thumbnails, "no full-size page"),

@@ -16,11 +16,14 @@ from tilepipe.cache.layout import EXPORT_COLUMNS
 from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
+from tilepipe.execution.ingest import check_input_unchanged
 from tilepipe.execution.job import Job
 from tilepipe.image.dither import dithered
+from tilepipe.image.info import StoredReader
 from tilepipe.image.light import Light, saturated
 from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
+from tilepipe.image.readers import open_stored
 from tilepipe.image.writers.beside import write_beside, write_folder_beside
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
 from tilepipe.planning.plan import Plan
@@ -29,8 +32,8 @@ from tilepipe.tiling.grid import Box
 
 __all__ = ["export"]
 
-Piece = tuple[Box, FloatArray | None]
-"""A block of the output, and the user's mask of it, if any."""
+Piece = tuple[Box, FloatArray | None, npt.NDArray[Any] | None]
+"""A block of the output, the user's mask of it, if any, and its colours as stored in a file of CMYK or Lab."""
 
 
 def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], *, overwrite: bool) -> None:
@@ -54,15 +57,25 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
     lost = [] if _is_copied(plan) else info.metadata.dropped + plan.format.lost(info.metadata)
     if lost:
         on_event(Note(f"note     {', '.join(lost)} cannot be carried over and is dropped"))
-    with closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask:
+    with (
+        closing(DrawnMask(drawn, info)) if drawn else nullcontext() as mask,
+        closing(open_stored(info.path, info.selection)) if plan.space else nullcontext() as reader,
+    ):
 
         def pieces() -> Iterator[Piece]:
             for y0 in range(0, info.height, BLOCK_ROWS):
                 check()
-                rows = None if mask is None else mask.rows(y0, min(y0 + BLOCK_ROWS, info.height))
+                y1 = min(y0 + BLOCK_ROWS, info.height)
+                rows = None if mask is None else mask.rows(y0, y1)
+                stored = None if reader is None else _stored_rows(plan, reader, y0, y1)
                 for x0 in range(0, info.width, EXPORT_COLUMNS):
-                    box = Box(y0, min(y0 + BLOCK_ROWS, info.height), x0, min(x0 + EXPORT_COLUMNS, info.width))
-                    yield box, None if rows is None else rows[:, box.x0 : box.x1]
+                    box = Box(y0, y1, x0, min(x0 + EXPORT_COLUMNS, info.width))
+                    columns = slice(box.x0, box.x1)
+                    yield (
+                        box,
+                        None if rows is None else rows[:, columns],
+                        None if stored is None else stored[:, columns].copy(),  # a view would keep the whole band
+                    )
 
         def blocks() -> Iterator[npt.NDArray[Any]]:
             for index, block in enumerate(
@@ -73,7 +86,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
         assert plan.output is not None
         mask_page = _mask_bands(plan, job) if info.has_mask else None
-        output = Output(info, plan.dtype, blocks(), plan.record, mask_page, plan.settings.compression)
+        output = Output(info, plan.dtype, blocks(), plan.record, mask_page, plan.settings.compression, plan.space)
         write = write_folder_beside if plan.format.is_folder else write_beside
         write(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
         if plan.settings.save_mask:
@@ -127,25 +140,48 @@ def _mask(drawn: FloatArray | None, planes: FloatArray) -> FloatArray | None:
     return mask
 
 
-def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDArray[Any]:
-    """Return the part of the output in `box`.
+def _stored_rows(plan: Plan, reader: StoredReader, y0: int, y1: int) -> npt.NDArray[Any]:
+    """Return rows of the image's colours as stored; raises InputError if its file changed since it was planned."""
+    rows = reader.stored_colours(y0, y1)
+    check_input_unchanged(plan)
+    return rows
+
+
+def _block(
+    plan: Plan, job: Job, box: Box, drawn: FloatArray | None, stored: npt.NDArray[Any] | None
+) -> npt.NDArray[Any]:
+    """Return the part of the output in `box`, in the colours of the file if they are `stored`."""
+    if plan.space is None or stored is None:
+        return _samples(plan, job, box, drawn, plan.dtype)
+    info = plan.info
+    samples = _samples(plan, job, box, drawn, info.dtype)
+    colours, extras = samples[..., : info.colours], samples[..., info.colours :]
+    source = job.source.read(slice(0, info.colours), slice(box.y0, box.y1), slice(box.x0, box.x1))
+    changed = (colours != np.moveaxis(source, 0, -1)).any(-1)
+    if changed.any():
+        stored[changed] = plan.space.from_rgb(colours[changed][None])[0]
+    return np.concatenate([stored, _rescaled(extras, plan.dtype)], -1) if info.extras else stored
+
+
+def _samples(plan: Plan, job: Job, box: Box, drawn: FloatArray | None, dtype: str) -> npt.NDArray[Any]:
+    """Return the part of the output in `box`, gray or RGB and further channels, as `dtype`.
 
     Input samples are kept where nothing is restored (the mask is 0, the PSF is a delta) and where there is no data
     (nodata, transparent, NaN).
     """
-    info, light = plan.info, replace(plan.format.light(plan.info, plan.dtype), unit=job.light.unit)
+    info, light = plan.info, replace(plan.format.light(plan.info, dtype), unit=job.light.unit)
     area = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
     result = job.result.read(*area)  # a chunk holds all planes: decode it once
     mask = _mask(drawn, result[info.colours :])
-    out = np.empty((*box.shape, info.channels), plan.dtype)
-    same_codes = np.dtype(info.dtype) == np.dtype(plan.dtype) and light.curves == job.light.curves
+    out = np.empty((*box.shape, info.channels), dtype)
+    same_codes = np.dtype(info.dtype) == np.dtype(dtype) and light.curves == job.light.curves
     is_unchanged = job.recipe.solver == "identity" and same_codes
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
     needs_source = mask is not None or info.extras or is_unchanged or special
     source = job.source.read(*area) if needs_source else None
     starts = None if mask is None or source is None else start_and_data(source, job.light)
     outside = None if source is None else hidden(source, job.light)
-    is_dithered = plan.settings.dither and plan.dtype == "uint8" != info.dtype
+    is_dithered = plan.settings.dither and dtype == "uint8" != info.dtype
     for channel in range(info.colours):
         plane = result[channel]
         if starts is not None and mask is not None:
@@ -153,7 +189,7 @@ def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDAr
         if is_dithered and not light.is_premultiplied:
             out[:, :, channel] = dithered(light.encoded(channel, plane, "uint16"), box.y0, box.x0, channel)
         else:
-            out[:, :, channel] = _encoded(light, channel, plane, source, plan.dtype)
+            out[:, :, channel] = _encoded(light, channel, plane, source, dtype)
         if source is None:
             continue
         samples = source[channel]
@@ -169,10 +205,10 @@ def _block(plan: Plan, job: Job, box: Box, drawn: FloatArray | None) -> npt.NDAr
             clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
             np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
         if kept.any():
-            np.copyto(out[:, :, channel], _rescaled(samples, plan.dtype), where=kept)
+            np.copyto(out[:, :, channel], _rescaled(samples, dtype), where=kept)
     if source is not None:
         for channel in range(info.colours, info.channels):
-            out[:, :, channel] = _rescaled(source[channel], plan.dtype)
+            out[:, :, channel] = _rescaled(source[channel], dtype)
     return out
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError, InputNotFoundError, SettingsError
+from tilepipe.image.colour_space import ColourSpace
 from tilepipe.image.light import LINEAR, MASK, SRGB, Curve, Light, gamma
 from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.icc import curves_from_icc, describe_icc
 from tilepipe.image.metadata.profiles import coded_curve
 from tilepipe.image.selection import WHOLE, Selection
 
-__all__ = ["SUPPORTED_DTYPES", "ImageInfo", "ImageReader", "choose_light", "interpreted"]
+__all__ = ["SUPPORTED_DTYPES", "ImageInfo", "ImageReader", "StoredReader", "choose_light", "interpreted"]
 
 SUPPORTED_DTYPES = ("uint8", "uint16", "float16", "float32")
 
@@ -66,6 +67,9 @@ class ImageInfo:
         Which picture of the file this is; equal for equal pixels.
     mask_is_made : bool
         Whether the mask marks what is missing in a truncated file, and is no page of the file.
+    space : ColourSpace, optional
+        Colours of the file that are processed as RGB and can be written again; such a reader is a
+        :class:`StoredReader`.
     """
 
     path: Path
@@ -87,6 +91,7 @@ class ImageInfo:
     notes: tuple[str, ...] = ()
     selection: Selection = WHOLE
     mask_is_made: bool = False
+    space: ColourSpace | None = None
 
     @property
     def channels(self) -> int:
@@ -134,6 +139,14 @@ class ImageReader(Protocol):
 
     def close(self) -> None:
         """Close the file and release its memory."""
+
+
+@runtime_checkable
+class StoredReader(ImageReader, Protocol):
+    """An open image with a :class:`tilepipe.image.colour_space.ColourSpace`."""
+
+    def stored_colours(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1 of the colours as stored, (y1 - y0, width, ``space.channels``); raises as `rows`."""
 
 
 def choose_light(

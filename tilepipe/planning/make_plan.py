@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.writers.beside import partial_of
 from tilepipe.image.writers.formats import OutputFormat, format_of
+from tilepipe.image.writers.output import output_bytes
 from tilepipe.planning.analysis import Analysis, analyse
 from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
@@ -33,6 +35,12 @@ __all__ = ["make_plan"]
 
 BOUNDING_PLANES = 2
 """Float32 planes of a frame needed to bound the result beside clipped light sources."""
+
+BACK_PIXEL = 48
+"""Bytes of a pixel of a block that is converted back: stored and converted samples, RGB, and what differs."""
+
+STORED_BANDS = 2
+"""Bands of stored samples held at a time: the one in use and the one that is read."""
 
 MASK_PIXEL = 24
 """Bytes of a pixel in the rows of the mask that are read, combined and written at a time."""
@@ -151,9 +159,12 @@ def _make_plan(
     for note in info.notes:
         on_event(Note(f"note     {note}"))
     dtype = kind.dtype_for(info, settings.dtype)
+    space = kind.space_for(info, dtype)
+    if info.space is not None and space is None:
+        on_event(Note(f"note     the output is RGB; {info.space.name} is written as TIFF of {info.space.dtype}"))
     if kind.changes_curve(info):
         on_event(Note(f"note     samples are written as linear light in {dtype}: {kind.name} has no other curves"))
-    elif settings.dtype is None and dtype != info.dtype:
+    elif settings.dtype is None and space is None and dtype != info.dtype:
         on_event(Note(f"note     {info.dtype} samples are written as {dtype}: {kind.name} holds no {info.dtype}"))
     _check_nodata(info, dtype)
     if white := _clipped_at(info, kind, dtype):
@@ -163,6 +174,10 @@ def _make_plan(
     if settings.mask or settings.refocus:
         masks += MASK_PIXEL * SOURCE_CHUNK[0] * info.width
     model = _stage_model(info, recipe, analysis.psf, masks + kind.held(info, dtype), peak_since(before))
+    written = kind.size(info, dtype) if space is None else output_bytes(info, dtype, space)
+    if space is not None:
+        rows = STORED_BANDS * SOURCE_CHUNK[0] * info.width * space.channels * np.dtype(space.dtype).itemsize
+        model = replace(model, writing=model.writing + info.decoded_bytes + rows, back=BACK_PIXEL)
     return Plan(
         analysis=analysis,
         output=output,
@@ -171,7 +186,7 @@ def _make_plan(
         recipe=recipe,
         model=model,
         memory=plan_memory(model, recipe.grid, allowed, settings.jobs or cores()),
-        disk=plan_disk(info, recipe, root, output, kind.size(info, dtype), settings),
+        disk=plan_disk(info, recipe, root, output, written, settings),
         settings=settings,
         root=root,
     )

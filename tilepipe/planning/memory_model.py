@@ -111,6 +111,8 @@ class StageModel:
         Columns exported at a time, px.
     chunk : int
         Number of pixels of one chunk of the result.
+    back : int
+        Bytes of a pixel of a block for its way back to the colours of the file.
     """
 
     process: int
@@ -126,6 +128,7 @@ class StageModel:
     band: int
     columns: int
     chunk: int
+    back: int = 0
 
     def ingest(self, grid: Grid, threads: int) -> int:
         """Return the bytes held while one band is decoded and others are stored on `threads` threads."""
@@ -169,7 +172,7 @@ class StageModel:
 
     def export(self, grid: Grid, threads: int) -> int:
         """Return the bytes held while blocks of result chunks are written to the file, one block per thread."""
-        block = self.band * min(grid.width, self.columns) * (3 * 4 * self.stored + 2 * self.pixel)
+        block = self.band * min(grid.width, self.columns) * (3 * 4 * self.stored + 2 * self.pixel + self.back)
         return self.process + RUNTIME + MOST_KEPT + threads * block + self.writing
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError
+from tilepipe.image.colour_space import ColourSpace
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.writers.beside import is_unfinished, partial_of
 from tilepipe.image.writers.formats import OutputFormat
@@ -93,6 +94,11 @@ class Plan:
     disk: DiskPlan
     settings: Settings
     root: StoragePath
+
+    @property
+    def space(self) -> ColourSpace | None:
+        """The input's CMYK or Lab if the output has it too."""
+        return self.format.space_for(self.info, self.dtype)
 
     @property
     def info(self) -> ImageInfo:

@@ -18,6 +18,7 @@ __all__ = [
     "gamma_profile",
     "linear_profile",
     "linear_profile_of",
+    "wide_rgb_profile",
     "with_stated_profile",
 ]
 
@@ -31,6 +32,9 @@ PRIMARIES = {
     12: (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 """Chromaticities of white, red, green and blue by ColourPrimaries (ITU-T H.273, table 2)."""
+
+PROPHOTO = (0.3457, 0.3585, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001)
+"""Chromaticities of white (D50), red, green and blue of ProPhoto, also called ROMM RGB (ISO 22028-2)."""
 
 ENTRIES = 4096
 """Number of samples of a curve that is not a power."""
@@ -74,6 +78,11 @@ def adobe_rgb_profile() -> bytes:
     from imagecodecs import cms_profile
 
     return _reproducible(cms_profile("adobergb"))
+
+
+def wide_rgb_profile() -> bytes:
+    """Return a profile with the primaries of ProPhoto and an exponent of 1.8, for colours that no monitor shows."""
+    return gamma_profile(1.8, PROPHOTO, 3)
 
 
 def with_stated_profile(metadata: Metadata, colours: int) -> Metadata:

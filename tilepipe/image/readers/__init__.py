@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tilepipe.errors import InputError, InputNotFoundError, SettingsError
-from tilepipe.image.info import ImageReader
+from tilepipe.image.info import ImageReader, StoredReader
 from tilepipe.image.metadata.fits_header import SIGNATURE
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.raw import is_raw, open_raw
@@ -17,7 +17,7 @@ from tilepipe.image.readers.web import is_web_format, open_web
 from tilepipe.image.selection import WHOLE, Selection
 from tilepipe.image.zarr_folder import is_zarr
 
-__all__ = ["open_image"]
+__all__ = ["open_image", "open_stored"]
 
 READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy, camera raw or a folder of OME-Zarr"
 
@@ -88,6 +88,15 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
     if is_web_format(start):
         return open_web(path)
     raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")
+
+
+def open_stored(path: str | Path, selection: Selection = WHOLE) -> StoredReader:
+    """Open an image whose description has a `space`, to read its colours as stored; see :func:`open_image`."""
+    reader = open_image(path, selection)
+    if not isinstance(reader, StoredReader) or reader.info.space is None:
+        reader.close()
+        raise InputError(f"{path} was changed since it was planned; run the same command again")
+    return reader
 
 
 def _open_folder(path: Path) -> ImageReader:

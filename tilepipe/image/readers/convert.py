@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.colour_space import ColourSpace
+from tilepipe.image.inks import BAND, bands, ink_to_rgb
 
-__all__ = ["COLUMN_BYTES", "Conversion", "ink_to_rgb", "scaled", "working_dtype", "ycbcr_to_rgb"]
+__all__ = ["COLUMN_BYTES", "Conversion", "scaled", "working_dtype", "ycbcr_to_rgb"]
 
 
 def working_dtype(stored: np.dtype[Any], bits: int) -> str:
@@ -23,9 +23,6 @@ def working_dtype(stored: np.dtype[Any], bits: int) -> str:
         return "uint8" if bits <= 8 else "uint16"
     return stored.name if stored.kind == "f" and stored.itemsize <= 4 else "float32"
 
-
-BAND = 64
-"""Rows converted at a time, px."""
 
 COLUMN_BYTES = 48 * BAND
 """Memory for converting a band, bytes for each px of its width: inks as 32-bit integers, and their products."""
@@ -41,12 +38,14 @@ class Conversion:
         numpy name of the samples as decoded.
     bits : int
         Bits of a sample in the file.
-    colour : {"gray", "white is zero", "RGB", "palette", "CMYK", "YCbCr"}
+    colour : {"gray", "white is zero", "RGB", "palette", "CMYK", "YCbCr", "CIELAB", "ICCLAB"}
         Meaning of the samples.
     palette : ndarray of uint8 or uint16, shape (2**bits, 3), optional
         The colours of a palette.
     profile : bytes, optional
-        ICC profile of the inks.
+        ICC profile of the inks, a usable one.
+    space : ColourSpace, optional
+        The colours of the file, if samples can be converted back.
     """
 
     stored: str
@@ -54,10 +53,13 @@ class Conversion:
     colour: str
     palette: npt.NDArray[Any] | None = None
     profile: bytes | None = None
+    space: ColourSpace | None = None
 
     @property
     def dtype(self) -> str:
         """Numpy name of the converted samples."""
+        if self.space is not None:
+            return "uint16"
         return self.palette.dtype.name if self.palette is not None else working_dtype(np.dtype(self.stored), self.bits)
 
     @property
@@ -84,6 +86,8 @@ class Conversion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is converted, in words."""
+        if self.space is not None:
+            return (self.space.note,)
         notes = []
         if self.palette is not None:
             notes.append("the palette is expanded to RGB")
@@ -96,13 +100,13 @@ class Conversion:
         if self.colour == "YCbCr":
             notes.append("YCbCr is converted to RGB")
         if self.colour == "CMYK":
-            how = "by its profile" if self.profile else "without a profile"
+            how = "by its profile" if self.profile else "without a usable profile"
             notes.append(f"CMYK is converted {how} to Adobe RGB")
         return tuple(notes)
 
     def nodata(self, value: float) -> float | None:
         """Return the converted sample of a stored `value`; None if it is not a sample, or not one of a colour."""
-        if self.colour in ("palette", "CMYK", "YCbCr"):
+        if self.space is not None or self.colour in ("palette", "CMYK", "YCbCr"):
             return None
         if self.dtype.startswith("float"):
             return float(np.float32(np.clip(value, *np.finfo(np.float32).max * np.array([-1, 1]))))
@@ -115,6 +119,8 @@ class Conversion:
         """Convert samples, shape (h, w, channels), colours first."""
         if self.is_plain:
             return samples
+        if self.space is not None:
+            return _in_rgb(samples, self.space)
         if self.palette is not None:
             expanded: npt.NDArray[Any] = self.palette[samples[..., 0].astype(np.uint16)]
             return expanded
@@ -134,6 +140,15 @@ class Conversion:
         return np.concatenate([colours, extras], -1) if extras.shape[-1] else colours
 
 
+def _in_rgb(samples: npt.NDArray[Any], space: ColourSpace) -> npt.NDArray[Any]:
+    """Convert the colours of `samples` to 16-bit RGB, and scale further channels to 16 bits."""
+    samples = samples.view(space.dtype)  # signed ones have the same bits
+    out = np.empty((*samples.shape[:2], 3 + samples.shape[2] - space.channels), np.uint16)
+    out[..., :3] = space.to_rgb(samples[..., : space.channels])
+    np.multiply(samples[..., space.channels :], 257 if space.dtype == "uint8" else 1, out=out[..., 3:], dtype=np.uint16)
+    return out
+
+
 def scaled(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
     """Return unsigned samples of `bits` bits, 1..16, in all 8 or 16: the largest becomes the largest.
 
@@ -145,15 +160,9 @@ def scaled(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
     top, full = 2**bits - 1, int(np.iinfo(dtype).max)
     table = ((np.arange(top + 1) * full + top // 2) // top).astype(dtype)
     out = np.empty(samples.shape, dtype)
-    for rows in _bands(len(samples)):
+    for rows in bands(len(samples)):
         out[rows] = table[np.minimum(samples[rows].astype(np.uint16), top)]
     return out
-
-
-def _bands(height: int) -> Iterator[slice]:
-    """Yield the rows of a picture in bands, so that a whole one takes few temporary arrays."""
-    for first in range(0, height, BAND):
-        yield slice(first, first + BAND)
 
 
 def ycbcr_to_rgb(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -164,43 +173,3 @@ def ycbcr_to_rgb(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
     rounded: npt.NDArray[Any] = np.clip(np.rint(rgb), 0, top).astype(samples.dtype)
     return rounded
-
-
-def ink_to_rgb(inks: npt.NDArray[Any], profile: bytes | None, *, is_inverted: bool) -> npt.NDArray[Any]:
-    """Return CMYK samples as Adobe RGB of the same dtype.
-
-    Parameters
-    ----------
-    inks : ndarray of uint8 or uint16, shape (h, w, 4)
-        Amounts of ink.
-    profile : bytes or None
-        ICC profile of the inks; without one, or if it is damaged, each ink absorbs its colour.
-    is_inverted : bool
-        Whether 0 is the most ink, as Adobe stores it in JPEG.
-    """
-    out = np.empty((*inks.shape[:2], 3), inks.dtype)
-    for rows in _bands(len(inks)):
-        band = np.iinfo(inks.dtype).max - inks[rows] if is_inverted else np.ascontiguousarray(inks[rows])
-        light = None if profile is None else _through_profile(band, profile)
-        out[rows] = _absorbed(band) if light is None else light
-    return out
-
-
-def _through_profile(inks: npt.NDArray[Any], profile: bytes) -> npt.NDArray[Any] | None:
-    """Return inks as Adobe RGB by their profile; None if it is damaged, or not a profile of inks."""
-    import imagecodecs
-
-    try:
-        return np.asarray(
-            imagecodecs.cms_transform(inks, profile, adobe_rgb_profile(), colorspace="cmyk", outcolorspace="rgb")
-        )
-    except Exception:  # imagecodecs has its own error class
-        return None
-
-
-def _absorbed(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what light is left if each ink, and black, absorbs its share."""
-    top = np.iinfo(inks.dtype).max
-    amounts = inks.astype(np.uint32)
-    light: npt.NDArray[Any] = (top - amounts[..., :3]) * (top - amounts[..., 3:]) // top
-    return light.astype(inks.dtype)

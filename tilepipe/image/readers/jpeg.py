@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from tilepipe.errors import InputError
 from tilepipe.image.info import ImageInfo, ImageReader, choose_light
+from tilepipe.image.inks import ink_to_rgb, is_usable
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
-from tilepipe.image.readers.convert import COLUMN_BYTES, ink_to_rgb, scaled
+from tilepipe.image.readers.convert import COLUMN_BYTES, scaled
 from tilepipe.image.readers.jpeg_scan import Scan, complete_rows
 from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader, first_rows
 from tilepipe.image.readers.whole import WholeReader
@@ -99,7 +100,7 @@ def open_jpeg(path: Path, *, salvage: bool = False) -> ImageReader:
         )
     metadata = _metadata(segments)
     is_ink = channels == 4
-    profile = metadata.icc if is_ink else None
+    profile = metadata.icc if is_ink and metadata.icc and is_usable(metadata.icc) else None
     if is_ink:
         metadata = replace(metadata, icc=adobe_rgb_profile())
     colours = 1 if channels == 1 else 3
@@ -155,7 +156,9 @@ def _complete_rows(path: Path, segments: _Segments, content: bytes) -> int:
 def _notes(bits: int, *, is_ink: bool, has_profile: bool) -> tuple[str, ...]:
     notes = [] if bits == 8 else [f"{bits}-bit samples are scaled to 16 bits"]
     if is_ink:
-        notes.append(f"CMYK is converted {'by its profile' if has_profile else 'without a profile'} to Adobe RGB")
+        notes.append(
+            f"CMYK is converted {'by its profile' if has_profile else 'without a usable profile'} to Adobe RGB"
+        )
     return tuple(notes)
 
 

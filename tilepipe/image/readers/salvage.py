@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tilepipe.dtypes import BoolArray
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageReader
+from tilepipe.image.info import ImageReader, StoredReader
 from tilepipe.image.light import MASK
 from tilepipe.image.selection import Selection
 
@@ -72,6 +72,11 @@ class SalvagedReader:
             return np.concatenate([rows[:, :, :-1], np.where(present[:, :, None], rows[:, :, -1:], 0)], -1)
         full = 1 if self.info.is_float else np.iinfo(rows.dtype).max
         return np.concatenate([rows, np.where(present, full, 0).astype(rows.dtype)[:, :, None]], -1)
+
+    def stored_colours(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1 of the colours of ``info.space``, see :class:`tilepipe.image.info.StoredReader`."""
+        assert isinstance(self._reader, StoredReader)
+        return self._reader.stored_colours(y0, y1)
 
     def close(self) -> None:
         """Close the file."""

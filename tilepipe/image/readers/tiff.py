@@ -6,6 +6,8 @@ Uses positioned reads instead of a memory map, because mapped pages count as mem
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,16 +109,28 @@ class TiffReader:
 
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1, (rows, width, channels)."""
-        info = self.info
-        try:
+        with self._naming_rows(y0, y1):
             out = self._convert(self._stored_rows(y0, y1))
             if self._mask is not None:
                 out = np.concatenate([out, self._mask_rows(y0, y1)[:, :, None]], -1)
+        return out
+
+    def stored_colours(self, y0: int, y1: int) -> npt.NDArray[Any]:
+        """Return rows y0..y1 of the colours of ``info.space``, (rows, width, its channels), as the file has them."""
+        space = self.info.space
+        assert space is not None
+        with self._naming_rows(y0, y1):
+            return self._stored_rows(y0, y1)[..., : space.channels].view(space.dtype)
+
+    @contextmanager
+    def _naming_rows(self, y0: int, y1: int) -> Iterator[None]:
+        """Raise any error as InputError that names the rows."""
+        try:
+            yield
         except InputError:
             raise
         except Exception as error:  # on a damaged segment decoders raise arbitrary exceptions
-            raise InputError(f"{info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
-        return out
+            raise InputError(f"{self.info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
 
     def _stored_rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1 as decoded, (rows, width, samples)."""
@@ -163,7 +177,9 @@ class TiffReader:
         number = samples - convert.stored_colours
         kinds = tuple(int(kind) for kind in page.extrasamples)[:number]
         kinds += (0,) * (number - len(kinds)) + (MASK,) * (self._mask is not None)
-        if convert.colour == "CMYK":
+        if convert.space is not None:
+            metadata = replace(metadata, icc=convert.space.rgb_profile)
+        elif convert.colour == "CMYK":
             metadata = replace(metadata, icc=adobe_rgb_profile())
         metadata = with_stated_profile(metadata, colours if dtype.startswith("uint") else 0)
         # the curves of a profile are for values 0..1, which integers in float32 are not
@@ -190,6 +206,7 @@ class TiffReader:
             extra_kinds=kinds,
             notes=convert.notes,
             selection=self._plane.selection,
+            space=convert.space,
         )
 
     def _check_extent(self, path: Path, page: tifffile.TiffPage) -> None:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import tifffile
 
 from tilepipe.errors import InputError
+from tilepipe.image.inks import inks_of, is_usable
+from tilepipe.image.lab import Lab
 from tilepipe.image.metadata.blocks import ICC
 from tilepipe.image.readers.convert import Conversion
 
@@ -26,8 +28,8 @@ __all__ = [
 
 SUBIFDS = 330
 
-COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
-"""Meaning of the samples by PhotometricInterpretation (TIFF 6.0)."""
+COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB"}
+"""Meaning of the samples by PhotometricInterpretation (TIFF 6.0; 9: Adobe TIFF Technical Note 4)."""
 
 DECODED_TO_RGB = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002, 52546}
 """Compressions whose decoders convert YCbCr to RGB: JPEG, JPEG 2000, WebP, JPEG XL."""
@@ -93,16 +95,39 @@ def conversion_of(path: Path, page: tifffile.TiffPage) -> Conversion:
         colour = "RGB"
     if page.dtype is None or page.dtype.kind not in "uifb":
         raise InputError(f"{path} has {bits}-bit samples of an unknown type; convert it first")
-    conversion = Conversion(page.dtype.name, bits, colour, None, _block_of(page, ICC) if colour == "CMYK" else None)
+    conversion = _with_space(Conversion(page.dtype.name, bits, colour), _block_of(page, ICC))
     subsampled = colour == "YCbCr" and tuple(page.subsampling or (2, 2)) != (1, 1)
     if not colour or samples < conversion.stored_colours or page.imagedepth > 1 or subsampled:
         raise InputError(
             f"{path} is {name_of(page.photometric)}{' with subsampled colours' if subsampled else ''} with {samples} "
-            "samples per pixel; supported: gray, RGB, palette, CMYK and YCbCr, with or without alpha; convert it first"
+            "samples per pixel; supported: gray, RGB, palette, CMYK, Lab, YCbCr, with or without alpha; convert it"
         )
-    if colour not in ("gray", "RGB") and (page.dtype.kind not in "ub" or bits > 16):
+    if not _is_convertible(conversion):
         raise InputError(f"{path} is {name_of(page.photometric)} of {bits}-bit {page.dtype.name}; convert it first")
     return replace(conversion, palette=_palette(path, page, bits)) if colour == "palette" else conversion
+
+
+def _is_convertible(conversion: Conversion) -> bool:
+    """Return whether samples of this type can have this colour: Lab of 8 or 16 bits, inks and indices of up to 16."""
+    if conversion.colour in ("CIELAB", "ICCLAB"):
+        return conversion.space is not None
+    is_small = np.dtype(conversion.stored).kind in "ub" and conversion.bits <= 16
+    return is_small or conversion.colour in ("gray", "RGB")
+
+
+def _with_space(conversion: Conversion, profile: bytes | None) -> Conversion:
+    """Return `conversion` with its way back, if there is one, and with the profile of inks."""
+    dtype, bits = np.dtype(conversion.stored), conversion.bits
+    has_whole_bytes = dtype.kind in "ui" and dtype.itemsize <= 2 and bits == 8 * dtype.itemsize
+    if conversion.colour in ("CIELAB", "ICCLAB") and has_whole_bytes:
+        return replace(conversion, space=Lab(conversion.colour, f"uint{bits}", profile))
+    if conversion.colour != "CMYK" or profile is None or not is_usable(profile):
+        return conversion
+    return replace(
+        conversion,
+        profile=profile,
+        space=inks_of(profile, dtype.name) if has_whole_bytes and dtype.kind == "u" else None,
+    )
 
 
 def _palette(path: Path, page: tifffile.TiffPage, bits: int) -> npt.NDArray[Any]:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tilepipe.errors import SettingsError
+from tilepipe.image.colour_space import ColourSpace
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import UNASSOCIATED_ALPHA, Light
 from tilepipe.image.metadata.blocks import Metadata
@@ -48,6 +49,8 @@ class OutputFormat:
         Whether an output is a folder, not a file.
     holds_profile : bool
         Whether an ICC profile has a place.  Without one, floats are read as linear light.
+    holds_spaces : bool
+        Whether it holds CMYK and Lab.
     """
 
     name: str
@@ -62,6 +65,12 @@ class OutputFormat:
     size: Callable[[ImageInfo, str], int] = output_bytes
     is_folder: bool = False
     holds_profile: bool = True
+    holds_spaces: bool = False
+
+    def space_for(self, info: ImageInfo, dtype: str) -> ColourSpace | None:
+        """Return the input's CMYK or Lab if an output of `dtype` has it too; None for gray and RGB."""
+        is_kept = self.holds_spaces and info.space is not None and info.space.dtype == dtype
+        return info.space if is_kept else None
 
     def dtype_for(self, info: ImageInfo, wanted: str | None) -> str:
         """Return the sample type to write: `wanted`, that of the input, or the nearest that the format holds.
@@ -80,8 +89,9 @@ class OutputFormat:
             reason = f"as {wanted} it would need an ICC profile, which has no place"
         if reason:
             raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
-        is_held = info.dtype in self.dtypes and not self.changes_curve(info)
-        return wanted or (info.dtype if is_held else self.dtypes[-1])
+        own = info.space.dtype if info.space is not None and self.holds_spaces else info.dtype
+        is_held = own in self.dtypes and not self.changes_curve(info)
+        return wanted or (own if is_held else self.dtypes[-1])
 
     def changes_curve(self, info: ImageInfo) -> bool:
         """Return whether samples are converted to linear light."""
@@ -118,6 +128,7 @@ TIFF = OutputFormat(
     ("uint8", "uint16", "float16", "float32"),
     write_tiff,
     lost=lambda metadata: metadata.fits_only,
+    holds_spaces=True,
 )
 
 JPEG = OutputFormat(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe import __version__
+from tilepipe.image.colour_space import ColourSpace
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata.blocks import Metadata, srgb_profile
@@ -50,6 +51,8 @@ class Output:
         Which pixels belong to the image, in bands of ``BLOCK_ROWS`` rows; for formats that can hold it.
     compression : {"none", "deflate", "lzw", "zstd"}, optional
         Compression, for formats with a choice; by default that of the input if it is lossless.
+    space : ColourSpace, optional
+        Colours of the blocks if they are not gray or RGB; for formats that can hold them.
     """
 
     info: ImageInfo
@@ -58,6 +61,12 @@ class Output:
     record: bytes = b""
     mask: Blocks | None = None
     compression: str | None = None
+    space: ColourSpace | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the main page."""
+        return _channels(self.info, self.space)
 
     @property
     def metadata(self) -> Metadata:
@@ -92,6 +101,8 @@ class Output:
     def profile(self) -> bytes | None:
         """The input's ICC profile; sRGB for floats from integers without one, as those would be read as linear."""
         info = self.info
+        if self.space is not None:
+            return self.space.profile
         if info.metadata.icc is None and np.dtype(self.dtype).kind == "f" and not info.is_float:
             return srgb_profile() if info.colours == 3 else gray_srgb_profile()
         return info.metadata.icc
@@ -108,7 +119,11 @@ def output_light(info: ImageInfo, dtype: str) -> Light:
     return info.light
 
 
-def output_bytes(info: ImageInfo, dtype: str) -> int:
+def output_bytes(info: ImageInfo, dtype: str, space: ColourSpace | None = None) -> int:
     """Return the size of the output's uncompressed pixels, bytes, padded to whole tiles."""
     padded = -(-info.height // BLOCK_ROWS) * BLOCK_ROWS * -(-info.width // BLOCK_ROWS) * BLOCK_ROWS
-    return padded * info.written_channels * np.dtype(dtype).itemsize
+    return padded * _channels(info, space) * np.dtype(dtype).itemsize
+
+
+def _channels(info: ImageInfo, space: ColourSpace | None) -> int:
+    return info.written_channels if space is None else info.written_channels - info.colours + space.channels

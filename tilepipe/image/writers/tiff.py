@@ -34,8 +34,8 @@ LOSSLESS = {"adobe_deflate": "adobe_deflate", "deflate": "adobe_deflate", "lzw":
 def write_tiff(path: Path, output: Output) -> None:
     """Create the TIFF `path`: classic or BigTIFF, with the input's compression if it is lossless."""
     info, dtype, metadata = output.info, output.dtype, output.metadata
-    big = output_bytes(info, dtype) > CLASSIC_LIMIT
-    channels = info.written_channels
+    big = output_bytes(info, dtype, output.space) > CLASSIC_LIMIT
+    channels = output.channels
     shape = (info.height, info.width, channels)
     directories = {
         code: metadata.directories[code] for code in (EXIF_POINTER, GPS_POINTER) if code in metadata.directories
@@ -54,7 +54,7 @@ def write_tiff(path: Path, output: Output) -> None:
             shape=shape if channels > 1 else shape[:2],
             dtype=dtype,
             tile=(TILE, TILE),
-            photometric="rgb" if info.colours == 3 else "minisblack",
+            photometric=_photometric(output),
             planarconfig="contig" if channels > 1 else None,
             extrasamples=tuple(kind for kind in info.extra_kinds if kind != MASK) or None,
             compression=compression,
@@ -81,6 +81,12 @@ def write_tiff(path: Path, output: Output) -> None:
             )
     if directories:
         graft(path, directories)
+
+
+def _photometric(output: Output) -> str:
+    if output.space is not None:
+        return output.space.photometric
+    return "rgb" if output.info.colours == 3 else "minisblack"
 
 
 def _extra_tags(metadata: Metadata, dtype: str) -> list[tuple[int, int, int, Any, bool]]:
