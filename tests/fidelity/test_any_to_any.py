@@ -1,16 +1,22 @@
 """Nothing to restore: any picture comes back from any format with the same samples and tags."""
 
+import struct
+import zlib
+
 import hypothesis.strategies as st
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
+from lut_profiles import rgb_profile
 from picture_files import opened
 
 import tilepipe
 from tilepipe.errors import SettingsError
 from tilepipe.image.metadata.blocks import srgb_profile
-from tilepipe.image.metadata.profiles import adobe_rgb_profile, gamma_profile
+from tilepipe.image.metadata.icc import gray_srgb_profile
+from tilepipe.image.metadata.profiles import adobe_rgb_profile, coded_profile, gamma_profile, wide_rgb_profile
 from tilepipe.image.writers.formats import format_of
 from tilepipe.psf.shapes import delta
 
@@ -20,9 +26,18 @@ PROFILES = {
     "none": None,
     "sRGB": srgb_profile(),
     "Adobe RGB": adobe_rgb_profile(),
-    "gamma 1.8": gamma_profile(1.8, REC709, 3),
+    "ProPhoto": wide_rgb_profile(),
+    "Display P3": coded_profile(12, 13, 3),
+    "Rec. 2020 PQ": coded_profile(9, 16, 3),
+    "Rec. 2020 HLG": coded_profile(9, 18, 3),
     "linear": gamma_profile(1.0, REC709, 3),
+    "tables": rgb_profile(),
 }
+
+GRAY_PROFILES = {"gray gamma 2.2": gamma_profile(2.2, REC709, 1), "gray sRGB": gray_srgb_profile()}
+
+CODE_POINTS = {"Display P3": (12, 13), "Rec. 2020 PQ": (9, 16), "Rec. 2020 HLG": (9, 18), "Rec. 709": (1, 1)}
+"""Primaries and transfer of cICP (ITU-T H.273)."""
 
 SIZES = st.one_of(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -97,12 +112,41 @@ def test_any_tiff_of_many_comes_back(tmp_path_factory, source, suffix):
     check(tmp_path_factory.mktemp("any"), source, suffix)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_code_comes_back_by_each_profile(tmp_path, name, dtype):
-    codes = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(-1, 64)[..., None].repeat(3, 2)
-    tifffile.imwrite(tmp_path / "in.tif", codes, photometric="rgb", iccprofile=PROFILES[name])
+def every_code(dtype, channels):
+    """Return each code of `dtype` in each channel, in another order."""
+    codes = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(-1, 64)
+    return np.stack([codes, codes[::-1], np.roll(codes, 9)][:channels], -1)
+
+
+def check_written(folder, source, samples):
+    """Restore nothing: each format has the samples of `source`, and its profile where it has a place for one."""
+    profile = opened(source)[0].metadata.icc
     for suffix in (".tif", ".png", ".zarr"):
-        output = tmp_path / f"out{suffix}"
-        tilepipe.plan(tmp_path / "in.tif", output, psf=delta(), cache=str(tmp_path / "cache")).run()
-        np.testing.assert_array_equal(opened(output)[1], codes)
+        output = folder / f"out{suffix}"
+        tilepipe.plan(source, output, psf=delta(), cache=str(folder / "cache")).run()
+        info, rows = opened(output)
+        np.testing.assert_array_equal(rows, samples)
+        assert info.metadata.icc == (None if suffix == ".zarr" else profile)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("name", PROFILES | GRAY_PROFILES)
+def test_every_code_comes_back_by_each_profile(tmp_path, name, dtype):
+    channels = 3 if name in PROFILES else 1
+    samples = every_code(dtype, channels)
+    how = {"photometric": "rgb" if channels == 3 else "minisblack", "iccprofile": (PROFILES | GRAY_PROFILES)[name]}
+    tifffile.imwrite(tmp_path / "in.tif", samples.squeeze(-1) if channels == 1 else samples, **how)
+    assert name == "none" or opened(tmp_path / "in.tif")[0].curve_note.endswith("(ICC)")
+    check_written(tmp_path, tmp_path / "in.tif", samples)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("name", CODE_POINTS)
+def test_every_code_of_a_png_comes_back_by_its_code_points(tmp_path, name, dtype):
+    samples = every_code(dtype, 3)
+    content = imagecodecs.png_encode(samples)
+    chunk = b"cICP" + bytes([*CODE_POINTS[name], 0, 1])
+    chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "in.png").write_bytes(content[:33] + chunk + content[33:])
+    assert "cICP" in opened(tmp_path / "in.png")[0].curve_note
+    check_written(tmp_path, tmp_path / "in.png", samples)
