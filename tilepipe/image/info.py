@@ -31,8 +31,8 @@ class ImageInfo:
     path : Path
         The file.
     kind : str
-        File format, "TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "FITS", "OME-Zarr",
-        "zarr", "npy" or "camera raw".
+        File format, "TIFF", "BigTIFF", "JPEG", "PNG", "WebP", "AVIF", "JPEG 2000", "JPEG XL", "HEIC", "FITS",
+        "OME-Zarr", "zarr", "npy" or "camera raw".
     height, width : int
         Size, px.
     colours : {1, 3}

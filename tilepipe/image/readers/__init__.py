@@ -11,6 +11,7 @@ from pathlib import Path
 from tilepipe.errors import InputError, InputNotFoundError, SettingsError
 from tilepipe.image.info import ImageReader, StoredReader
 from tilepipe.image.metadata.fits_header import SIGNATURE
+from tilepipe.image.readers.heic import is_heic, open_heic
 from tilepipe.image.readers.jpegxl import is_jpegxl, open_jpegxl
 from tilepipe.image.readers.raw import is_raw, open_raw
 from tilepipe.image.readers.web import is_web_format, open_web
@@ -19,7 +20,7 @@ from tilepipe.image.zarr_folder import is_zarr
 
 __all__ = ["open_image", "open_stored"]
 
-READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, FITS, .npy, camera raw or a folder of OME-Zarr"
+READABLE = "TIFF, JPEG, PNG, WebP, AVIF, JPEG 2000, JPEG XL, HEIC, FITS, .npy, camera raw or a folder of OME-Zarr"
 
 
 def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
@@ -53,7 +54,7 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
         raise InputNotFoundError(f"{path} is a pipe or a device; save the image to a file first")
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(64)
     except FileNotFoundError as error:
         raise InputNotFoundError(f"{path} does not exist") from error
     except OSError as error:
@@ -85,6 +86,8 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
         from tilepipe.image.readers.fits import FitsReader
 
         return FitsReader(path)
+    if is_heic(start):
+        return open_heic(path)
     if is_web_format(start):
         return open_web(path)
     raise InputError(f"{path} is not an image that tilepipe reads ({READABLE}, detected by content)")

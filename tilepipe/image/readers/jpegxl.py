@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, SettingsError
 from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import from_exif_block
@@ -28,7 +28,7 @@ has it too."""
 
 
 def is_jpegxl(start: bytes) -> bool:
-    """Return whether a file that begins with `start`, 16 bytes, is a JPEG XL."""
+    """Return whether a file that begins with `start`, is a JPEG XL."""
     return start.startswith((CODESTREAM, CONTAINER))
 
 
@@ -41,12 +41,14 @@ def open_jpegxl(path: Path) -> ApartReader:
     Raises
     ------
     InputError
-        If the file is damaged, or the decoder is not installed.
+        If the file is damaged.
+    SettingsError
+        If the decoder is not installed.
     """
     try:
         import pyjpegxl
     except ImportError as error:
-        raise InputError(f"{path} is a JPEG XL, which needs pyjpegxl: pip install 'tilepipe[jxl]'") from error
+        raise SettingsError(f"{path} is a JPEG XL, which needs pyjpegxl: pip install 'tilepipe[jxl]'") from error
     try:
         header = pyjpegxl.probe(path.read_bytes())
     except RuntimeError as error:

@@ -63,7 +63,7 @@ class _Sensor:
 
 
 def is_raw(path: Path, start: bytes) -> bool:
-    """Return whether the file at `path`, which begins with `start`, 16 bytes, is a camera's raw file."""
+    """Return whether the file at `path`, which begins with `start`, 16 bytes or more, is a camera's raw file."""
     if start.startswith(STARTS) or start[4:12] == b"ftypcrx ":
         return True
     if start[:4] not in (b"II*\0", b"MM\0*"):

@@ -39,7 +39,7 @@ COPIES = 4
 
 
 def is_web_format(start: bytes) -> bool:
-    """Return whether a file that begins with `start`, 16 bytes, is one of these formats."""
+    """Return whether a file that begins with `start`, 16 bytes or more, is one of these formats."""
     is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     is_avif = start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis")
     return is_webp or is_avif or start[4:8] == b"jP  " or start[:4] == b"\xff\x4f\xff\x51"
