@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Compression of a TIFF, "none", "deflate", "lzw" or "zstd"; None keeps that of the input if it is lossless.
     dither : bool
         Restored samples of more than 8 bits are dithered, not rounded, when the output has 8.
+    sidecar : bool
+        Copy the XMP sidecars of the image, for the output.
     max_pixels : int
         Largest image that is decoded, px.
     memory : str, int or None
@@ -147,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     compression: Literal["none", "deflate", "lzw", "zstd"] | None = None
     dither: bool = True
+    sidecar: bool = False
     max_pixels: int = 4_000_000_000
     memory: str | int | None = None
     jobs: int | None = None

@@ -42,6 +42,7 @@ TABLE = {
     "salvage": ({"salvage": True}, REUSE),  # nothing is missing; tests/image/test_salvage.py: a truncated file
     "dtype": ({"dtype": "uint8"}, REUSE),
     "compression": ({"compression": "lzw"}, REUSE),
+    "sidecar": ({"sidecar": True}, REUSE),
     "dither": ({"dither": False, "dtype": "uint8"}, REUSE),
     "format": ({"format": "tiff"}, REUSE),
     "max_pixels": ({"max_pixels": 10**8}, REUSE),

@@ -63,6 +63,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["none", "deflate", "lzw", "zstd"]),
         "help": "Compression of a TIFF (default: that of the input, if lossless).",
     },
+    "--sidecar": {"is_flag": True, "help": "Copy the image's XMP sidecars, for the output."},
     "--dither/--no-dither": {"help": "Dither when 16 bits become 8 (default: yes)."},
     "--tolerance": {
         "type": float,

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
         mask_page = _mask_bands(plan, job) if info.has_mask else None
         output = Output(info, plan.dtype, blocks(), plan.record, mask_page, plan.settings.compression, plan.space)
         write = write_folder_beside if plan.format.is_folder else write_beside
-        write(plan.output, lambda partial: _write(plan, partial, output), overwrite=overwrite)
+        write(plan.output, lambda path: _write(plan, path, output), overwrite=overwrite)
         if plan.settings.save_mask:
             ones = np.ones((BLOCK_ROWS, info.width), np.float32)
 
@@ -98,7 +99,13 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
                 return ones[: y1 - y0] if share is None else share
 
             write_mask(Path(plan.settings.save_mask), info, mask_rows, overwrite=overwrite)
+    for sidecar, copy in plan.sidecars:
+        write_beside(copy, partial(_copy, sidecar), overwrite=overwrite)
     on_event(StageEnd("export"))
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def _is_copied(plan: Plan) -> bool:

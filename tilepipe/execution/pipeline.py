@@ -135,6 +135,8 @@ def run(
         check_output(plan.output, overwrite=overwrite, is_folder=plan.format.is_folder)
         if plan.settings.save_mask:
             check_output(Path(plan.settings.save_mask), overwrite=overwrite)
+        for _, copy in plan.sidecars:
+            check_output(copy, overwrite=overwrite)
         plan.check()
         digest = _hash_input(plan, check_stop)
         selection = plan.info.selection

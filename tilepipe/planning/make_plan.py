@@ -15,6 +15,7 @@ from tilepipe.errors import InputError, OutputError, SettingsError, TilepipeErro
 from tilepipe.events import Listener, Note, silent
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.mask import mask_bytes
+from tilepipe.image.sidecar import sidecars
 from tilepipe.image.writers.beside import partial_of
 from tilepipe.image.writers.formats import OutputFormat, format_of
 from tilepipe.image.writers.output import output_bytes
@@ -167,6 +168,8 @@ def _make_plan(
     elif settings.dtype is None and space is None and dtype != info.dtype:
         on_event(Note(f"note     {info.dtype} samples are written as {dtype}: {kind.name} holds no {info.dtype}"))
     _check_nodata(info, dtype)
+    if settings.sidecar and output is not None and not sidecars(image, output):
+        on_event(Note(f"note     {image.name} has no XMP sidecar to copy"))
     if white := _clipped_at(info, kind, dtype):
         on_event(Note(f"note     samples above {white:g} are clipped in {dtype}; TIFF and FITS hold float32"))
     recipe = _recipe(analysis, settings)

@@ -13,6 +13,7 @@ from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.errors import DoesNotFitError, OutputError, OutputExistsError
 from tilepipe.image.colour_space import ColourSpace
 from tilepipe.image.info import ImageInfo
+from tilepipe.image.sidecar import sidecars
 from tilepipe.image.writers.beside import is_unfinished, partial_of
 from tilepipe.image.writers.formats import OutputFormat
 from tilepipe.image.zarr_folder import is_zarr
@@ -176,6 +177,13 @@ class Plan:
         }
         chosen = self.info.selection.facts()
         return json.dumps(recipe_facts(self.recipe) | facts | chosen, sort_keys=True).encode()
+
+    @property
+    def sidecars(self) -> list[tuple[Path, Path]]:
+        """Sidecars of the image, each with the file to which it is copied, if the settings ask for it."""
+        if self.output is None or not self.settings.sidecar:
+            return []
+        return sidecars(self.info.path, self.output)
 
     def check(self) -> None:
         """Raise DoesNotFitError if the run exceeds the memory or, unless forced, the disk space."""
