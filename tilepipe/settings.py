@@ -177,10 +177,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"tile is {self.tile} px; the smallest is 64: smaller tiles are all halo")
         if self.halo is not None and not 0 <= self.halo <= 1024:
             raise SettingsError(f"halo is {self.halo} px; it must lie in 0..1024: omit it to derive it from the image")
-        if self.page is not None and self.page < 0:
-            raise SettingsError(f"page is {self.page}; pages are counted from 0")
-        if self.page is not None and self.plane is not None:
-            raise SettingsError(f"page is {self.page} and plane is {self.plane!r}; give one of them")
         if self.max_pixels < 1:
             raise SettingsError(f"max_pixels is {self.max_pixels}; it must be at least 1")
         if self.jobs is not None and self.jobs < 1:

@@ -307,6 +307,33 @@ def test_the_record_can_be_read_back(path, tmp_path):
     assert json.loads(history.split("tilepipe ")[-1]) == two
 
 
+def test_a_record_ends_where_it_ends_and_is_replaced(path, tmp_path):
+    run(stored(path, COUNTS, HEADER), tmp_path / "one.fits", tmp_path)
+    with fits.open(tmp_path / "one.fits", mode="update") as file:
+        file[0].header["HISTORY"] = "flat-fielded by another program"
+    first = read_record(opened(tmp_path / "one.fits")[0].metadata)
+    assert first["tilepipe"]
+    run(tmp_path / "one.fits", tmp_path / "two.fits", tmp_path, priority="deblur")
+    history = "".join(str(line) for line in fits.getheader(tmp_path / "two.fits")["HISTORY"])
+    assert history.count('"tilepipe":') == 1
+    assert "flat-fielded by another program" in history
+    assert read_record(opened(tmp_path / "two.fits")[0].metadata) != first
+
+
+def test_pixels_without_data_have_the_units_of_the_others(path, tmp_path):
+    counts = COUNTS.copy()
+    counts[2:9, 3:9] = 1000
+    run(stored(path, counts), tmp_path / "out.fits", tmp_path, nodata=1000.0, dtype="float32")
+    found = fits.getdata(tmp_path / "out.fits")
+    assert found[5, 5] == 1000
+    assert found[20, 20] > 100
+
+
+def test_the_header_that_another_format_does_not_hold_is_named(path, tmp_path):
+    notes = run(stored(path, COUNTS, HEADER), tmp_path / "out.zarr", tmp_path)
+    assert any("the FITS header" in note for note in notes)
+
+
 def test_an_extension_keeps_the_header_of_its_file(path, tmp_path):
     primary = fits.PrimaryHDU(header=fits.Header([("TELESCOP", "1.2 m"), ("EXPTIME", 1.0)]))
     fits.HDUList([primary, fits.CompImageHDU(COUNTS, fits.Header([("EXPTIME", 2.0)]))]).writeto(path)

@@ -63,6 +63,7 @@ def decoders(tmp_path, monkeypatch):
         "def crash(content): os.kill(os.getpid(), signal.SIGSEGV)\n"
         "def leave(content): os._exit(3)\n"
         "def fail(content): raise ValueError('no such marker')\n"
+        "def exhaust(content): raise MemoryError\n"
         "def transpose(content): return np.zeros((7, 5, 3), np.uint8)\n"
         "def widen(content): return np.zeros((5, 7, 3), np.uint16)\n"
         "def fit(content): return np.arange(105, dtype=np.uint8).reshape(5, 7, 3)\n"
@@ -76,7 +77,7 @@ def decoders(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("crash", r"crashed \(SIGSEGV\)"),
-        ("leave", "decodes to nothing, its header states"),
+        ("leave", r"crashed \(status 3\)"),
         ("fail", "no such marker"),
         ("transpose", r"decodes to .*7, 5, 3.*, its header states \(5, 7, 3\) uint8"),
         ("widen", r"decodes to .*uint16.*, its header states \(5, 7, 3\) uint8"),
@@ -88,6 +89,20 @@ def test_a_decoder_that_crashes_is_one_line(tmp_path, decoders, name, message):
         decode_apart(tmp_path / "a", (5, 7, 3), "uint8", partial(getattr(decoders, name)))
     found = decode_apart(tmp_path / "a", (5, 7, 3), "uint8", partial(decoders.fit))
     np.testing.assert_array_equal(found.ravel(), np.arange(105))
+
+
+def test_a_decoder_without_memory_is_no_damage(tmp_path, decoders):
+    (tmp_path / "a").write_bytes(b"content")
+    with pytest.raises(MemoryError):
+        decode_apart(tmp_path / "a", (5, 7, 3), "uint8", partial(decoders.exhaust))
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path, monkeypatch):
+    """Beside pictures from anywhere there may be files of any name."""
+    (tmp_path / "a").write_bytes(imagecodecs.webp_encode(RGBA[..., :3].copy(), lossless=True))
+    (tmp_path / "imagecodecs.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(opened("a")[1], RGBA[..., :3])
 
 
 @pytest.mark.thorough

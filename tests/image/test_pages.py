@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from click.testing import CliRunner
 from hypothesis import given
 from picture_files import opened
@@ -272,3 +273,21 @@ def test_a_pyramid_is_reduced_to_its_full_size_with_a_note(tmp_path, kind):
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         assert (len(tiff.pages), len(tiff.series[0].levels)) == (1, 1)
         assert tiff.is_ome == (kind == "SubIFDs")
+
+
+@pytest.mark.parametrize("selection", [{"page": 1}, {"plane": "z=3"}])
+def test_a_page_of_a_file_that_has_none_is_refused(tmp_path, selection):
+    zarr.create_array(store=tmp_path / "a.zarr", data=STACK[0, 0, 0])
+    np.save(tmp_path / "a.npy", STACK[0, 0, 0])
+    for name in ("a.zarr", "a.npy"):
+        with pytest.raises(SettingsError, match=r"is no TIFF: it has one page, number 0, and no planes"):
+            read(tmp_path / name, **selection)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [({"page": -1}, "page is -1; pages are counted from 0"), ({"page": 0, "plane": "z=1"}, "give one of them")],
+)
+def test_a_selection_that_selects_nothing_is_refused(selection, message):
+    with pytest.raises(SettingsError, match=message):
+        Selection(**selection)

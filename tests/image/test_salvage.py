@@ -350,3 +350,12 @@ def test_a_file_that_was_completed_is_restored_again(tmp_path, blurred):
     completed = run(content)
     tilepipe.plan(tmp_path / "whole.tif", tmp_path / "b.tif", **(options | {"salvage": False})).run()
     np.testing.assert_array_equal(completed, tifffile.imread(tmp_path / "b.tif"))
+
+
+def test_impossible_sampling_factors_are_one_line(tmp_path):
+    content = bytearray(imagecodecs.jpeg_encode(np.full((40, 50, 3), 90, np.uint8)))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 11] = 0  # of the first component
+    (tmp_path / "a.jpg").write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"sampling factors are .* 1 to 4 are possible|damaged"):
+        open_image(tmp_path / "a.jpg", Selection(salvage=True))

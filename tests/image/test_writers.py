@@ -1,5 +1,6 @@
 """Outputs in every format: the pixels that were given, names and formats that follow the input, honest refusals."""
 
+import dataclasses
 import json
 
 import hypothesis.extra.numpy as hnp
@@ -15,9 +16,10 @@ from PIL import Image
 import tilepipe
 from tilepipe.errors import InputError, SettingsError
 from tilepipe.image.info import ImageInfo
-from tilepipe.image.light import ASSOCIATED_ALPHA, MASK, SRGB, UNASSOCIATED_ALPHA, Light
+from tilepipe.image.light import ASSOCIATED_ALPHA, LINEAR, MASK, SRGB, UNASSOCIATED_ALPHA, Light
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.metadata.profiles import adobe_rgb_profile
+from tilepipe.image.metadata.exif import Directory, Entry
+from tilepipe.image.metadata.profiles import adobe_rgb_profile, gamma_profile
 from tilepipe.image.metadata.record import read_record
 from tilepipe.image.orientation import Orientation
 from tilepipe.image.writers.formats import FORMATS, format_of, output_beside
@@ -118,6 +120,36 @@ def test_a_jpeg_xl_is_stored_as_it_is_seen(tmp_path, number):
     np.testing.assert_array_equal(found, Orientation.of(number).seen(pixels))
 
 
+def test_a_gray_webp_has_a_profile_of_rgb(tmp_path):
+    """Of the same curve: WebP has no gray."""
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, iccprofile=gamma_profile(1.8, (0.3127, 0.329), 1))
+    tilepipe.plan(tmp_path / "a.tif", tmp_path / "a.webp", psf=delta(), cache=str(tmp_path / "c")).run()
+    before, after = opened(tmp_path / "a.tif")[0], opened(tmp_path / "a.webp")[0]
+    assert "ICC" in after.curve_note
+    codes = pixels.ravel()
+    np.testing.assert_allclose(after.light.linear(0, codes), before.light.linear(0, codes), atol=2e-4)
+
+
+def test_upright_pixels_have_upright_metadata():
+    xmp = b"<x tiff:Orientation='6'/><tiff:Orientation>8</tiff:Orientation>"
+    entry = Entry(274, 3, 1, b"\6\0")
+    stored = Metadata(xmp=xmp, resolution=((300, 1), (150, 1), 2), tags=Directory((entry,)))
+    upright = stored.upright()
+    assert upright.xmp == b"<x tiff:Orientation='1'/><tiff:Orientation>1</tiff:Orientation>"
+    assert upright.resolution == ((150, 1), (300, 1), 2)
+    assert upright.upright() == upright
+
+
+def test_floats_with_a_curve_need_a_format_with_profiles(tmp_path):
+    info = info_for(tmp_path / "a.tif", np.zeros((4, 4, 3), np.float32))
+    for kind in ("npy", "ome-zarr"):
+        with pytest.raises(SettingsError, match="as float32 it would need an ICC profile"):
+            FORMATS[kind].dtype_for(info, None)
+        linear = dataclasses.replace(info, light=Light((LINEAR,) * 3, "float32"))
+        assert FORMATS[kind].dtype_for(linear, None) == "float32"
+
+
 def test_a_jpeg_xl_has_its_profile(tmp_path):
     pixels = np.zeros((8, 8, 3), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", iccprofile=adobe_rgb_profile())
@@ -126,6 +158,32 @@ def test_a_jpeg_xl_has_its_profile(tmp_path):
     content = (tmp_path / "a.jxl").read_bytes()
     assert b"Exif\0\0\0\0II*\0" in content, "libjxl's own boxes are compressed, and few programs read them"
     assert b"xml <?xpacket" in content
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_all_bits_of_a_jpeg_xl_are_read(tmp_path, bits):
+    dtype = np.uint8 if bits == 8 else np.uint16
+    codes = np.linspace(0, 2**bits - 1, 900).astype(dtype).reshape(10, 30, 3)
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(codes, lossless=True, bitspersample=bits))
+    info, found = opened(tmp_path / "a.jxl")
+    assert info.dtype == np.dtype(dtype).name
+    np.testing.assert_allclose(found / np.iinfo(dtype).max, codes / (2**bits - 1), atol=0.51 / np.iinfo(dtype).max)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((3, 10, 30, 3), np.uint8), "animation of 3 frames"),
+        (np.zeros((10, 30, 3), np.float16), "floats of 16 bits"),
+        (np.zeros((2, 10, 30), np.uint8), r"decodes to .*2, 10, 30"),
+    ],
+    ids=["animation", "half floats", "further channels"],
+)
+def test_a_jpeg_xl_that_would_not_be_read_right_is_refused(tmp_path, pixels, message):
+    planar = {"planar": True} if len(pixels) == 2 else {}
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(pixels, lossless=True, **planar))
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path / "a.jxl")
 
 
 @pytest.mark.parametrize("cut", [2, 12, 40, 200, -1])

@@ -28,7 +28,7 @@ SOME_FAILED = 6
     "-o",
     "--output",
     metavar="OUT",
-    help="TIFF, JPEG, PNG or OME-Zarr to write; a folder for several images (default: NAME-sharp.EXT beside each).",
+    help="Picture to write, in the format of its extension; a folder for several images (default: NAME-sharp.EXT).",
 )
 @click.option("--manifest", metavar="FILE", help="Text file that lists further images, one per line.")
 @click.option("--shared-psf", is_flag=True, help="Estimate one blur for all images, from several of them.")
@@ -68,10 +68,11 @@ def run_verb(images: tuple[str, ...], output: str | None, manifest: str | None, 
 
 
 def _is_folder(output: str | None) -> bool:
-    """Return whether an output is a folder for pictures; one with the extension of OME-Zarr is a picture."""
+    """Return whether an output is a folder for pictures; one of zarr, or with its extension, is a picture."""
     from tilepipe.image.writers.formats import is_folder_name
+    from tilepipe.image.zarr_folder import is_zarr
 
-    if output is None or is_folder_name(Path(output)):
+    if output is None or is_folder_name(Path(output)) or is_zarr(Path(output)):
         return False
     return Path(output).is_dir() or output.endswith(("/", os.sep))
 

@@ -181,7 +181,8 @@ def _samples(plan: Plan, job: Job, box: Box, drawn: FloatArray | None, dtype: st
     result = job.result.read(*area)  # a chunk holds all planes: decode it once
     mask = _mask(drawn, result[info.colours :])
     out = np.empty((*box.shape, info.channels), dtype)
-    same_codes = np.dtype(info.dtype) == np.dtype(dtype) and light.curves == job.light.curves
+    same_curves = light.curves == job.light.curves
+    same_codes = np.dtype(info.dtype) == np.dtype(dtype) and same_curves
     is_unchanged = job.recipe.solver == "identity" and same_codes
     special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
     needs_source = mask is not None or info.extras or is_unchanged or special
@@ -212,7 +213,12 @@ def _samples(plan: Plan, job: Job, box: Box, drawn: FloatArray | None, dtype: st
             clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
             np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
         if kept.any():
-            np.copyto(out[:, :, channel], _rescaled(samples, dtype), where=kept)
+            copied = (
+                _rescaled(samples, dtype)
+                if same_curves
+                else light.encoded(channel, job.light.linear(channel, samples), dtype)
+            )
+            np.copyto(out[:, :, channel], copied, where=kept)
     if source is not None:
         for channel in range(info.colours, info.channels):
             out[:, :, channel] = _rescaled(source[channel], dtype)

@@ -28,6 +28,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plane: str | None = None
     salvage: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the page; raise SettingsError with the way out."""
+        if self.page is not None and self.page < 0:
+            raise SettingsError(f"page is {self.page}; pages are counted from 0")
+        if self.page is not None and self.plane is not None:
+            raise SettingsError(f"page is {self.page} and plane is {self.plane!r}; give one of them")
+
     def digest(self, content: str) -> str:
         """Return the key, in the cache, of this picture of the file whose SHA-256 is `content`.
 

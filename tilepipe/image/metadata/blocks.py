@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -58,6 +59,10 @@ COLOUR_SPACE, INTEROP_INDEX = 40961, 1
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+
+
+XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"\']|>))[2-8]")
+"""The orientation in XMP, as an attribute or an element (ISO 16684-1, 8.5)."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,26 @@ class Metadata:
         except ValueError:
             return None
 
+    def names(self, *held: str) -> list[str]:
+        """Return the names of all blocks and tags that there are, but for those that a format has `held`.
+
+        Blocks are "ICC profile", "code points", "EXIF", "GPS", "XMP", "IPTC", "Photoshop resources", "resolution" and
+        "FITS header".
+        """
+        blocks = {
+            "ICC profile": self.icc,
+            "code points": self.cicp,
+            "EXIF": self.directories.get(EXIF_POINTER),
+            "GPS": self.directories.get(GPS_POINTER),
+            "XMP": self.xmp,
+            "IPTC": self.iptc,
+            "Photoshop resources": self.photoshop,
+            "resolution": self.resolution,
+        }
+        found = [name for name, block in blocks.items() if block and name not in held]
+        header = [] if "FITS header" in held else self.fits_only
+        return found + header + [KEPT_TAGS[entry.code] for entry in self.tags.entries]
+
     @property
     def fits_only(self) -> list[str]:
         """Name of the FITS header, which other formats do not hold; empty without one."""
@@ -160,9 +185,13 @@ class Metadata:
         return serialised(Directory(tuple(entries), self.directories)) if entries or self.directories else None
 
     def upright(self) -> Metadata:
-        """Return a copy for pixels that are stored as they are seen: without the tag of the orientation."""
+        """Return a copy for pixels that are stored as they are seen: no orientation in the tags, 1 in the XMP."""
         kept = tuple(entry for entry in self.tags.entries if entry.code != ORIENTATION)
-        return replace(self, tags=Directory(kept))
+        resolution = self.resolution
+        if resolution is not None and self.orientation.is_transposed:
+            resolution = (resolution[1], resolution[0], resolution[2])
+        xmp = None if self.xmp is None else XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
+        return replace(self, tags=Directory(kept), resolution=resolution, xmp=xmp)
 
     def with_nodata(self, value: float | None) -> Metadata:
         """Return a copy whose tag has another value of pixels without data; None removes the tag, which is lost."""

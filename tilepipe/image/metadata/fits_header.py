@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -95,7 +96,7 @@ def header_of(shape: tuple[int, ...], dtype: str, cards: bytes, record: bytes) -
     layout += [(f"NAXIS{axis}", str(length), "") for axis, length in enumerate(reversed(shape), 1)]
     if dtype == "uint16":
         layout += [("BSCALE", "1", ""), ("BZERO", "32768", "offset of unsigned samples")]
-    text = b"".join(_card(*card) for card in layout) + cards
+    text = b"".join(_card(*card) for card in layout) + (without_record(cards) if record else cards)
     if record:
         line = RECORD[:-1].encode() + record
         text += b"".join(b"HISTORY " + line[at : at + CARD - 8].ljust(CARD - 8) for at in range(0, len(line), CARD - 8))
@@ -109,14 +110,30 @@ def _card(keyword: str, value: str, comment: str) -> bytes:
 
 
 def record_text(cards: bytes) -> str | None:
-    """Return the last processing record in the HISTORY cards of a header; None if there is none."""
-    found, is_open = None, False
-    for card in (cards[at : at + CARD].decode("latin-1") for at in range(0, len(cards), CARD)):
-        is_history, line = card.startswith("HISTORY "), card[8:]
-        if is_history and line.startswith(RECORD):
-            found, is_open = line, True
-        elif found is not None and is_history and is_open:
-            found += line
-        else:
-            is_open = False
-    return None if found is None else found[len(RECORD) - 1 :]
+    """Return the processing record in the HISTORY cards of a header, JSON; None if there is none."""
+    found = _record(cards)
+    return None if found is None else found[0]
+
+
+def without_record(cards: bytes) -> bytes:
+    """Return the cards of a header without the processing record of an earlier run."""
+    while (found := _record(cards)) is not None:
+        cards = cards[: found[1]] + cards[found[2] :]
+    return cards
+
+
+def _record(cards: bytes) -> tuple[str, int, int] | None:
+    """Return the first processing record, and where its cards begin and end."""
+    start = -CARD
+    while (start := cards.find(b"HISTORY " + RECORD.encode(), start + CARD)) >= 0:
+        text, end = "", start
+        while cards[end : end + 8] == b"HISTORY ":
+            text += cards[end + 8 : end + CARD].decode("latin-1")
+            end += CARD
+        try:
+            value, length = json.JSONDecoder().raw_decode(text, len(RECORD) - 1)
+        except ValueError:  # a line of that beginning which is no record
+            continue
+        number = -(-length // (CARD - 8))
+        return json.dumps(value), start, start + number * CARD
+    return None

@@ -18,6 +18,7 @@ __all__ = [
     "gamma_profile",
     "linear_profile",
     "linear_profile_of",
+    "profile_of_curve",
     "wide_rgb_profile",
     "with_stated_profile",
 ]
@@ -98,6 +99,11 @@ def coded_profile(primaries: int, transfer: int, colours: int) -> bytes | None:
         return None
     curve = TRANSFERS[transfer][1](np.linspace(0, 1, ENTRIES))
     return _profile(PRIMARIES[primaries], colours, curve=curve)
+
+
+def profile_of_curve(curve: Curve, colours: int) -> bytes:
+    """Return the profile of a transfer curve, with the primaries of sRGB."""
+    return _profile(REC709, colours, curve=curve.decode(np.linspace(0, 1, ENTRIES)))
 
 
 def coded_curve(transfer: int) -> Curve | None:

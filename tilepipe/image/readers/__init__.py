@@ -49,6 +49,7 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
     """
     path = Path(path)
     if path.is_dir():
+        _check_single(path, selection)
         return _open_folder(path)
     if path.exists() and not path.is_file():
         raise InputNotFoundError(f"{path} is a pipe or a device; save the image to a file first")
@@ -59,15 +60,14 @@ def open_image(path: str | Path, selection: Selection = WHOLE) -> ImageReader:
         raise InputNotFoundError(f"{path} does not exist") from error
     except OSError as error:
         raise InputNotFoundError(f"{path} cannot be read: {error.strerror}") from error
-    if is_raw(path, start):
-        return open_raw(path)
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    is_camera_raw = is_raw(path, start)
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and not is_camera_raw:
         from tilepipe.image.readers.tiff import open_tiff
 
         return open_tiff(path, selection)
-    if selection.page or selection.plane is not None:
-        asked = f"page is {selection.page}" if selection.page else f"plane is {selection.plane!r}"
-        raise SettingsError(f"{asked}; {path} is no TIFF: it has one page, number 0, and no planes")
+    _check_single(path, selection)
+    if is_camera_raw:
+        return open_raw(path)
     if start[:3] == b"\xff\xd8\xff":
         from tilepipe.image.readers.jpeg import open_jpeg
 
@@ -100,6 +100,13 @@ def open_stored(path: str | Path, selection: Selection = WHOLE) -> StoredReader:
         reader.close()
         raise InputError(f"{path} was changed since it was planned; run the same command again")
     return reader
+
+
+def _check_single(path: Path, selection: Selection) -> None:
+    """Raise SettingsError if a page or plane is chosen of a file that is not a TIFF."""
+    if selection.page or selection.plane is not None:
+        asked = f"page is {selection.page}" if selection.page else f"plane is {selection.plane!r}"
+        raise SettingsError(f"{asked}; {path} is no TIFF: it has one page, number 0, and no planes")
 
 
 def _open_folder(path: Path) -> ImageReader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = ["CHILD_BYTES", "decode_apart"]
+
+OUT_OF_MEMORY = "out of memory"
+"""Answer of a child whose decoder lacks memory."""
 
 CHILD_BYTES = 60_000_000
 """Memory of the child besides the pixels: interpreter, numpy and the decoder (measured)."""
@@ -46,23 +50,40 @@ def decode_apart(
     ------
     ValueError
         If the decoder fails or crashes, or returns something else than the header states.
+    MemoryError
+        If the decoder lacks memory.
     """
     function = decode.func
     asked = [str(path), function.__module__, function.__name__, json.dumps(decode.args)]
-    command = [sys.executable, "-m", __name__, *asked]
+    command = [sys.executable, "-P", "-m", __name__, *asked]  # -P: nothing is imported from the working directory
+    places = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     pixels = np.empty(shape, dtype)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    # in a session of its own, in which Ctrl-C does not end it: the run stops after what it has begun
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+    ) as child:
         assert child.stdout is not None
         answer = json.loads(child.stdout.readline() or "{}")
         is_whole = answer == {"shape": list(shape), "dtype": dtype} and _fill(pixels, child.stdout)
         child.stdout.close()  # a child that has more to write ends
+    if answer.get("error") == OUT_OF_MEMORY:
+        raise MemoryError
     if "error" in answer:
         raise ValueError(answer["error"])
-    if child.returncode < 0 and not is_whole:
-        raise ValueError(f"its decoder crashed ({signal.Signals(-child.returncode).name})")
+    if child.returncode and not is_whole:
+        raise ValueError(f"its decoder crashed ({_ending(child.returncode)})")
     if not is_whole:
         raise ValueError(f"it decodes to {answer or 'nothing'}, its header states {shape} {dtype}")
     return pixels
+
+
+def _ending(status: int) -> str:
+    """Return the name of the signal that ended a process, or its exit status."""
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"status {status}"
 
 
 def _fill(pixels: npt.NDArray[Any], stream: Any) -> bool:
@@ -79,6 +100,9 @@ def _main(path: str, module: str, name: str, arguments: str) -> None:
     out = sys.stdout.buffer
     try:
         pixels = np.ascontiguousarray(np.atleast_3d(decode(*json.loads(arguments), Path(path).read_bytes())))
+    except MemoryError:
+        out.write(json.dumps({"error": OUT_OF_MEMORY}).encode() + b"\n")
+        return
     except Exception as error:  # imagecodecs has an error class per codec
         out.write(json.dumps({"error": str(error)}).encode() + b"\n")
         return

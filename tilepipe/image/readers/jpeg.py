@@ -148,6 +148,8 @@ def _complete_rows(path: Path, segments: _Segments, content: bytes) -> int:
     except (IndexError, KeyError) as error:
         raise InputError(f"{path} is a damaged JPEG: its scan has no Huffman tables") from error
     sampling = [component[:2] for component in segments.components]
+    if not all(1 <= factor <= 4 for pair in sampling for factor in pair):  # T.81, B.2.2
+        raise InputError(f"{path} is a damaged JPEG: its sampling factors are {sampling}, 1 to 4 are possible")
     scan = Scan(segments.height, segments.width, sampling, tables, segments.restart)
     found = MARKER.search(content, segments.data_at)
     return complete_rows(content[segments.data_at : found.start() if found else len(content)], scan)

@@ -1,4 +1,4 @@
-"""JPEG XL reader: libjxl parses the header and decodes the pixels, upright, in all their bits."""
+"""JPEG XL reader: pyjpegxl parses the header, imagecodecs decodes the pixels, upright, in all their bits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tilepipe.image.info import ImageInfo, choose_light
 from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import from_exif_block
 from tilepipe.image.readers.apart import CHILD_BYTES
+from tilepipe.image.readers.convert import scaled
 from tilepipe.image.readers.whole import ApartReader
 
 __all__ = ["is_jpegxl", "open_jpegxl"]
@@ -77,7 +78,7 @@ def open_jpegxl(path: Path) -> ApartReader:
         extra_kinds=kinds,
         notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
     )
-    return ApartReader(info, partial(_decode, dtype))
+    return ApartReader(info, partial(_decode, bits))
 
 
 def _tiff_of(box: bytes) -> bytes:
@@ -87,8 +88,13 @@ def _tiff_of(box: bytes) -> bytes:
     return box[4 + int.from_bytes(box[:4], "big") :]
 
 
-def _decode(dtype: str, content: bytes) -> npt.NDArray[Any]:
-    import pyjpegxl
+def _decode(bits: int, content: bytes) -> npt.NDArray[Any]:
+    """Decode by imagecodecs, which shows what the header does not state: animations, half floats, further channels."""
+    import imagecodecs
 
-    pixels: npt.NDArray[Any] = pyjpegxl.decode_to_numpy(content, dtype=dtype)[1]
-    return pixels
+    pixels: npt.NDArray[Any] = imagecodecs.jpegxl_decode(content)
+    if pixels.ndim > 3:
+        raise ValueError(f"it is an animation of {len(pixels)} frames; save one of them as an image first")
+    if pixels.dtype == np.float16:
+        raise ValueError("its samples are floats of 16 bits; save it with 32 bits, or as TIFF")
+    return pixels if pixels.dtype.kind == "f" else scaled(pixels, bits)

@@ -13,6 +13,7 @@ import tifffile
 from tilepipe.errors import InputError
 from tilepipe.image.inks import inks_of, is_usable
 from tilepipe.image.lab import Lab
+from tilepipe.image.light import ASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import ICC
 from tilepipe.image.readers.convert import Conversion
 
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 SUBIFDS = 330
+
+INKS_AND_LAB = ("CMYK", "CIELAB", "ICCLAB")
 
 COLOURS = {0: "white is zero", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB"}
 """Meaning of the samples by PhotometricInterpretation (TIFF 6.0; 9: Adobe TIFF Technical Note 4)."""
@@ -101,6 +104,10 @@ def conversion_of(path: Path, page: tifffile.TiffPage) -> Conversion:
         raise InputError(
             f"{path} is {name_of(page.photometric)}{' with subsampled colours' if subsampled else ''} with {samples} "
             "samples per pixel; supported: gray, RGB, palette, CMYK, Lab, YCbCr, with or without alpha; convert it"
+        )
+    if conversion.colour in INKS_AND_LAB and ASSOCIATED_ALPHA in page.extrasamples:
+        raise InputError(
+            f"{path} is {name_of(page.photometric)} with premultiplied alpha; save it with straight alpha, or without"
         )
     if not _is_convertible(conversion):
         raise InputError(f"{path} is {name_of(page.photometric)} of {bits}-bit {page.dtype.name}; convert it first")

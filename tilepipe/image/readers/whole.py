@@ -46,7 +46,7 @@ class WholeReader:
         info = self.info
         try:
             pixels = self._read_pixels()
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except Exception as error:  # imagecodecs has an error class per codec
             raise InputError(f"{info.path} is a damaged {info.kind}: {error}") from error

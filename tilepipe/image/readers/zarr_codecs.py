@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,12 @@ class CheckedBlosc(BloscCodec):
 register_codec("blosc", CheckedBlosc)  # beside zarr's own, which stays the one that is configured
 
 
-def checked_blosc() -> Any:
-    """Return a context in which arrays are opened with `CheckedBlosc`, also inside of shards."""
-    return zarr.config.set({"codecs.blosc": f"{CheckedBlosc.__module__}.{CheckedBlosc.__qualname__}"})
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def checked_blosc() -> Iterator[None]:
+    """Open arrays with `CheckedBlosc`, also inside of shards; by one thread at a time, as zarr's setting is global."""
+    name = f"{CheckedBlosc.__module__}.{CheckedBlosc.__qualname__}"
+    with _ONE_AT_A_TIME, zarr.config.set({"codecs.blosc": name}):
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,17 +78,22 @@ def write_folder_beside(path: Path, write: Callable[[Path], None], *, overwrite:
     """
     path, partial = _real(path), partial_of(path)
     lock = partial.with_name(partial.name + ".lock")
-    with _disk_errors(path), _locked(lock, path):
-        try:
-            _remove_zarr(partial)
+    with _disk_errors(path):
+        with _locked(lock, path):
             try:
-                write(partial)
-                flush_folder(partial)
-                _put_in_place(partial, path, overwrite=overwrite)
+                _remove_zarr(partial)
+                try:
+                    write(partial)
+                    flush_folder(partial)
+                    _put_in_place(partial, path, overwrite=overwrite)
+                finally:
+                    _remove_zarr(partial)  # after an exchange, the folder that was replaced
             finally:
-                _remove_zarr(partial)  # after an exchange, the folder that was replaced
-        finally:
-            lock.unlink(missing_ok=True)
+                if sys.platform != "win32":
+                    lock.unlink(missing_ok=True)
+        if sys.platform == "win32":  # where an open file cannot be removed, and one that another run opened neither
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import LINEAR, Curve, Light
-from tilepipe.image.metadata.blocks import KEPT_TAGS, Metadata
-from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER
+from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.fits_header import BLOCK, header_of
 from tilepipe.image.writers.output import BLOCK_ROWS, Output
 
@@ -45,18 +44,8 @@ def missing_channels(info: ImageInfo) -> str:
 
 
 def metadata_lost(metadata: Metadata) -> list[str]:
-    """Return the names of the blocks that are not written: all but the header of a FITS, whose profile is implied."""
-    blocks = {
-        "ICC profile": metadata.icc if metadata.fits is None else None,
-        "EXIF": metadata.directories.get(EXIF_POINTER),
-        "GPS": metadata.directories.get(GPS_POINTER),
-        "XMP": metadata.xmp,
-        "IPTC": metadata.iptc,
-        "Photoshop resources": metadata.photoshop,
-        "resolution": metadata.resolution,
-    }
-    lost = [name for name, block in blocks.items() if block]
-    return lost + [KEPT_TAGS[entry.code] for entry in metadata.tags.entries]
+    """Return the names of what is not written: all but the header of a FITS, whose profile is implied."""
+    return metadata.names("FITS header", *(["ICC profile"] if metadata.fits is not None else []))
 
 
 def block_bytes(info: ImageInfo, dtype: str) -> int:

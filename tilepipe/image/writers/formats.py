@@ -84,14 +84,15 @@ class OutputFormat:
             raise SettingsError(
                 f"--dtype {wanted}: {self.name} holds {' and '.join(self.dtypes)}; choose one, or another format"
             )
-        reason = self.missing(info)
-        if not self.holds_profile and wanted is not None and wanted.startswith("float") and not info.is_float:
-            reason = f"as {wanted} it would need an ICC profile, which has no place"
-        if reason:
-            raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
         own = info.space.dtype if info.space is not None and self.holds_spaces else info.dtype
         is_held = own in self.dtypes and not self.changes_curve(info)
-        return wanted or (own if is_held else self.dtypes[-1])
+        dtype = wanted or (own if is_held else self.dtypes[-1])
+        reason = self.missing(info)
+        if not self.holds_profile and dtype.startswith("float") and not info.light.is_linear:
+            reason = f"as {dtype} it would need an ICC profile, which has no place"
+        if reason:
+            raise SettingsError(f"{info.path} cannot be written as {self.name}: {reason}; write a TIFF (.tif)")
+        return dtype
 
     def changes_curve(self, info: ImageInfo) -> bool:
         """Return whether samples are converted to linear light."""
@@ -178,6 +179,7 @@ NPY = OutputFormat(
     npy.write_npy,
     _missing_but_alpha,
     npy.metadata_lost,
+    holds_profile=False,
 )
 
 FITS = OutputFormat(

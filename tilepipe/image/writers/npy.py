@@ -13,15 +13,8 @@ __all__ = ["metadata_lost", "write_npy"]
 
 
 def metadata_lost(metadata: Metadata) -> list[str]:
-    """Return the names of the blocks that the input has: a .npy has no place for any."""
-    blocks = {
-        "ICC profile": metadata.icc,
-        "EXIF": metadata.exif_block(),
-        "XMP": metadata.xmp,
-        "IPTC": metadata.iptc or metadata.photoshop,
-        "resolution": metadata.resolution,
-    }
-    return [name for name, block in blocks.items() if block] + metadata.tiff_only + metadata.fits_only
+    """Return the names of all that the input has: a .npy has no place for any of it."""
+    return metadata.names()
 
 
 def write_npy(path: Path, output: Output) -> None:

@@ -21,8 +21,7 @@ from zarr.storage import LocalStore
 from tilepipe.dtypes import FloatArray
 from tilepipe.image.info import ImageInfo
 from tilepipe.image.light import LINEAR, MASK, Light
-from tilepipe.image.metadata.blocks import KEPT_TAGS, Metadata
-from tilepipe.image.metadata.exif import EXIF_POINTER, GPS_POINTER
+from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.pixel_size import PixelSize, pixel_size
 from tilepipe.image.readers.multiscales import ALPHA_LABELS, COLOUR_LABELS, MOST_CHANNELS, RECORD_ATTRIBUTE
 from tilepipe.image.writers.output import BLOCK_ROWS, Output, output_light
@@ -78,20 +77,9 @@ def missing_channels(info: ImageInfo) -> str:
 
 
 def metadata_lost(metadata: Metadata) -> list[str]:
-    """Return the names of the blocks and tags that an OME-Zarr has no place for: all but the size of a pixel."""
-    blocks = {
-        "ICC profile": metadata.icc,
-        "code points": metadata.cicp,
-        "Exif": EXIF_POINTER in metadata.directories,
-        "GPS": GPS_POINTER in metadata.directories,
-        "XMP": metadata.xmp,
-        "IPTC": metadata.iptc,
-        "Photoshop resources": metadata.photoshop,
-        "aspect ratio": pixel_size(metadata) is None and not _is_square(metadata),
-    }
-    return [name for name, block in blocks.items() if block] + [
-        KEPT_TAGS[entry.code] for entry in metadata.tags.entries
-    ]
+    """Return the names of what an OME-Zarr has no place for: all but the size of a pixel."""
+    is_lost = pixel_size(metadata) is None and not _is_square(metadata)
+    return metadata.names("resolution") + (["aspect ratio"] if is_lost else [])
 
 
 def _is_square(metadata: Metadata) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.metadata.profiles import profile_of_curve
 from tilepipe.image.writers.output import Output
 
 __all__ = ["LONGEST_SIDE", "encoding_bytes", "metadata_lost", "write_webp"]
@@ -40,12 +41,15 @@ def write_webp(path: Path, output: Output) -> None:
     image = Image.fromarray(output.whole(output.info.written_channels))
     if output.info.colours == 1:
         image = image.convert("RGBA" if output.info.written_channels == 2 else "RGB")
+    profile = output.profile
+    if profile and output.info.colours == 1:  # a profile of gray does not fit RGB
+        profile = profile_of_curve(output.info.light.curves[0], 3)
     image.save(
         path,
         "WEBP",
         lossless=True,
         exact=True,
-        icc_profile=output.profile or b"",
+        icc_profile=profile or b"",
         exif=metadata.exif_block() or b"",
         xmp=metadata.xmp or b"",
         **EFFORT,
