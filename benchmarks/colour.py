@@ -1,7 +1,6 @@
 """Round trip of CMYK by profiles, and of Lab: ``python -m benchmarks.colour PHOTO PROFILE.icc ...``, Delta E 2000.
 
-A grid of nine amounts of each ink, and a photograph that the profile separates, are converted to RGB and back.  Needs
-scikit-image (the extra ``bench``).
+A grid of nine amounts of each ink, and a photograph that the profile separates, are converted to RGB and back.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from imagecodecs import cms_profile, cms_transform
 from PIL import Image
-from skimage.color import deltaE_ciede2000
 
+from tests.colour_difference import delta_e_2000
 from tilepipe.image.inks import inks_of
 from tilepipe.image.lab import Lab
 from tilepipe.image.metadata.icc import describe_icc
@@ -29,7 +28,7 @@ def converted(samples, source, target, spaces, dtype="float32", intent=COLORIMET
 
 
 def row(name, first, second):
-    difference = deltaE_ciede2000(first, second)
+    difference = delta_e_2000(first, second)
     mean, high, largest = difference.mean(), np.percentile(difference, 99), difference.max()
     print(f"| {name} | {mean:.3f} | {high:.2f} | {largest:.2f} |", flush=True)
 

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "memory": ["--made", "400x300", "--formats", "tif", "jpg", "--budgets", "1GB", "--jobs", "1"],
     "cluster": ["--workers", "1", "--tiles", "4", "--sleep", "0.05", "--empty", "9"],
     "gigapixel": ["--width", "1000", "--height", "2800", "--band", "2400", "--psf", "3", "--options", "--quality fast"],
+    "colour": ["docs/before-after.png"],
     "blind": ["--made", "--cases", "2", "--edge", "95", "--each"],
 }
 
