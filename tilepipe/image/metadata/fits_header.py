@@ -124,8 +124,9 @@ def without_record(cards: bytes) -> bytes:
 
 def _record(cards: bytes) -> tuple[str, int, int] | None:
     """Return the first processing record, and where its cards begin and end."""
-    start = -CARD
-    while (start := cards.find(b"HISTORY " + RECORD.encode(), start + CARD)) >= 0:
+    for start in range(0, len(cards), CARD):
+        if not cards.startswith(b"HISTORY " + RECORD.encode(), start):
+            continue
         text, end = "", start
         while cards[end : end + 8] == b"HISTORY ":
             text += cards[end + 8 : end + CARD].decode("latin-1")
