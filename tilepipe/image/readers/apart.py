@@ -65,16 +65,17 @@ def decode_apart(
     ) as child:
         assert child.stdout is not None
         answer = json.loads(child.stdout.readline() or "{}")
-        is_whole = answer == {"shape": list(shape), "dtype": dtype} and _fill(pixels, child.stdout)
+        is_expected = answer == {"shape": list(shape), "dtype": dtype}
+        is_whole = is_expected and _fill(pixels, child.stdout)
         child.stdout.close()  # a child that has more to write ends
     if answer.get("error") == OUT_OF_MEMORY:
         raise MemoryError
     if "error" in answer:
         raise ValueError(answer["error"])
-    if child.returncode and not is_whole:
-        raise ValueError(f"its decoder crashed ({_ending(child.returncode)})")
+    if answer and not is_expected:
+        raise ValueError(f"it decodes to {answer}, its header states {shape} {dtype}")
     if not is_whole:
-        raise ValueError(f"it decodes to {answer or 'nothing'}, its header states {shape} {dtype}")
+        raise ValueError(f"its decoder crashed ({_ending(child.returncode)})")
     return pixels
 
 

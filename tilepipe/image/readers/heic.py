@@ -12,13 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError, SettingsError
-from tilepipe.image.info import ImageInfo, choose_light
-from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile
-from tilepipe.image.readers.apart import CHILD_BYTES
 from tilepipe.image.readers.convert import scaled
-from tilepipe.image.readers.whole import ApartReader
+from tilepipe.image.readers.whole import ApartReader, info_of_decoded
 
 __all__ = ["is_heic", "open_heic"]
 
@@ -69,30 +66,11 @@ def open_heic(path: Path) -> ApartReader:
         raise InputError(f"{path} is a damaged HEIC: {error}") from error
     if mode not in CHANNELS:
         raise InputError(f"{path} is a HEIC of mode {mode}; supported: gray and RGB, with or without straight alpha")
-    colours, alpha = CHANNELS[mode]
-    bits = int(facts.get("bit_depth", 8))
-    dtype = "uint8" if bits <= 8 else "uint16"
-    metadata = _metadata(facts, number, colours)
-    kinds = (UNASSOCIATED_ALPHA,) * alpha
-    light, note = choose_light(path, metadata, colours, dtype, kinds)
-    size = height * width * (colours + alpha) * np.dtype(dtype).itemsize
-    info = ImageInfo(
-        path=path,
-        kind="HEIC",
-        height=height,
-        width=width,
-        colours=colours,
-        extras=alpha,
-        dtype=dtype,
-        layout="decoded whole",
-        compression="hevc",
-        decoded_bytes=COPIES * size + CHILD_BYTES + path.stat().st_size,
-        metadata=metadata,
-        light=light,
-        curve_note=note,
-        extra_kinds=kinds,
-        subsampled=facts.get("chroma") in (420, 422),
-        notes=() if bits in (8, 16) else (f"{bits}-bit samples are scaled to 16 bits",),
+    channels, bits = CHANNELS[mode], int(facts.get("bit_depth", 8))
+    metadata = _metadata(facts, number, channels[0])
+    subsampled = facts.get("chroma") in (420, 422)
+    info = info_of_decoded(
+        path, "HEIC", (height, width), channels, bits, metadata, copies=COPIES, subsampled=subsampled
     )
     return ApartReader(info, partial(_decode, bits))
 
@@ -109,10 +87,11 @@ def _metadata(facts: dict[str, Any], number: int, colours: int) -> Metadata:
     primaries, transfer = (int(nclx.get(name, 2)) for name in ("color_primaries", "transfer_characteristics"))
     profile = facts.get("icc_profile") or None
     lost = [name for key, name in PARTS.items() if facts.get(key)]
-    return replace(
-        from_exif_block(facts.get("exif") or b"").upright(),
+    metadata = replace(
+        from_exif_block(facts.get("exif") or b""),
         icc=profile or coded_profile(primaries, transfer, colours),
         cicp=bytes([primaries & 255, transfer & 255, 0, 1]) if nclx and not profile else None,
         xmp=facts.get("xmp") or None,
         lost=(*lost, *([f"all but the primary one of {number} images"] if number > 1 else [])),
     )
+    return metadata.upright()

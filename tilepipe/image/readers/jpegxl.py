@@ -11,19 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError, SettingsError
-from tilepipe.image.info import ImageInfo, choose_light
-from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import from_exif_block
-from tilepipe.image.readers.apart import CHILD_BYTES
 from tilepipe.image.readers.convert import scaled
-from tilepipe.image.readers.whole import ApartReader
+from tilepipe.image.readers.whole import ApartReader, info_of_decoded
 
 __all__ = ["is_jpegxl", "open_jpegxl"]
 
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 """First bytes (ISO/IEC 18181-2, clause 4)."""
 
-COPIES = 5
+COPIES = 6
 """Memory for decoding, as a multiple of the pixels: libjxl holds planes of floats beside the result, and this process
 has it too."""
 
@@ -54,30 +51,11 @@ def open_jpegxl(path: Path) -> ApartReader:
         header = pyjpegxl.probe(path.read_bytes())
     except RuntimeError as error:
         raise InputError(f"{path} is a damaged JPEG XL: {error}") from error
-    colours, alpha, bits = int(header.num_color_channels), int(header.has_alpha), int(header.bits_per_sample)
-    dtype = "uint8" if bits <= 8 else "uint16" if bits <= 16 else "float32"
-    exif = from_exif_block(_tiff_of(header.exif or b"")).upright()
-    metadata = replace(exif, icc=header.icc or None, xmp=header.xmp or None)
-    kinds = (UNASSOCIATED_ALPHA,) * alpha
-    light, note = choose_light(path, metadata, colours, dtype, kinds)
-    size = header.height * header.width * (colours + alpha) * max(2, np.dtype(dtype).itemsize)
-    info = ImageInfo(
-        path=path,
-        kind="JPEG XL",
-        height=header.height,
-        width=header.width,
-        colours=colours,
-        extras=alpha,
-        dtype=dtype,
-        layout="decoded whole",
-        compression="jpeg xl",
-        decoded_bytes=COPIES * size + CHILD_BYTES + path.stat().st_size,
-        metadata=metadata,
-        light=light,
-        curve_note=note,
-        extra_kinds=kinds,
-        notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
-    )
+    bits = int(header.bits_per_sample)
+    exif = from_exif_block(_tiff_of(header.exif or b""))
+    metadata = replace(exif, icc=header.icc or None, xmp=header.xmp or None).upright()
+    shape, channels = (header.height, header.width), (int(header.num_color_channels), int(header.has_alpha))
+    info = info_of_decoded(path, "JPEG XL", shape, channels, bits, metadata, copies=COPIES)
     return ApartReader(info, partial(_decode, bits))
 
 

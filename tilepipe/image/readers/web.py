@@ -13,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageInfo, choose_light
-from tilepipe.image.light import UNASSOCIATED_ALPHA
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, with_stated_profile
-from tilepipe.image.readers.apart import CHILD_BYTES
 from tilepipe.image.readers.convert import scaled
-from tilepipe.image.readers.whole import ApartReader
+from tilepipe.image.readers.whole import ApartReader, info_of_decoded
 
 __all__ = ["is_web_format", "open_web"]
 
@@ -77,28 +74,8 @@ def open_web(path: Path) -> ApartReader:
     if kind == "AVIF" and _avif_flags(start) & 0x10:
         colours = 1  # monochrome, which Pillow shows as RGB
     bits = BITS[kind](start)
-    dtype = "uint8" if bits <= 8 else "uint16"
     metadata = with_stated_profile(_metadata(start, properties, colours), colours)
-    kinds = (UNASSOCIATED_ALPHA,) * alpha
-    light, note = choose_light(path, metadata, colours, dtype, kinds)
-    size = height * width * (colours + alpha) * np.dtype(dtype).itemsize
-    info = ImageInfo(
-        path=path,
-        kind=kind,
-        height=height,
-        width=width,
-        colours=colours,
-        extras=alpha,
-        dtype=dtype,
-        layout="decoded whole",
-        compression=kind.lower(),
-        decoded_bytes=COPIES * size + CHILD_BYTES + path.stat().st_size,
-        metadata=metadata,
-        light=light,
-        curve_note=note,
-        extra_kinds=kinds,
-        notes=() if bits in (8, 16) else (f"{bits}-bit samples are scaled to {8 * np.dtype(dtype).itemsize} bits",),
-    )
+    info = info_of_decoded(path, kind, (height, width), (colours, alpha), bits, metadata, copies=COPIES)
     return ApartReader(info, partial(_decode, kind, bits))
 
 

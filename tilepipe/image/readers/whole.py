@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilepipe.errors import InputError
-from tilepipe.image.info import ImageInfo
-from tilepipe.image.readers.apart import decode_apart
+from tilepipe.image.info import ImageInfo, choose_light
+from tilepipe.image.light import UNASSOCIATED_ALPHA
+from tilepipe.image.metadata.blocks import Metadata
+from tilepipe.image.readers.apart import CHILD_BYTES, decode_apart
 
-__all__ = ["ApartReader", "WholeReader"]
+__all__ = ["ApartReader", "WholeReader", "info_of_decoded"]
 
 
 class WholeReader:
@@ -80,3 +83,59 @@ class ApartReader(WholeReader):
     def _read_pixels(self) -> npt.NDArray[Any]:
         info = self.info
         return decode_apart(info.path, (info.height, info.width, info.channels), info.dtype, self._parts)
+
+
+def info_of_decoded(
+    path: Path,
+    kind: str,
+    shape: tuple[int, int],
+    channels: tuple[int, int],
+    bits: int,
+    metadata: Metadata,
+    *,
+    copies: int,
+    subsampled: bool = False,
+) -> ImageInfo:
+    """Return the description of an image that is decoded by a child process.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    kind : str
+        Its format.
+    shape : (int, int)
+        Height and width, px.
+    channels : (int, int)
+        Number of colours, and of straight alpha channels.
+    bits : int
+        Bits of a sample: integers up to 16, floats of 32.
+    metadata : Metadata
+        What it carries besides pixels.
+    copies : int
+        Memory for decoding, as a multiple of the pixels.
+    subsampled : bool
+        Whether chrominance is stored at half the resolution or less.
+    """
+    dtype = "uint8" if bits <= 8 else "uint16" if bits <= 16 else "float32"
+    kinds = (UNASSOCIATED_ALPHA,) * channels[1]
+    light, note = choose_light(path, metadata, channels[0], dtype, kinds)
+    samples, itemsize = shape[0] * shape[1] * sum(channels), np.dtype(dtype).itemsize
+    return ImageInfo(
+        path=path,
+        kind=kind,
+        height=shape[0],
+        width=shape[1],
+        colours=channels[0],
+        extras=channels[1],
+        dtype=dtype,
+        layout="decoded whole",
+        compression=kind.lower(),
+        decoded_bytes=copies * samples * itemsize + CHILD_BYTES + path.stat().st_size,
+        metadata=metadata,
+        light=light,
+        curve_note=note,
+        extra_kinds=kinds,
+        subsampled=subsampled,
+        notes=() if bits in (8, 16, 32) else (f"{bits}-bit samples are scaled to {8 * itemsize} bits",),
+    )
