@@ -31,6 +31,9 @@ SLACK = 1.05
 RUNTIME = 35_000_000
 """Bytes by which the process grows besides its working data and freed memory: graph, event loop, codecs."""
 
+INEXACT = 1 << 20
+"""Bytes by which memory that was measured may be wrong: the kernel counts pages per processor, in batches."""
+
 CODEC_COPIES = 2
 """Copies of a chunk held while it is encoded or decoded: the array and its compressed bytes."""
 
@@ -199,7 +202,7 @@ def plan_memory(model: StageModel, grid: Grid, allowed: int, jobs: int) -> Memor
         (n for n in range(1, jobs + 1) if max(model.ingest(grid, n), model.export(grid, n)) <= bound), default=1
     )
     stages = {
-        "plan": model.planning,
+        "plan": model.planning + INEXACT,
         "ingest": int(SLACK * model.ingest(grid, threads)),
         "restore": int(SLACK * restore),
         "export": int(SLACK * model.export(grid, threads)),
