@@ -176,7 +176,10 @@ def _stack_with(tiff: tifffile.TiffFile, page: int) -> Stack | None:
         for index, series in enumerate(tiff.series):
             pages = tuple(None if one is None or one.parent is not tiff else one.index for one in series.pages)
             if page in pages:
-                lengths = zip(series.get_axes(False), series.get_shape(False), strict=True)
+                # with axes of length 1; tifffile 2026.11 has no method for that and states the others
+                has_methods = hasattr(series, "get_axes")
+                named = series.get_axes(False) if has_methods else series.axes
+                lengths = zip(named, series.get_shape(False) if has_methods else series.shape, strict=True)
                 axes = [(axis.lower(), int(length)) for axis, length in lengths if axis not in IN_A_PLANE]
                 stack = Stack(series.kind, index, dict(axes), pages)
                 number = prod(length for _, length in axes)
