@@ -63,14 +63,10 @@ def write_fits(path: Path, output: Output) -> None:
     with path.open("wb") as file:
         file.write(header)
         file.truncate(end + -end % BLOCK)
-        top = left = 0
-        for block in output.blocks:
+        for top, left, block in output.placed():
             for plane in range(info.colours):
                 first = (plane * info.height + top) * info.width + left
                 _write_plane(file, len(header), first, info.width, block[..., plane])
-            left += block.shape[1]
-            if left == info.width:
-                top, left = top + BLOCK_ROWS, 0
 
 
 def _write_plane(file: BinaryIO, start: int, first: int, width: int, samples: npt.NDArray[Any]) -> None:

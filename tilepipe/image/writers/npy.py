@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tilepipe.image.metadata.blocks import Metadata
-from tilepipe.image.writers.output import BLOCK_ROWS, Output
+from tilepipe.image.writers.output import Output
 
 __all__ = ["metadata_lost", "write_npy"]
 
@@ -22,11 +22,8 @@ def write_npy(path: Path, output: Output) -> None:
     info, channels = output.info, output.info.written_channels
     shape = (info.height, info.width, channels) if channels > 1 else (info.height, info.width)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(output.dtype), shape=shape)
-    top = left = 0
-    for block in output.blocks:
+    for top, left, block in output.placed():
         pixels = block[:, :, :channels] if channels > 1 else block[:, :, 0]
         array[top : top + len(block), left : left + block.shape[1]] = pixels
-        left += block.shape[1]
-        if left == info.width:
+        if left + block.shape[1] == info.width:
             array.flush()
-            top, left = top + BLOCK_ROWS, 0

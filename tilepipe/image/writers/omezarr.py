@@ -127,16 +127,13 @@ def _axes(channels: int) -> tuple[str, ...]:
 
 def _write_blocks(level: zarr.Array[Any], output: Output) -> None:
     """Write the blocks, a column of chunks at a time; the halves of a chunk arrive one after the other."""
-    info, top, left = output.info, 0, 0
-    for block in output.blocks:
+    info = output.info
+    for top, left, block in output.placed():
         bottom = top + len(block)
         for start in range(0, block.shape[1], CHUNK):
             piece = block[:, start : start + CHUNK, : info.written_channels]
             columns = slice(left + start, left + start + piece.shape[1])
             level[..., top:bottom, columns] = np.moveaxis(piece, -1, 0) if level.ndim == 3 else piece[:, :, 0]
-        left += block.shape[1]
-        if left == info.width:
-            top, left = bottom, 0
 
 
 def _halve(larger: zarr.Array[Any], smaller: zarr.Array[Any], channel: int, light: Light) -> None:

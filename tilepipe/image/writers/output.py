@@ -80,6 +80,15 @@ class Output:
             metadata = replace(metadata, tags=Directory(tuple(sorted(entries, key=lambda entry: entry.code))))
         return replace(metadata, xmp=with_record(metadata.xmp, self.record))
 
+    def placed(self) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+        """Yield each block behind the row and the column of its first pixel."""
+        top = left = 0
+        for block in self.blocks:
+            yield top, left, block
+            left += block.shape[1]
+            if left == self.info.width:
+                top, left = top + len(block), 0
+
     def whole(self, channels: int) -> npt.NDArray[Any]:
         """Return the first `channels` channels of the whole picture, for encoders that need it at once.
 
@@ -87,14 +96,9 @@ class Output:
         -------
         ndarray, shape (height, width) if `channels` is 1, else (height, width, channels)
         """
-        info = self.info
-        picture = np.empty((info.height, info.width, channels), self.dtype)
-        top = left = 0
-        for block in self.blocks:
+        picture = np.empty((self.info.height, self.info.width, channels), self.dtype)
+        for top, left, block in self.placed():
             picture[top : top + len(block), left : left + block.shape[1]] = block[:, :, :channels]
-            left += block.shape[1]
-            if left == info.width:
-                top, left = top + BLOCK_ROWS, 0
         return picture if channels > 1 else picture[:, :, 0]
 
     @property
