@@ -1,5 +1,7 @@
 """Memory decides how many tiles are in flight, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from tilepipe.errors import DoesNotFitError
@@ -110,3 +112,10 @@ def test_a_worker_with_the_memory_that_the_plan_names_is_accepted(threads):
     assert fitting == threads
     assert needed == pytest.approx(limit * WORKER_SHARE, abs=10**6)
     assert threads_that_fit(MODEL, GRID, 0, threads, int(limit * WORKER_SHARE) - 10**6)[1] == threads - 1
+
+
+def test_what_the_planning_process_holds_is_not_asked_of_a_worker():
+    """A notebook that holds 8 GB of other data plans runs for workers of 2 GB."""
+    notebook = replace(MODEL, process=8 * 10**9)
+    assert worker_memory(notebook, GRID, 2) == worker_memory(MODEL, GRID, 2)
+    assert threads_that_fit(notebook, GRID, 0, 64, 2 * 10**9) == threads_that_fit(MODEL, GRID, 0, 64, 2 * 10**9)

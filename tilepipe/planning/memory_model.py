@@ -75,6 +75,9 @@ def check_analysis(process: int, decoded: int, inspection: int, allowed: int) ->
 WORKER_SHARE = 0.95
 """Share of its memory limit at which a worker of a cluster accepts no more tasks; dask's own is 0.8."""
 
+WORKER = 260_000_000
+"""Bytes of a worker of a cluster with everything imported and compiled, without freed memory (measured)."""
+
 SMALL = 32_000_000
 """Bytes of an image that are decoded without a check."""
 
@@ -215,7 +218,7 @@ def worker_memory(model: StageModel, grid: Grid, threads: int) -> int:
 
     A worker that `tilepipe worker` started pauses at ``WORKER_SHARE`` of its limit.
     """
-    return math.ceil(SLACK * model.restore(grid, threads) / WORKER_SHARE / 1e6) * 10**6
+    return math.ceil(threads_that_fit(model, grid, 0, threads, 0)[0] / WORKER_SHARE / 1e6) * 10**6
 
 
 def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, limit: int) -> tuple[int, int]:
@@ -224,7 +227,7 @@ def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, 
     Parameters
     ----------
     model : StageModel
-        Model of the run, measured in the process that planned it.
+        Model of the run. The process that planned it does not count: it may hold anything else.
     grid : Grid
         Tiles of the image.
     process : int
@@ -241,7 +244,7 @@ def threads_that_fit(model: StageModel, grid: Grid, process: int, threads: int, 
     fitting : int
         Number of threads that fit, 0 if none does.
     """
-    worker = replace(model, process=max(model.process, process))
+    worker = replace(model, process=max(WORKER, process))
     needed = int(SLACK * worker.restore(grid, threads))
     return needed, worker.jobs_that_fit(grid, threads, limit / SLACK)
 
