@@ -231,7 +231,7 @@ def test_bytes_do_not_depend_on_the_blocks(tmp_path):
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (tmp_path / "a.zarr", tmp_path / "b.zarr")
     ]
-    assert len(contents[0]) == 3 + 3 * 6 + 3 * 2
+    assert len(contents[0]) == 3 + 3 * 8 + 3 * 2
     assert contents[0] == contents[1]
 
 

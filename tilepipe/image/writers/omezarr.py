@@ -30,8 +30,12 @@ __all__ = ["level_shapes", "metadata_lost", "missing_channels", "pyramid_bytes",
 
 VERSION = "0.5"
 
-CHUNK = 2 * BLOCK_ROWS
-"""Edge of a chunk, px; each channel has its own chunks."""
+CHUNK = (BLOCK_ROWS, 4 * BLOCK_ROWS)
+"""Rows and columns of a chunk, px: as high as a block, so that each is encoded once; a chunk holds one channel."""
+
+LEVEL = 3
+"""Level of zstd, 1..9: 1 takes half of the time for files 4 to 14 % larger, 5 nearly twice for files 1 to 6 % smaller
+(photograph of 24 Mpx at 8 and 16 bits)."""
 
 SMALLEST = 512
 """Levels are added until the smaller side is below this, px."""
@@ -57,15 +61,17 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 def pyramid_bytes(info: ImageInfo, dtype: str) -> int:
     """Return the size of all levels, uncompressed, bytes; chunks are padded."""
-    chunks = sum(-(-height // CHUNK) * -(-width // CHUNK) for height, width in level_shapes(info.height, info.width))
-    return chunks * CHUNK**2 * info.written_channels * np.dtype(dtype).itemsize
+    rows, columns = CHUNK
+    chunks = sum(-(-height // rows) * -(-width // columns) for height, width in level_shapes(info.height, info.width))
+    return chunks * rows * columns * info.written_channels * np.dtype(dtype).itemsize
 
 
 def window_bytes(info: ImageInfo, dtype: str) -> int:
     """Return the memory that writing takes beside the blocks, bytes."""
     is_curved = np.dtype(dtype).kind == "f" and set(output_light(info, dtype).curves) != {LINEAR}
-    averaging = (CURVED_BYTES if is_curved else LINEAR_BYTES) * (2 * CHUNK) ** 2
-    return averaging + CHUNK_COPIES * CHUNK**2 * info.written_channels * np.dtype(dtype).itemsize
+    pixels = CHUNK[0] * CHUNK[1]
+    averaging = (CURVED_BYTES if is_curved else LINEAR_BYTES) * 4 * pixels
+    return averaging + CHUNK_COPIES * pixels * info.written_channels * np.dtype(dtype).itemsize
 
 
 def missing_channels(info: ImageInfo) -> str:
@@ -112,9 +118,9 @@ def _create(store: LocalStore, name: str, output: Output, shape: tuple[int, int]
         store,
         name=name,
         shape=shape if is_gray else (channels, *shape),
-        chunks=(CHUNK, CHUNK) if is_gray else (1, CHUNK, CHUNK),
+        chunks=CHUNK if is_gray else (1, *CHUNK),
         dtype=output.dtype,
-        compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+        compressors=BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle"),
         fill_value=0,
         dimension_names=_axes(channels),
         config={"write_empty_chunks": True},
@@ -126,12 +132,12 @@ def _axes(channels: int) -> tuple[str, ...]:
 
 
 def _write_blocks(level: zarr.Array[Any], output: Output) -> None:
-    """Write the blocks, a column of chunks at a time; the halves of a chunk arrive one after the other."""
+    """Write the blocks, a column of chunks at a time."""
     info = output.info
     for top, left, block in output.placed():
         bottom = top + len(block)
-        for start in range(0, block.shape[1], CHUNK):
-            piece = block[:, start : start + CHUNK, : info.written_channels]
+        for start in range(0, block.shape[1], CHUNK[1]):
+            piece = block[:, start : start + CHUNK[1], : info.written_channels]
             columns = slice(left + start, left + start + piece.shape[1])
             level[..., top:bottom, columns] = np.moveaxis(piece, -1, 0) if level.ndim == 3 else piece[:, :, 0]
 
@@ -139,9 +145,9 @@ def _write_blocks(level: zarr.Array[Any], output: Output) -> None:
 def _halve(larger: zarr.Array[Any], smaller: zarr.Array[Any], channel: int, light: Light) -> None:
     """Fill a channel of a level, chunk by chunk, from the next larger level."""
     height, width = smaller.shape[-2:]
-    for top in range(0, height, CHUNK):
-        for left in range(0, width, CHUNK):
-            rows, columns = slice(2 * top, 2 * (top + CHUNK)), slice(2 * left, 2 * (left + CHUNK))
+    for top in range(0, height, CHUNK[0]):
+        for left in range(0, width, CHUNK[1]):
+            rows, columns = slice(2 * top, 2 * (top + CHUNK[0])), slice(2 * left, 2 * (left + CHUNK[1]))
             is_gray = larger.ndim == 2
             samples = np.asarray(larger[rows, columns] if is_gray else larger[channel, rows, columns])
             means = _averaged(samples, channel, light)
