@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.cache.layout import EXPORT_COLUMNS
-from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.events import Listener, Note, Receipt, StageEnd, StageStart
 from tilepipe.execution.ingest import check_input_unchanged
 from tilepipe.execution.job import Job
-from tilepipe.image.dither import dithered
+from tilepipe.execution.samples import block_samples, rescaled, weight
 from tilepipe.image.info import StoredReader
-from tilepipe.image.light import Light, saturated
-from tilepipe.image.linearise import CLIPPED, hidden, start_and_data
 from tilepipe.image.mask import DrawnMask, write_mask
 from tilepipe.image.readers import open_stored
 from tilepipe.image.writers.beside import write_beside, write_folder_beside
@@ -95,7 +91,7 @@ def export(plan: Plan, job: Job, on_event: Listener, check: Callable[[], None], 
 
             def mask_rows(y0: int, y1: int) -> FloatArray:
                 planes = job.result.read(slice(info.colours, None), slice(y0, y1), slice(None))
-                share = _mask(None if mask is None else mask.rows(y0, y1), planes)
+                share = weight(None if mask is None else mask.rows(y0, y1), planes)
                 return ones[: y1 - y0] if share is None else share
 
             write_mask(Path(plan.settings.save_mask), info, mask_rows, overwrite=overwrite)
@@ -131,22 +127,6 @@ def _mask_bands(plan: Plan, job: Job) -> Iterator[npt.NDArray[Any]]:
         yield job.source.read(slice(plan.info.channels - 1, None), rows, slice(None))[0, :, :, None] != 0
 
 
-def _mask(drawn: FloatArray | None, planes: FloatArray) -> FloatArray | None:
-    """Return the weight of the restored image in a part of the output, 0..1; None means 1 everywhere.
-
-    `drawn` is the user's mask of this part; `planes` are the result's planes beyond the colours: the mask of
-    a selective restoration, or none.
-    """
-    if drawn is None and not len(planes):
-        return None
-    mask = np.ones(planes.shape[1:], np.float32)
-    for plane in planes:
-        mask *= plane
-    if drawn is not None:
-        mask *= drawn
-    return mask
-
-
 def _stored_rows(plan: Plan, reader: StoredReader, y0: int, y1: int) -> npt.NDArray[Any]:
     """Return rows of the image's colours as stored; raises InputError if its file changed since it was planned."""
     rows = reader.stored_colours(y0, y1)
@@ -159,94 +139,12 @@ def _block(
 ) -> npt.NDArray[Any]:
     """Return the part of the output in `box`, in the colours of the file if they are `stored`."""
     if plan.space is None or stored is None:
-        return _samples(plan, job, box, drawn, plan.dtype)
+        return block_samples(plan, job, box, drawn, plan.dtype)
     info = plan.info
-    samples = _samples(plan, job, box, drawn, info.dtype)
+    samples = block_samples(plan, job, box, drawn, info.dtype)
     colours, extras = samples[..., : info.colours], samples[..., info.colours :]
     source = job.source.read(slice(0, info.colours), slice(box.y0, box.y1), slice(box.x0, box.x1))
     changed = (colours != np.moveaxis(source, 0, -1)).any(-1)
     if changed.any():
         stored[changed] = plan.space.from_rgb(colours[changed][None])[0]
-    return np.concatenate([stored, _rescaled(extras, plan.dtype)], -1) if info.extras else stored
-
-
-def _samples(plan: Plan, job: Job, box: Box, drawn: FloatArray | None, dtype: str) -> npt.NDArray[Any]:
-    """Return the part of the output in `box`, gray or RGB and further channels, as `dtype`.
-
-    Input samples are kept where nothing is restored (the mask is 0, the PSF is a delta) and where there is no data
-    (nodata, transparent, NaN).
-    """
-    info, light = plan.info, replace(plan.format.light(plan.info, dtype), unit=job.light.unit)
-    area = (slice(None), slice(box.y0, box.y1), slice(box.x0, box.x1))
-    result = job.result.read(*area)  # a chunk holds all planes: decode it once
-    mask = _mask(drawn, result[info.colours :])
-    out = np.empty((*box.shape, info.channels), dtype)
-    same_curves = light.curves == job.light.curves
-    same_codes = np.dtype(info.dtype) == np.dtype(dtype) and same_curves
-    is_unchanged = job.recipe.solver == "identity" and same_codes
-    special = job.light.channels_read > info.colours or job.light.nodata is not None or info.is_float
-    needs_source = mask is not None or info.extras or is_unchanged or special
-    source = job.source.read(*area) if needs_source else None
-    starts = None if mask is None or source is None else start_and_data(source, job.light)
-    outside = None if source is None else hidden(source, job.light)
-    is_dithered = plan.settings.dither and dtype == "uint8" != info.dtype
-    for channel in range(info.colours):
-        plane = result[channel]
-        if starts is not None and mask is not None:
-            plane = composite(plane, next(starts)[0], mask)
-        if is_dithered and not light.is_premultiplied:
-            out[:, :, channel] = dithered(light.encoded(channel, plane, "uint16"), box.y0, box.x0, channel)
-        else:
-            out[:, :, channel] = _encoded(light, channel, plane, source, dtype)
-        if source is None:
-            continue
-        samples = source[channel]
-        kept = np.full(samples.shape, is_unchanged)
-        if outside is not None:
-            kept |= outside
-        if info.is_float:
-            kept |= ~np.isfinite(samples)
-        if mask is not None and same_codes:
-            kept |= mask == 0
-        level = np.float32(CLIPPED * job.light.clipping(channel))
-        if info.is_float and same_codes and np.isfinite(level):
-            clipped = (samples >= level * np.float32(job.light.unit)) & ~kept
-            np.maximum(out[:, :, channel], samples, out=out[:, :, channel], where=clipped)  # blending rounds
-        if kept.any():
-            copied = (
-                _rescaled(samples, dtype)
-                if same_curves
-                else light.encoded(channel, job.light.linear(channel, samples), dtype)
-            )
-            np.copyto(out[:, :, channel], copied, where=kept)
-    if source is not None:
-        for channel in range(info.colours, info.channels):
-            out[:, :, channel] = _rescaled(source[channel], dtype)
-    return out
-
-
-def _encoded(
-    light: Light, channel: int, plane: FloatArray, source: npt.NDArray[Any] | None, dtype: str
-) -> npt.NDArray[Any]:
-    """Encode a colour plane; multiply it by the alpha of `source` (channels, h, w) if the file is premultiplied."""
-    if not light.is_premultiplied or light.alpha is None or source is None:
-        return light.encoded(channel, plane, dtype)
-    alpha = _rescaled(source[light.alpha], "float32")
-    colour = light.encoded(channel, plane, "float32") * alpha
-    if np.dtype(dtype).kind == "f":
-        return saturated(colour, dtype)
-    top = np.iinfo(dtype).max
-    codes: npt.NDArray[Any] = np.clip(np.rint(colour * np.float32(top)), 0, _rescaled(source[light.alpha], dtype))
-    return codes.astype(dtype)
-
-
-def _rescaled(samples: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Convert samples between types; full scale maps to full scale."""
-    if samples.dtype == np.dtype(dtype):
-        return samples
-    full = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else 1
-    share = samples.astype(np.float64) / full
-    if np.dtype(dtype).kind == "f":
-        return saturated(share, dtype)
-    top = np.iinfo(dtype).max
-    return np.clip(np.rint(np.nan_to_num(share) * top), 0, top).astype(dtype)
+    return np.concatenate([stored, rescaled(extras, plan.dtype)], -1) if info.extras else stored

@@ -21,6 +21,7 @@ from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.fits_header import BLOCK, kept_cards, record_text
 from tilepipe.image.metadata.profiles import linear_profile
 from tilepipe.image.readers.convert import Conversion
+from tilepipe.image.readers.reason import reason_of
 
 __all__ = ["FitsReader"]
 
@@ -68,7 +69,7 @@ class FitsReader:
             raise
         except Exception as error:  # on damaged files astropy raises arbitrary exceptions
             self.close()
-            raise InputError(f"{path} is a damaged FITS: {_first_line(error)}") from error
+            raise InputError(f"{path} is a damaged FITS: {reason_of(error, 'header or data')}") from error
 
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1, (rows, width, planes)."""
@@ -102,7 +103,9 @@ class FitsReader:
                     index = (*(int(i) for i in np.unravel_index(plane, planes)),) if planes else ()
                     out[:, :, plane] = self._hdu.section[(*index, slice(y0, y1))]
         except Exception as error:  # on damaged tiles decoders raise arbitrary exceptions
-            raise InputError(f"{self.info.path} is damaged in rows {y0}..{y1}: {_first_line(error)}") from error
+            raise InputError(
+                f"{self.info.path} is damaged in rows {y0}..{y1}: {reason_of(error, 'header or data')}"
+            ) from error
         return self._convert(out)
 
     def _describe(self, path: Path, left_out: tuple[str, ...]) -> ImageInfo:
@@ -207,11 +210,3 @@ def _layout(hdu: Any, colours: int) -> str:
     if hasattr(hdu, "compression_type"):
         return f"tiles of {hdu.tile_shape[-1]} x {hdu.tile_shape[-2]}"
     return "rows" if colours == 1 else "planes of rows"
-
-
-def _first_line(error: Exception) -> str:
-    """Return a library's message in one line, or a generic one for errors of Python that damaged data cause."""
-    lines = str(error).splitlines()
-    if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not lines:
-        return "its header or data are invalid"
-    return lines[0]

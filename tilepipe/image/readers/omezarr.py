@@ -20,6 +20,7 @@ from tilepipe.image.metadata.blocks import Metadata
 from tilepipe.image.metadata.pixel_size import resolution_of
 from tilepipe.image.readers.convert import Conversion
 from tilepipe.image.readers.multiscales import ZarrPicture, find_picture, stated_record
+from tilepipe.image.readers.reason import reason_of
 from tilepipe.image.readers.zarr_codecs import check_blosc, check_codecs, checked_blosc, codec_names, longest_of
 from tilepipe.image.zarr_folder import file_inside
 
@@ -57,7 +58,7 @@ class OmeZarrReader:
         except InputError:
             raise
         except Exception as error:  # on damaged metadata zarr raises arbitrary exceptions
-            raise InputError(f"{path} is a damaged zarr folder: {_reason(error)}") from error
+            raise InputError(f"{path} is a damaged zarr folder: {reason_of(error, 'metadata or chunks')}") from error
         self._last: tuple[int, npt.NDArray[Any]] | None = None
 
     def rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
@@ -75,7 +76,9 @@ class OmeZarrReader:
         except InputError:
             raise
         except Exception as error:  # on a damaged chunk codecs raise arbitrary exceptions
-            raise InputError(f"{info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
+            raise InputError(
+                f"{info.path} is damaged in rows {y0}..{y1}: {reason_of(error, 'metadata or chunks')}"
+            ) from error
 
     def close(self) -> None:
         """Release the rows that are kept."""
@@ -209,10 +212,3 @@ def _index_bytes(array: zarr.Array[Any]) -> int:
     if array.shards is None:
         return 0
     return 16 * math.prod(-(-shard // chunk) for shard, chunk in zip(array.shards, array.chunks, strict=True)) + 4
-
-
-def _reason(error: Exception) -> str:
-    """Return the message of zarr or a codec in one line, or a generic one for internal errors of Python."""
-    if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not str(error):
-        return "its metadata or chunks are invalid"
-    return " ".join(str(error).split())[:300]

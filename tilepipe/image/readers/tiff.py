@@ -29,6 +29,7 @@ from tilepipe.image.metadata.descriptions import (
 from tilepipe.image.metadata.exif import Entry, has_loop
 from tilepipe.image.metadata.ome import ome_of_one_plane
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
+from tilepipe.image.readers.reason import reason_of
 from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader
 from tilepipe.image.readers.tiff_pages import conversion_of, mask_page, name_of
 from tilepipe.image.readers.tiff_stacks import choose, parsed
@@ -94,7 +95,7 @@ class TiffReader:
             raise
         except Exception as error:  # on damaged files tifffile raises arbitrary exceptions
             self.close()
-            raise InputError(f"{path} is a damaged TIFF: {_reason(error)}") from error
+            raise InputError(f"{path} is a damaged TIFF: {reason_of(error, 'directory or data')}") from error
         self._last: tuple[int, npt.NDArray[Any], tuple[int, ...]] | None = None
 
     def close(self) -> None:
@@ -130,7 +131,9 @@ class TiffReader:
         except InputError:
             raise
         except Exception as error:  # on a damaged segment decoders raise arbitrary exceptions
-            raise InputError(f"{self.info.path} is damaged in rows {y0}..{y1}: {_reason(error)}") from error
+            raise InputError(
+                f"{self.info.path} is damaged in rows {y0}..{y1}: {reason_of(error, 'directory or data')}"
+            ) from error
 
     def _stored_rows(self, y0: int, y1: int) -> npt.NDArray[Any]:
         """Return rows y0..y1 as decoded, (rows, width, samples)."""
@@ -390,13 +393,6 @@ def _touching(page: tifffile.TiffPage, y0: int, y1: int) -> list[int]:
         for plane in range(planes)
         for column in range(across)
     ]
-
-
-def _reason(error: Exception) -> str:
-    """Return a decoder's message, or a generic one for internal Python errors caused by damaged data."""
-    if isinstance(error, (TypeError, AttributeError, IndexError, AssertionError, KeyError)) or not str(error):
-        return "its directory or data are invalid"
-    return str(error)
 
 
 def _layout(page: tifffile.TiffPage) -> str:
