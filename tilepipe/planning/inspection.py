@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -26,8 +26,8 @@ from tilepipe.psf.blind.windows import BLOCK, WindowRanking
 __all__ = ["Inspection", "inspect_array", "inspect_reader", "inspection_bytes", "parse_window"]
 
 Box = tuple[int, int, int, int]
-Cut = Callable[[Box], "Observed"]
-"""(y0, y1, x0, x1) -> this part of the image."""
+Cut = Callable[[list[Box]], Iterator["Observed"]]
+"""Boxes (y0, y1, x0, x1) -> these parts of the image, read from the top down before the first is returned."""
 
 WINDOW = 383
 """Edge of the windows, px: 3 of them, or one of up to SINGLE_WINDOW in a small image."""
@@ -135,13 +135,20 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
     """
     info = reader.info
 
-    def cut(box: Box) -> Observed:
-        y0, y1, x0, x1 = box
-        samples = np.empty((info.light.channels_read, y1 - y0, x1 - x0), info.dtype)
-        for top in range(y0, y1, BAND):
-            rows = read_band(top, min(top + BAND, y1))[:, x0:x1]
-            samples[:, top - y0 : top - y0 + len(rows)] = np.moveaxis(rows, -1, 0)[: len(samples)]
-        return _observed(samples, info.light)
+    def cut(boxes: list[Box]) -> Iterator[Observed]:
+        channels = info.light.channels_read
+        parts = [np.empty((channels, y1 - y0, x1 - x0), info.dtype) for y0, y1, x0, x1 in boxes]
+        for top in range(min(box[0] for box in boxes), max(box[1] for box in boxes), BAND):
+            touched = [pair for pair in zip(boxes, parts, strict=True) if pair[0][0] < top + BAND and top < pair[0][1]]
+            if not touched:
+                continue
+            low = max(top, min(box[0] for box, _ in touched))
+            rows = np.moveaxis(read_band(low, min(top + BAND, max(box[1] for box, _ in touched))), -1, 0)
+            for (y0, y1, x0, x1), part in touched:
+                first, last = max(y0, low), min(y1, low + rows.shape[1])
+                part[:, first - y0 : last - y0] = rows[:channels, first - low : last - low, x0:x1]
+        for part in parts:
+            yield _observed(part, info.light)
 
     read_band = lru_cache(maxsize=1)(reader.rows)  # pieces of one band are cut one after the other
     shape = (info.height, info.width)
@@ -161,9 +168,9 @@ def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspecti
     light = replace(light, white=find_white(iter([planes]), light))
     light = replace(light, unit=find_unit([planes], light))
 
-    def cut(box: Box) -> Observed:
-        y0, y1, x0, x1 = box
-        return _observed(planes[:, y0:y1, x0:x1], light)
+    def cut(boxes: list[Box]) -> Iterator[Observed]:
+        for y0, y1, x0, x1 in boxes:
+            yield _observed(planes[:, y0:y1, x0:x1], light)
 
     given = None if window is None else _box_of(parse_window(window), size, pixels.shape[:2], Orientation())
     return _inspect(cut, pixels.shape[:2], size, given, colours=True)
@@ -179,12 +186,14 @@ def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Box | N
         large = boxes[0]
     else:
         boxes, spare, large = _select_windows(cut, shape, spectra)
-    windows = [cut(box) for box in boxes]
+    parts = cut([*boxes, *spare, large])
+    windows = [next(parts) for _ in boxes]
     if spectra.is_empty:
         for box, piece in zip(boxes, windows, strict=True):
             spectra.add(piece, box)
-    inspection = _build_inspection(boxes, windows, [cut(box) for box in spare], spectra)
-    return replace(inspection, large=_read_large(cut, large))
+    inspection = _build_inspection(boxes, windows, [next(parts) for _ in spare], spectra)
+    is_wide = min(large[1] - large[0], large[3] - large[2]) >= LEAST_EDGE
+    return replace(inspection, large=fill(next(parts).colours).mean(0) if is_wide else None)
 
 
 def _observed(samples: npt.NDArray[Any], light: Light) -> Observed:
@@ -237,20 +246,12 @@ def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -
         known = []
         for left in range(0, width, PIECE):
             box = (top, bottom, left, min(left + PIECE, width))
-            piece = cut(box)
+            piece = next(cut([box]))
             known.append(piece.known)
             spectra.add(piece, box)
         ranking.add(top, np.concatenate(known, axis=1))
     best = ranking.best(count + SPARE, edge)
     return best[:count], best[count:], ranking.best(1, WIDE_WINDOW)[0]
-
-
-def _read_large(cut: Cut, box: Box) -> FloatArray | None:
-    """Return the mean of the colours at `box`, missing samples filled; None where the box is too small."""
-    if min(box[1] - box[0], box[3] - box[2]) < LEAST_EDGE:
-        return None
-    mean: FloatArray = fill(cut(box).colours).mean(0)
-    return mean
 
 
 def _build_inspection(
