@@ -70,6 +70,9 @@ class ImageInfo:
     space : ColourSpace, optional
         Colours of the file that are processed as RGB and can be written again; such a reader is a
         :class:`StoredReader`.
+    streams : bool, optional
+        Whether rows are decoded from the top down, so that going back begins anew and one process has to read them
+        all; False if they would be with the extra ``stream``, None for other images.
     """
 
     path: Path
@@ -92,6 +95,7 @@ class ImageInfo:
     selection: Selection = WHOLE
     mask_is_made: bool = False
     space: ColourSpace | None = None
+    streams: bool | None = None
 
     @property
     def channels(self) -> int:

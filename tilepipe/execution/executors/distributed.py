@@ -159,9 +159,13 @@ class Cluster:
         return max(1, min(IN_FLIGHT * sum(self._threads.values()), MOST_IN_FLIGHT))
 
     def reads_image(self) -> bool:
-        """Return whether every worker sees the image file, and a band of it takes no more memory than a tile."""
+        """Return whether every worker sees the image file, and a band of it takes no more memory than a tile.
+
+        Not if it is decoded from the top down: each worker would decode all of it.
+        """
         model, grid = self._plan.model, self._plan.grid
-        return self._admission.image_is_shared and model.ingest(grid, 1) - model.process <= model.per_job(grid)
+        fits = model.ingest(grid, 1) - model.process <= model.per_job(grid)
+        return self._admission.image_is_shared and fits and not self._plan.info.streams
 
     def group_size(self) -> int:
         """Return the number of tiles in one go with which the scheduler handles at most ``GROUPS_PER_SECOND``."""

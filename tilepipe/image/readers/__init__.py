@@ -1,7 +1,8 @@
 """Image readers: bands of rows from any supported format; one module per format.
 
-TIFF is read strip by strip or tile by tile, zarr chunk by chunk, FITS and .npy row by row.  All other formats are
-decoded whole; the plan accounts for this memory through ``ImageInfo.decoded_bytes``.
+TIFF is read strip by strip or tile by tile, zarr chunk by chunk, FITS and .npy row by row, and with libvips large JPEG
+and PNG files from the top down.  All others are decoded whole; the plan accounts for this memory through
+``ImageInfo.decoded_bytes``.
 """
 
 from __future__ import annotations

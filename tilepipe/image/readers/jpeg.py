@@ -18,8 +18,9 @@ from tilepipe.image.inks import ink_to_rgb, is_usable
 from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import adobe_rgb_profile, with_stated_profile
 from tilepipe.image.readers.convert import COLUMN_BYTES, scaled
-from tilepipe.image.readers.jpeg_scan import Scan, complete_rows
+from tilepipe.image.readers.jpeg_scan import Scan, complete_rows, has_end
 from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader, first_rows
+from tilepipe.image.readers.stream import StreamReader, can_stream, stream_bytes
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_jpeg"]
@@ -67,6 +68,7 @@ class _Segments:
     restart: int = 0
     scan: bytes = b""  # header of the first scan
     data_at: int = 0  # offset of its data
+    has_gaps: bool = False  # bytes between segments
 
     @property
     def is_progressive(self) -> bool:
@@ -107,6 +109,9 @@ def open_jpeg(path: Path, *, salvage: bool = False) -> ImageReader:
     metadata = with_stated_profile(metadata, colours)
     dtype = "uint8" if segments.bits == 8 else "uint16"
     light, note = choose_light(path, metadata, colours, dtype)
+    streams = can_stream(segments.height, segments.width, channels) if _is_plain(segments) else None
+    if salvage and streams is not None and not has_end(path, segments.data_at):
+        streams = None
     info = ImageInfo(
         path=path,
         kind="JPEG",
@@ -115,16 +120,19 @@ def open_jpeg(path: Path, *, salvage: bool = False) -> ImageReader:
         colours=colours,
         extras=0,
         dtype=dtype,
-        layout="decoded whole",
+        layout="decoded by rows" if streams else "decoded whole",
         compression="jpeg",
-        decoded_bytes=_decoding_bytes(path, segments),
+        decoded_bytes=stream_bytes(segments.width, channels) if streams else _decoding_bytes(path, segments),
         metadata=metadata,
         light=light,
         curve_note=note,
         quantisation=_quantisation(segments),
         subsampled=len({component[:2] for component in segments.components}) > 1,
         notes=_notes(segments.bits, is_ink=is_ink, has_profile=profile is not None),
+        streams=streams,
     )
+    if streams:
+        return StreamReader(info, "jpeg", partial(_check_end, path, segments))
     is_inverted = bool(segments.contents(APP14, b"Adobe"))
     decode = partial(_decode, info, segments.bits, profile, is_ink=is_ink, is_inverted=is_inverted)
     if salvage and not _reaches_end(content := path.read_bytes()):
@@ -191,6 +199,7 @@ def _read_segments(file: IO[bytes]) -> _Segments:
     while True:
         byte = file.read(1)
         while byte and byte != b"\xff":
+            segments.has_gaps = True
             byte = file.read(1)
         while byte == b"\xff":
             byte = file.read(1)
@@ -257,6 +266,29 @@ def _reaches_end(content: bytes) -> bool:
         if marker != TEMPORARY:
             at += int.from_bytes(content[at : at + 2], "big")
     return False
+
+
+def _is_plain(segments: _Segments) -> bool:
+    """Return whether rows can be decoded one after the other, and nothing in the header makes decoders warn.
+
+    Progressive pictures, and those with a scan for each component, need the coefficients of all scans.
+    """
+    channels = len(segments.components)
+    return (
+        segments.frame in SEQUENTIAL
+        and segments.bits == 8
+        and channels in (1, 3)
+        and segments.scan[:1] == bytes([channels])
+        and segments.scan[-3:] == b"\0\x3f\0"  # all coefficients, in all their bits
+        and not segments.has_gaps
+        and all(version[:1] == b"\1" for version in segments.contents(APP0, b"JFIF\0"))
+        and (channels == 1 or all(content[6:] == b"\1" for content in segments.contents(APP14, b"Adobe")))  # YCbCr
+    )
+
+
+def _check_end(path: Path, segments: _Segments) -> None:
+    if not has_end(path, segments.data_at):
+        raise InputError(f"{path} is truncated: its last scan has no end marker; {WAY_OUT}")
 
 
 def _decoding_bytes(path: Path, segments: _Segments) -> int:

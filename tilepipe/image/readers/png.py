@@ -19,6 +19,7 @@ from tilepipe.image.metadata.blocks import Metadata, from_exif_block
 from tilepipe.image.metadata.profiles import coded_profile, gamma_profile, with_stated_profile
 from tilepipe.image.readers.png_rows import SIGNATURE, completed, row_bytes, rows_in
 from tilepipe.image.readers.salvage import WAY_OUT, SalvagedReader, first_rows
+from tilepipe.image.readers.stream import StreamReader, can_stream, stream_bytes
 from tilepipe.image.readers.whole import WholeReader
 
 __all__ = ["open_png"]
@@ -72,6 +73,9 @@ def open_png(path: Path, *, salvage: bool = False) -> ImageReader:
     metadata = _metadata(chunks) if b"sRGB" in chunks.single else with_stated_profile(_metadata(chunks), colours)
     kinds = (UNASSOCIATED_ALPHA,) * alpha
     light, note = choose_light(path, metadata, colours, dtype, kinds)
+    pixel_bytes = (colours + alpha) * np.dtype(dtype).itemsize
+    pixels = height * width * pixel_bytes
+    streams = None if is_cut or interlaced else can_stream(height, width, pixel_bytes)
     info = ImageInfo(
         path=path,
         kind="PNG",
@@ -80,17 +84,20 @@ def open_png(path: Path, *, salvage: bool = False) -> ImageReader:
         colours=colours,
         extras=alpha,
         dtype=dtype,
-        layout="decoded whole",
+        layout="decoded by rows" if streams else "decoded whole",
         compression="png",
-        decoded_bytes=height * width * (colours + alpha) * np.dtype(dtype).itemsize
-        + path.stat().st_size
-        + (height * row_bytes(chunks.header) if is_cut else 0),
+        decoded_bytes=stream_bytes(width, pixel_bytes)
+        if streams
+        else pixels + path.stat().st_size + (height * row_bytes(chunks.header) if is_cut else 0),
         metadata=metadata,
         light=light,
         curve_note=note,
         extra_kinds=kinds,
         notes=_notes(depth, colour),
+        streams=streams,
     )
+    if streams:
+        return StreamReader(info, "png")
     if not is_cut:
         return WholeReader(info, _decode)
     if interlaced:
