@@ -18,8 +18,9 @@ from picture_files import opened
 from PIL import Image
 
 import tilepipe as library
-from tilepipe.errors import InputError
+from tilepipe.errors import DoesNotFitError, InputError
 from tilepipe.execution.executors.distributed import Cluster
+from tilepipe.execution.runnable import plan as make_plan
 from tilepipe.image.readers import open_image, stream
 from tilepipe.image.readers.vips import decodes_as_others
 from tilepipe.image.selection import Selection
@@ -394,6 +395,16 @@ def test_what_is_inspected_is_the_same(tmp_path, monkeypatch):
     for one, other in zip(found[0].windows, found[1].windows, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(found[0].large, found[1].large)
+
+
+def test_without_the_extra_too_little_memory_names_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(2, 8, shape=(30000, 30000), lines=1))
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    with pytest.raises(DoesNotFitError, match=r"--memory \d+MB, after pip install 'tilepipe\[stream\]', or as"):
+        make_plan(path, psf=gaussian(1), memory="1GB", cache=str(tmp_path))
+    with pytest.raises(DoesNotFitError, match=r"--memory \d+MB, or as"):  # it would not help
+        make_plan(path, psf=gaussian(1), memory="100MB", cache=str(tmp_path))
 
 
 def test_a_picture_that_streams_is_read_by_one_process(tmp_path):

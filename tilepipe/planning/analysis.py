@@ -26,6 +26,7 @@ from tilepipe.image.info import ImageInfo, ImageReader, interpreted
 from tilepipe.image.levels import measured
 from tilepipe.image.mask import mask_bytes
 from tilepipe.image.readers import open_image
+from tilepipe.image.readers.stream import stream_bytes
 from tilepipe.image.selection import Selection
 from tilepipe.image.writers.output import output_light
 from tilepipe.image.writers.png_filters import filter_rows
@@ -134,7 +135,9 @@ def analyse(
     with closing(open_image(image, selection_of(settings))) as reader:
         _check_size(reader.info, settings)
         needed = 0 if given else inspection_bytes(reader.info)
-        check_analysis(used_memory(), reader.info.decoded_bytes, needed, allowed)
+        header = reader.info
+        streamed = stream_bytes(header.width, header.pixel_bytes) if header.streams is False else None
+        check_analysis(used_memory(), header.decoded_bytes, needed, allowed, streamed)
         stamp = stamp_of(image)
         white = None if settings.white is None else str(settings.white)
         reader.info = interpreted(reader.info, settings.input_curve, white, settings.nodata)

@@ -42,7 +42,7 @@ ANALYSIS = 170_000_000
 """Bytes by which the process grows while windows are restored during planning, kernels compiled (measured)."""
 
 
-def check_analysis(process: int, decoded: int, inspection: int, allowed: int) -> None:
+def check_analysis(process: int, decoded: int, inspection: int, allowed: int, streamed: int | None = None) -> None:
     """Raise an error before a large image, or a large part of one, is decoded if planning would not fit then.
 
     Parameters
@@ -55,19 +55,26 @@ def check_analysis(process: int, decoded: int, inspection: int, allowed: int) ->
         What estimating the blur needs while the image is open; 0 if the blur is given.
     allowed : int
         The user's budget, bytes.
+    streamed : int, optional
+        What decoding holds with the extra ``stream``; None if that is installed, or does not decode the image by rows.
 
     Raises
     ------
     DoesNotFitError
-        With the figures and the way out.
+        With the figures and the ways out.
     """
     if decoded <= SMALL:
         return
-    needed = int(SLACK * (process + max(decoded + inspection + OPEN_IMAGE, ANALYSIS)))
+
+    def peak(decoded: int) -> int:
+        return int(SLACK * (process + max(decoded + inspection + OPEN_IMAGE, ANALYSIS)))
+
+    needed = peak(decoded)
     if needed > allowed:
+        extra = "after pip install 'tilepipe[stream]', " if streamed and peak(streamed) <= allowed else ""
         raise DoesNotFitError(
             f"planning needs {human_bytes(needed)}, {human_bytes(decoded)} of it for decoding the image, "
-            f"{human_bytes(allowed)} are allowed; fits with --memory {-(-needed // 10**6)}MB, or as "
+            f"{human_bytes(allowed)} are allowed; fits with --memory {-(-needed // 10**6)}MB, {extra}or as "
             "an uncompressed or tiled TIFF"
         )
 
@@ -94,7 +101,7 @@ class StageModel:
     process : int
         The interpreter with everything imported and compiled, measured.
     decoded : int
-        What decoding the input holds at once (the whole image for JPEG and PNG, segments for TIFF).
+        What decoding the input holds at once (the whole image, or some rows, of a JPEG or PNG, segments of a TIFF).
     pixel : int
         One pixel of the source, all channels, in the file's dtype.
     channels : int
