@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from scipy.ndimage import convolve
 
+from tilepipe.cli.main import main
 from tilepipe.psf.shapes import motion
+from tilepipe.system import memory
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 """(*arguments, cwd=folder, **environment) -> what came of it."""
 
 
 @pytest.fixture(scope="session")
-def tilepipe(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the command line is called in, with the user's cache."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def tilepipe(home: Path) -> CommandLine:
     """Run ``python -m tilepipe``; the user's settings and caches are out of its sight."""
-    home = tmp_path_factory.mktemp("home")
     outside = {key: value for key, value in os.environ.items() if not key.startswith("TILEPIPE_")}
 
     def call(*arguments: object, cwd: Path = home, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +48,66 @@ def tilepipe(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
         )
 
     return call
+
+
+@contextlib.contextmanager
+def redirected(number: int, file: IO[str], redirect: Callable[[IO[str]], contextlib.AbstractContextManager[object]]):
+    """Let a file receive a standard stream, also what libraries in C write to it."""
+    kept = os.dup(number)
+    os.dup2(file.fileno(), number)
+    try:
+        with redirect(file):
+            yield
+    finally:
+        file.flush()
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def process_left_as_it_was() -> Iterator[pytest.MonkeyPatch]:
+    """Keep from the other tests what the command line sets for the process that it has to itself elsewhere."""
+    names = ("threading.max_workers", "async.concurrency")
+    with pytest.MonkeyPatch.context() as patch, zarr.config.set({name: zarr.config.get(name) for name in names}):
+        patch.setattr(memory, "_set_malloc", lambda *thresholds: None)
+        patch.setattr(logging.getLogger("tifffile"), "level", logging.getLogger("tifffile").level)
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def tilepipe_here(home: Path) -> CommandLine:
+    """Call the command line as ``tilepipe`` does, but in this process: most of a call's seconds are the imports."""
+
+    def call(*arguments: object, cwd: Path = home, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = [str(argument) for argument in arguments]
+        with (
+            process_left_as_it_was() as patch,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as stdout,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as stderr,
+        ):
+            for name in [name for name in os.environ if name.startswith("TILEPIPE_")]:
+                patch.delenv(name)
+            for name, value in ({"XDG_CACHE_HOME": str(home / "cache")} | environment).items():
+                patch.setenv(name, value)
+            patch.chdir(cwd)
+            with (
+                redirected(1, stdout, contextlib.redirect_stdout),
+                redirected(2, stderr, contextlib.redirect_stderr),
+                pytest.raises(SystemExit) as ended,
+            ):
+                main(given)
+            for file in (stdout, stderr):
+                file.seek(0)
+            return subprocess.CompletedProcess(given, int(ended.value.code or 0), stdout.read(), stderr.read())
+
+    return call
+
+
+@pytest.fixture(scope="session", params=["here", pytest.param("process", marks=pytest.mark.thorough)])
+def command(request: pytest.FixtureRequest) -> CommandLine:
+    """Call the command line: in this process, and by the thorough tests in one of its own, too."""
+    called: CommandLine = request.getfixturevalue("tilepipe_here" if request.param == "here" else "tilepipe")
+    return called
 
 
 BLUR = motion(5, 30)

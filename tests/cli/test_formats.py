@@ -24,15 +24,15 @@ def jpeg(photo, tmp_path):
     return path
 
 
-def test_an_output_is_in_the_format_of_the_image_by_default(tilepipe, jpeg, psf, tmp_path):
-    done = tilepipe("run", jpeg, "--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache", "-q")
+def test_an_output_is_in_the_format_of_the_image_by_default(command, jpeg, psf, tmp_path):
+    done = command("run", jpeg, "--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache", "-q")
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "photo-sharp.jpg"))
     with Image.open(tmp_path / "photo-sharp.jpg") as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (200, 160), "RGB")
 
 
-def test_the_default_name_follows_a_format_set_anywhere(tilepipe, jpeg, psf, tmp_path):
-    done = tilepipe(
+def test_the_default_name_follows_a_format_set_anywhere(command, jpeg, psf, tmp_path):
+    done = command(
         "run", jpeg, "--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache", "-q", "--set", "format=png"
     )
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "photo-sharp.png"))

@@ -57,24 +57,24 @@ def test_with_nothing_to_restore_every_sample_comes_back_there_and_back(tmp_path
     assert names(tmp_path) == ["back.tif", "in.tif", "out.ome.zarr"]
 
 
-def test_a_restored_picture_is_the_same_in_zarr_as_in_tiff(tilepipe, photo, psf, tmp_path):
+def test_a_restored_picture_is_the_same_in_zarr_as_in_tiff(command, photo, psf, tmp_path):
     common = ["--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache", "--json"]
     for name in ("out.tif", "out.zarr"):
-        done = tilepipe("run", photo, "-o", tmp_path / name, *common)
+        done = command("run", photo, "-o", tmp_path / name, *common)
         assert (done.returncode, json.loads(done.stdout)["output"]) == (0, str(tmp_path / name)), done.stderr
     np.testing.assert_array_equal(opened(tmp_path / "out.zarr")[1], tifffile.imread(tmp_path / "out.tif"))
     one, other = (read_record(opened(tmp_path / name)[0].metadata) for name in ("out.zarr", "out.tif"))
     assert one == other
-    assert tilepipe("run", photo, "-o", tmp_path / "out.zarr", *common).returncode == 4
-    again = tilepipe("run", photo, "-o", f"{tmp_path}/out.zarr/", *common, "--overwrite")
+    assert command("run", photo, "-o", tmp_path / "out.zarr", *common).returncode == 4
+    again = command("run", photo, "-o", f"{tmp_path}/out.zarr/", *common, "--overwrite")
     assert (again.returncode, json.loads(again.stdout)["tiles"]["computed"]) == (0, 0), "work is reused"
-    facts = json.loads(tilepipe("inspect", tmp_path / "out.zarr", "--json").stdout)
+    facts = json.loads(command("inspect", tmp_path / "out.zarr", "--json").stdout)
     assert (facts["kind"], facts["width"], facts["restored_by_tilepipe"]["solver"]) == ("OME-Zarr", 200, "tv")
 
 
-def test_a_zarr_is_run_without_a_name_for_the_output(tilepipe, psf, tmp_path):
+def test_a_zarr_is_run_without_a_name_for_the_output(command, psf, tmp_path):
     picture(tmp_path / "a.ome.zarr")
-    done = tilepipe("run", tmp_path / "a.ome.zarr", "--priority", "denoise", "--cache", tmp_path / "cache", "-q")
+    done = command("run", tmp_path / "a.ome.zarr", "--priority", "denoise", "--cache", tmp_path / "cache", "-q")
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "a-sharp.ome.zarr")), done.stderr
 
 

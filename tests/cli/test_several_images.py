@@ -51,10 +51,10 @@ def restore(images, tmp_path, **options):
     return run_images(images, tmp_path / "out", **options)
 
 
-def test_a_list_with_a_bad_image(tilepipe, photos, psf, tmp_path):
+def test_a_list_with_a_bad_image(command, photos, psf, tmp_path):
     """What a script sees: statuses and exit codes in order, paths of what was written, and the bytes of single runs."""
     common = ["--psf", psf, "--quality", "fast", "--cache", tmp_path / "cache"]
-    done = tilepipe("run", "--manifest", photos / "list.txt", "-o", tmp_path / "out", *common, "--json")
+    done = command("run", "--manifest", photos / "list.txt", "-o", tmp_path / "out", *common, "--json")
     assert done.returncode == 6
     facts = json.loads(done.stdout)
     assert [(one["status"], one["exit"]) for one in facts] == [
@@ -67,10 +67,10 @@ def test_a_list_with_a_bad_image(tilepipe, photos, psf, tmp_path):
     assert facts[0]["tiles"]["total"] == 1
     assert "bad.tif (exit 3)" in done.stderr
     assert "images   5: 4 done, 1 failed" in done.stderr
-    alone = tilepipe("run", photos / "1.tif", "-o", tmp_path / "alone.tif", *common)
+    alone = command("run", photos / "1.tif", "-o", tmp_path / "alone.tif", *common)
     assert alone.returncode == 0
     assert (tmp_path / "out" / "1.tif").read_bytes() == (tmp_path / "alone.tif").read_bytes()
-    again = tilepipe("run", *good(photos), "-o", tmp_path / "out", *common)
+    again = command("run", *good(photos), "-o", tmp_path / "out", *common)
     assert again.returncode == 0
     assert again.stdout.split() == [str(tmp_path / "out" / f"{index}.tif") for index in range(4)]
     assert "images   4: 4 unchanged" in again.stderr
@@ -162,9 +162,9 @@ def test_an_unexpected_error_of_one_image_stops_no_other(photos, psf, tmp_path, 
     assert outcomes[1].code == 1
 
 
-def test_the_inputs_are_never_the_outputs(copies, psf, tmp_path, tilepipe):
+def test_the_inputs_are_never_the_outputs(copies, psf, tmp_path, command):
     before = (copies / "0.tif").read_bytes()
-    done = tilepipe("run", copies / "0.tif", copies / "1.tif", "-o", copies, "--psf", psf, "--overwrite")
+    done = command("run", copies / "0.tif", copies / "1.tif", "-o", copies, "--psf", psf, "--overwrite")
     assert done.returncode == 4
     assert "would replace the input" in done.stderr
     assert (copies / "0.tif").read_bytes() == before

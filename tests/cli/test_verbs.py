@@ -46,17 +46,17 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
         (["motion", "--length", 9, "--angle", 30, "--size", 15], motion(9, 30, 15)),
     ],
 )
-def test_psf_make_writes_the_shape_and_prints_its_path(tilepipe, tmp_path, arguments, expected):
-    done = tilepipe("psf", "make", *arguments, "-o", "psf.tif", cwd=tmp_path)
+def test_psf_make_writes_the_shape_and_prints_its_path(command, tmp_path, arguments, expected):
+    done = command("psf", "make", *arguments, "-o", "psf.tif", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "psf.tif\n", "")
     made = PSF.load(tmp_path / "psf.tif")
     np.testing.assert_array_equal(made.kernel, expected.kernel)
     assert made.made_by == expected.made_by
 
 
-def test_psf_make_overwrites_when_asked(tilepipe, tmp_path):
+def test_psf_make_overwrites_when_asked(command, tmp_path):
     (tmp_path / "psf.tif").write_bytes(b"old")
-    done = tilepipe("psf", "make", "disk", "--radius", 2, "-o", "psf.tif", "--overwrite", cwd=tmp_path)
+    done = command("psf", "make", "disk", "--radius", 2, "-o", "psf.tif", "--overwrite", cwd=tmp_path)
     assert done.returncode == 0
     assert PSF.load(tmp_path / "psf.tif").size == 7
 
@@ -77,8 +77,8 @@ def test_psf_show_draws_it(tilepipe, psf):
     assert ink[1][0] == ink[3][8] == " "
 
 
-def test_psf_show_as_json(tilepipe, psf):
-    facts = answer(tilepipe("psf", "show", psf, "--json"))
+def test_psf_show_as_json(command, psf):
+    facts = answer(command("psf", "show", psf, "--json"))
     loaded = PSF.load(psf)
     assert facts == {"file": str(psf), **loaded.facts(), "nearest": fit_shape(loaded.kernel).facts()}
 
@@ -106,8 +106,8 @@ def test_psf_show_writes_a_picture_and_prints_its_path_last(psf, tmp_path):
 # --- inspect
 
 
-def test_inspect_says_what_a_picture_is(tilepipe, photo):
-    facts = answer(tilepipe("inspect", photo, "--json"))
+def test_inspect_says_what_a_picture_is(command, photo):
+    facts = answer(command("inspect", photo, "--json"))
     noise = facts.pop("noise")
     assert 0.0005 < noise < 0.02
     assert isinstance(facts.pop("noise_grows"), bool)
@@ -130,8 +130,8 @@ def test_inspect_says_what_a_picture_is(tilepipe, photo):
     }
 
 
-def test_inspect_knows_a_psf(tilepipe, psf):
-    facts = answer(tilepipe("inspect", psf, "--json"))
+def test_inspect_knows_a_psf(command, psf):
+    facts = answer(command("inspect", psf, "--json"))
     assert (facts["width"], facts["height"], facts["dtype"]) == (5, 5, "float32")
     assert facts["psf"] == PSF.load(psf).facts()
 
@@ -146,36 +146,36 @@ def test_inspect_in_words(photo):
 # --- config
 
 
-def test_config_show_names_every_origin(tilepipe, tmp_path):
+def test_config_show_names_every_origin(command, tmp_path):
     (tmp_path / "tilepipe.toml").write_text('priority = "deblur"\ntile = 300\n')
     (tmp_path / "mine.toml").write_text("tile = 400\n")
     arguments = ["config", "show", "--config", "mine.toml", "--set", "halo=64"]
-    settings = answer(tilepipe(*arguments, "--json", cwd=tmp_path, TILEPIPE_MEMORY="1GB"))
+    settings = answer(command(*arguments, "--json", cwd=tmp_path, TILEPIPE_MEMORY="1GB"))
     assert {key: tuple(entry.values()) for key, entry in settings.items() if entry["origin"] != "default"} == {
         "priority": ("deblur", "tilepipe.toml"),
         "tile": (400, "mine.toml"),
         "memory": ("1GB", "environment"),
         "halo": (64, "--set"),
     }
-    lines = tilepipe(*arguments, cwd=tmp_path, TILEPIPE_MEMORY="1GB").stdout.splitlines()
+    lines = command(*arguments, cwd=tmp_path, TILEPIPE_MEMORY="1GB").stdout.splitlines()
     assert len(lines) == len(settings)
     assert ["tile", "400", "mine.toml"] in [line.split() for line in lines]
     assert ["jobs", "automatic", "default"] in [line.split() for line in lines]
 
 
-def test_config_check(tilepipe, tmp_path):
+def test_config_check(command, tmp_path):
     (tmp_path / "good.toml").write_text("tile = 400\n")
-    done = tilepipe("config", "check", "good.toml", cwd=tmp_path)
+    done = command("config", "check", "good.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "good.toml is valid\n")
 
 
 # --- plan
 
 
-def test_plan_as_json_says_everything_and_writes_nothing(tilepipe, photo, psf, tmp_path):
+def test_plan_as_json_says_everything_and_writes_nothing(command, photo, psf, tmp_path):
     before = tree(tmp_path), tree(photo.parent), tree(psf.parent)
     arguments = ["plan", photo, "-o", "out.tif", "--psf", psf, "--cache", "cache", "--memory", "1GB", "--tile", 128]
-    plan = answer(tilepipe(*arguments, "--json", cwd=tmp_path))
+    plan = answer(command(*arguments, "--json", cwd=tmp_path))
     assert (tree(tmp_path), tree(photo.parent), tree(psf.parent)) == before
     assert {"image", "recipe", "psf", "halo", "tile", "tiles", "seam", "memory", "disk", "seconds", "cache"} <= set(
         plan
@@ -203,8 +203,8 @@ def test_plan_says_what_workers_need(photo, psf):
     assert "tilepipe worker --jobs 4 --memory" in here(*arguments).stdout
 
 
-def test_plan_in_words_is_shown_even_if_it_does_not_fit(tilepipe, photo, psf, tmp_path):
-    done = tilepipe("plan", photo, "--psf", psf, "--memory", "50MB", "--cache", "cache", cwd=tmp_path)
+def test_plan_in_words_is_shown_even_if_it_does_not_fit(command, photo, psf, tmp_path):
+    done = command("plan", photo, "--psf", psf, "--memory", "50MB", "--cache", "cache", cwd=tmp_path)
     assert done.returncode == 5
     assert "DOES NOT FIT" in done.stdout
     assert len(done.stdout.splitlines()) >= 6
@@ -216,11 +216,11 @@ def test_plan_in_words_is_shown_even_if_it_does_not_fit(tilepipe, photo, psf, tm
 
 
 @pytest.fixture(scope="module")
-def finished(tilepipe, photo, psf, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+def finished(command, photo, psf, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     """One run, kept: its JSON answer and the folder with out.tif and cache."""
     folder = tmp_path_factory.mktemp("run")
     arguments = ["run", photo, "-o", "out.tif", "--psf", psf, "--cache", "cache", "--memory", "1GB", "--tile", 128]
-    return answer(tilepipe(*arguments, "--json", cwd=folder)), folder
+    return answer(command(*arguments, "--json", cwd=folder)), folder
 
 
 def run_name(report: dict[str, Any]) -> str:
@@ -251,9 +251,9 @@ def test_run_as_json_keeps_the_contract(finished, psf):
     assert not list(folder.glob("*.partial"))
 
 
-def test_the_output_says_how_it_was_made_and_nothing_of_where_and_when(finished, tilepipe, psf):
+def test_the_output_says_how_it_was_made_and_nothing_of_where_and_when(finished, command, psf):
     report, folder = finished
-    record = answer(tilepipe("inspect", folder / "out.tif", "--json"))["restored_by_tilepipe"]
+    record = answer(command("inspect", folder / "out.tif", "--json"))["restored_by_tilepipe"]
     assert report["recipe"].items() <= record.items()
     assert record["psf"] == PSF.load(psf).digest
     assert set(record) == set(report["recipe"]) | {"tilepipe", "psf", "halo", "tile"}
@@ -274,12 +274,12 @@ def test_a_second_run_reuses_every_tile_and_writes_the_same_bytes(tilepipe, copy
     assert (copy / "out.tif").read_bytes() == (finished[1] / "out.tif").read_bytes()
 
 
-def test_quiet_overwrite_and_drop_cache(tilepipe, photo, tmp_path):
+def test_quiet_overwrite_and_drop_cache(command, photo, tmp_path):
     """A PSF that changes nothing: the picture comes back as it was, over the old file, and no cache stays."""
     PSF(np.ones((1, 1))).save(tmp_path / "delta.tif")
     (tmp_path / "out.tif").write_bytes(b"old")
     arguments = ["run", photo, "-o", "out.tif", "--psf", "delta.tif", "--cache", "cache"]
-    done = tilepipe(*arguments, "--overwrite", "--drop-cache", "-q", cwd=tmp_path)
+    done = command(*arguments, "--overwrite", "--drop-cache", "-q", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "out.tif\n", "")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), tifffile.imread(photo))
     assert list((tmp_path / "cache").glob("*/*/recipe.json")) == []
@@ -289,9 +289,9 @@ def test_quiet_overwrite_and_drop_cache(tilepipe, photo, tmp_path):
 # --- status and cache
 
 
-def test_status_of_a_complete_run(tilepipe, finished, photo):
+def test_status_of_a_complete_run(command, finished, photo):
     report, folder = finished
-    status = answer(tilepipe("status", "cache", "--json", cwd=folder))
+    status = answer(command("status", "cache", "--json", cwd=folder))
     (run,) = status["runs"]
     assert (run["run"], run["image"]) == (run_name(report), str(photo))
     assert run["tiles"] == {"done": 4, "total": 4}
@@ -312,12 +312,12 @@ def harm(cache: Path, store: str) -> None:
     chunk.write_bytes(content)
 
 
-def test_verify_finds_one_flipped_byte(tilepipe, copy):
-    sound = tilepipe("cache", "verify", "--cache", "cache", cwd=copy)
+def test_verify_finds_one_flipped_byte(command, copy):
+    sound = command("cache", "verify", "--cache", "cache", cwd=copy)
     assert (sound.returncode, sound.stderr) == (0, "")
     assert "none damaged" in sound.stdout
     harm(copy / "cache", "tiles.zarr")
-    damaged = tilepipe("cache", "verify", "--cache", "cache", cwd=copy)
+    damaged = command("cache", "verify", "--cache", "cache", cwd=copy)
     assert (damaged.returncode, damaged.stdout) == (7, "")
     piece, verdict = damaged.stderr.splitlines()
     assert piece.startswith("damaged  ")
@@ -325,19 +325,19 @@ def test_verify_finds_one_flipped_byte(tilepipe, copy):
     assert verdict.startswith("tilepipe: 1 of ")
 
 
-def test_status_finds_what_a_run_would_make_anew(tilepipe, copy):
+def test_status_finds_what_a_run_would_make_anew(command, copy):
     harm(copy / "cache", "tiles.zarr")
     harm(copy / "cache", "result.zarr")
-    (run,) = answer(tilepipe("status", "cache", "--json", cwd=copy))["runs"]
+    (run,) = answer(command("status", "cache", "--json", cwd=copy))["runs"]
     assert run["tiles"] == {"done": 3, "total": 4}
     assert run["result"]["done"] == run["result"]["total"] - 1
     assert (run["damaged"], run["complete"]) == (2, False)
     assert "run the same command" in run["verdict"]
 
 
-def test_cache_ls_lists_what_runs_need(tilepipe, finished, photo):
+def test_cache_ls_lists_what_runs_need(command, finished, photo):
     report, folder = finished
-    listing = answer(tilepipe("cache", "ls", "--cache", "cache", "--json", cwd=folder))
+    listing = answer(command("cache", "ls", "--cache", "cache", "--json", cwd=folder))
     (run,) = listing["runs"]
     assert (run["run"], run["image"], run["tile"], run["halo"]) == (run_name(report), str(photo), 128, report["halo"])
     assert run["bytes"] > 100_000
@@ -352,9 +352,9 @@ def test_cache_ls_of_nothing_is_no_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cache_rm_removes_the_run_and_its_source_and_nothing_else(tilepipe, copy, finished):
+def test_cache_rm_removes_the_run_and_its_source_and_nothing_else(command, copy, finished):
     (copy / "cache" / "notes.txt").write_text("mine")
-    done = tilepipe("cache", "rm", "--cache", "cache", run_name(finished[0]), cwd=copy)
+    done = command("cache", "rm", "--cache", "cache", run_name(finished[0]), cwd=copy)
     assert done.returncode == 0
     assert run_name(finished[0]) in done.stdout
     assert list((copy / "cache").rglob("*.zarr")) == []
