@@ -84,11 +84,19 @@ def test_a_lock_that_somebody_removed_is_noticed_and_not_removed_twice(tmp_path)
 
 
 CONTEND = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from tilepipe.cache.lock import locked
 from tilepipe.errors import CacheError
-root, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+root, count = Path(sys.argv[1]), int(sys.argv[2])
+children = []
+for number in range(count):  # forked, so that one import does for all
+    if (child := os.fork()) == 0:
+        name = str(number)
+        break
+    children.append(child)
+else:
+    sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 
 def wait_for(pattern):
     while len(list(root.glob(pattern))) < count:
@@ -109,9 +117,7 @@ def test_one_of_eight_takes_a_dead_lock(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     write_lock(tmp_path / "run", dead.pid)
-    command = [sys.executable, "-c", CONTEND, str(tmp_path)]
-    contenders = [subprocess.Popen([*command, str(number), "8"]) for number in range(8)]
-    assert all(process.wait(900) == 0 for process in contenders)
+    subprocess.run([sys.executable, "-c", CONTEND, str(tmp_path), "8"], check=True, timeout=900)
     assert len(list(tmp_path.glob("tried-in-*"))) == 1
 
 

@@ -172,10 +172,10 @@ def test_config_check(command, tmp_path):
 # --- plan
 
 
-def test_plan_as_json_says_everything_and_writes_nothing(command, photo, psf, tmp_path):
+def test_plan_as_json_says_everything_and_writes_nothing(tilepipe, photo, psf, tmp_path):
     before = tree(tmp_path), tree(photo.parent), tree(psf.parent)
     arguments = ["plan", photo, "-o", "out.tif", "--psf", psf, "--cache", "cache", "--memory", "1GB", "--tile", 128]
-    plan = answer(command(*arguments, "--json", cwd=tmp_path))
+    plan = answer(tilepipe(*arguments, "--json", cwd=tmp_path))
     assert (tree(tmp_path), tree(photo.parent), tree(psf.parent)) == before
     assert {"image", "recipe", "psf", "halo", "tile", "tiles", "seam", "memory", "disk", "seconds", "cache"} <= set(
         plan
@@ -216,11 +216,14 @@ def test_plan_in_words_is_shown_even_if_it_does_not_fit(command, photo, psf, tmp
 
 
 @pytest.fixture(scope="module")
-def finished(command, photo, psf, tmp_path_factory) -> tuple[dict[str, Any], Path]:
-    """One run, kept: its JSON answer and the folder with out.tif and cache."""
+def finished(tilepipe, photo, psf, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    """One run, kept: its JSON answer and the folder with out.tif and cache.
+
+    A process of its own: that of the tests may already hold most of the memory that is allowed here.
+    """
     folder = tmp_path_factory.mktemp("run")
     arguments = ["run", photo, "-o", "out.tif", "--psf", psf, "--cache", "cache", "--memory", "1GB", "--tile", 128]
-    return answer(command(*arguments, "--json", cwd=folder)), folder
+    return answer(tilepipe(*arguments, "--json", cwd=folder)), folder
 
 
 def run_name(report: dict[str, Any]) -> str:

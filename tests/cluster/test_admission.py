@@ -33,9 +33,15 @@ class Scheduler:
         future.set_result(probe(folder, token, Worker) | changes)
 
 
+@pytest.fixture(scope="module")
+def plan(moving, tmp_path_factory):
+    """A plan to ask workers about; nobody runs it."""
+    output = tmp_path_factory.mktemp("admission") / "out.tif"
+    return make_plan(moving / "blurred.tif", output, psf=moving / "psf.tif", tile=100, quality="fast", jobs=1)
+
+
 @pytest.fixture
-def admission(moving, tmp_path):
-    plan = make_plan(moving / "blurred.tif", tmp_path / "out.tif", psf=moving / "psf.tif", tile=100, quality="fast")
+def admission(plan, tmp_path):
     (tmp_path / "run").mkdir()
     admission = Admission(plan, tmp_path / "run")
     yield admission

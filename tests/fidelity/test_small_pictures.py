@@ -18,9 +18,21 @@ def picture(request, tmp_path):
     return tmp_path / "a.tif"
 
 
-@pytest.mark.parametrize("picture", [shape for shape in SHAPES if min(shape) >= 5], indirect=True)
+OPTIONS = [{}, {"refocus": True}, {"solver": "richardson-lucy"}, {"luminance_only": True}]
+HOLDING = [shape for shape in SHAPES if min(shape) >= 5]
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"refocus": True}, {"solver": "richardson-lucy"}, {"luminance_only": True}], ids=str
+    ("picture", "options"),
+    [
+        # the long one takes seconds, and is tried with each option by the thorough tests
+        pytest.param(
+            shape, options, marks=pytest.mark.thorough if max(shape) > 99 and options else (), id=f"{shape}-{options}"
+        )
+        for shape in HOLDING
+        for options in OPTIONS
+    ],
+    indirect=["picture"],
 )
 def test_a_picture_that_holds_the_psf_is_restored(picture, tmp_path, options):
     psf = gaussian(0.5)

@@ -33,8 +33,19 @@ def distance(psf, truth):
 
 
 @given(st.integers(0, 2**20))
-@settings(max_examples=10)
+@settings(max_examples=3, deadline=None)  # half a second each
 def test_the_average_is_closer_to_the_truth_than_the_estimates_are(seed):
+    check_average(seed)
+
+
+@pytest.mark.thorough
+@given(st.integers(0, 2**20))
+@settings(max_examples=30, deadline=None)
+def test_the_average_of_many_is_closer_to_the_truth_than_the_estimates_are(seed):
+    check_average(seed)
+
+
+def check_average(seed):
     truth = motion(9, 25)
     found = [noisy(truth, seed + index) for index in range(5)]
     shared = average_of_those_that_agree(found)

@@ -127,7 +127,7 @@ def test_what_psf_make_makes_is_recognised(made, parameters):
     assert nearest.fit > (0.99 if made.size < 200 else 0.93)
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("turns", [1, *(pytest.param(turns, marks=pytest.mark.thorough) for turns in (2, 3))])
 def test_a_kernel_turned_turns_the_angle_and_nothing_else(turns):
     kernel = normalised(line_at(21, 12, 25, 0.3, -0.4), 0.01)
     upright, turned = fit_shape(kernel), fit_shape(np.rot90(kernel, turns))

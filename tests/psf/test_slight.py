@@ -1,6 +1,7 @@
 """Slight blur is found in the whole picture, and a strong blur is not mistaken for one."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -47,10 +48,16 @@ def power_of(picture):
     return accumulator.power()
 
 
-@pytest.mark.parametrize("quality", [None, 92])
-@pytest.mark.parametrize("noise", [0.002, pytest.param(0.01, marks=pytest.mark.thorough)])
+ALWAYS = {(0.6, 0.002, 92), (1.1, 0.002, None)}
+"""Of the widths, noises and qualities below, those that are tried in every run of the tests."""
+
+
 @pytest.mark.parametrize(
-    "sigma", [0.6, 1.1, *(pytest.param(sigma, marks=pytest.mark.thorough) for sigma in (0.8, 1.5))]
+    ("sigma", "noise", "quality"),
+    [
+        pytest.param(*case, marks=() if case in ALWAYS else pytest.mark.thorough)
+        for case in itertools.product((0.6, 0.8, 1.1, 1.5), (0.002, 0.01), (None, 92))
+    ],
 )
 def test_the_width_of_a_slight_blur_is_found_and_never_taken_for_much_wider(sigma, noise, quality):
     for seed in SEEDS:
@@ -60,7 +67,7 @@ def test_the_width_of_a_slight_blur_is_found_and_never_taken_for_much_wider(sigm
         assert blur.explains or sigma > 1.2
 
 
-@pytest.mark.parametrize("quality", [None, 92, 75])
+@pytest.mark.parametrize("quality", [None, pytest.param(92, marks=pytest.mark.thorough), 75])
 def test_a_sharp_photograph_is_sharp(quality):
     for seed in SEEDS:
         picture = photograph(0.0, 0.003, seed)
