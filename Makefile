@@ -6,6 +6,9 @@ READY = $(VENV)/.ready
 DOCS = $(VENV)/.docs
 OLDEST = .venv-min
 
+# Empty is unset: the tests start processes, each of which would compile all of the package again.
+test test-thorough test-quick test-all test-min: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: all demo check test test-thorough test-quick test-all test-recipes test-min lint docs bench clean
 all: test
 

@@ -5,7 +5,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from import_graph import circles, imported, module_graph, modules, room, room_graph
+import import_graph
+import pytest
+from import_graph import circles, imported, modules, room, room_graph
 
 import tilepipe
 
@@ -38,22 +40,27 @@ ARRAYS_ONLY = ("deconv.", "psf.blind.")
 STORAGE = {"dask", "zarr", "distributed", "tifffile"}
 
 
-def test_every_room_has_a_floor():
-    assert {room(module) for module in module_graph()} == set(FLOORS)
+@pytest.fixture(scope="module")
+def module_graph():
+    return import_graph.module_graph()
 
 
-def test_imports_point_down():
+def test_every_room_has_a_floor(module_graph):
+    assert {room(module) for module in module_graph} == set(FLOORS)
+
+
+def test_imports_point_down(module_graph):
     wrong = [
         f"{importer} imports {imported}"
-        for importer, others in room_graph(module_graph()).items()
+        for importer, others in room_graph(module_graph).items()
         for imported in others
         if FLOORS[imported] >= FLOORS[importer]
     ]
     assert wrong == []
 
 
-def test_no_modules_import_each_other_in_a_circle():
-    assert circles(module_graph()) == []
+def test_no_modules_import_each_other_in_a_circle(module_graph):
+    assert circles(module_graph) == []
 
 
 def test_circles_are_found_under_type_checking_and_inside_functions(tmp_path):
@@ -64,7 +71,7 @@ def test_circles_are_found_under_type_checking_and_inside_functions(tmp_path):
     (package / "two.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import package.three\n")
     (package / "three.py").write_text("from package import one\n")
     (package / "four.py").write_text("from package.one import run\n")
-    assert circles(module_graph(package)) == [["one", "three", "two"]]
+    assert circles(import_graph.module_graph(package)) == [["one", "three", "two"]]
 
 
 def test_deconv_and_blind_know_arrays_only():

@@ -103,7 +103,7 @@ def tilepipe_here(home: Path) -> CommandLine:
     return call
 
 
-@pytest.fixture(scope="session", params=["here", pytest.param("process", marks=pytest.mark.thorough)])
+@pytest.fixture(params=["here", pytest.param("process", marks=pytest.mark.thorough)])
 def command(request: pytest.FixtureRequest) -> CommandLine:
     """Call the command line: in this process, and by the thorough tests in one of its own, too."""
     called: CommandLine = request.getfixturevalue("tilepipe_here" if request.param == "here" else "tilepipe")

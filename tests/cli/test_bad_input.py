@@ -272,9 +272,9 @@ def test_bad_values_and_kernels_seen_from_outside(refused, photo, tmp_path):
 # --- output: 4
 
 
-def test_an_existing_output_is_left_alone(refused, photo, psf, tmp_path):
+def test_an_existing_output_is_left_alone(refused_here, photo, psf, tmp_path):
     (tmp_path / "out.tif").write_bytes(b"precious")
-    assert "--overwrite" in refused(4, "run", photo, "-o", "out.tif", "--psf", psf)
+    assert "--overwrite" in refused_here(4, "run", photo, "-o", "out.tif", "--psf", psf)
     assert (tmp_path / "out.tif").read_bytes() == b"precious"
 
 

@@ -195,7 +195,7 @@ def test_plan_as_json_says_everything_and_writes_nothing(tilepipe, photo, psf, t
 
 
 def test_plan_says_what_workers_need(photo, psf):
-    arguments = ["plan", photo, "--psf", psf, "--tile", 128, "--jobs", 4, "--workers", 50]
+    arguments = ["plan", photo, "--psf", psf, "--quality", "fast", "--tile", 128, "--jobs", 4, "--workers", 50]
     workers = json.loads(here(*arguments, "--json").stdout)["workers"]
     assert (workers["number"], workers["jobs"]) == (50, 4)
     assert 1e8 < workers["memory"] < 1e9

@@ -166,9 +166,19 @@ def pictures(draw):
 
 
 @given(pictures(), st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_picture_of_inks_or_lab_comes_back_where_nothing_is_restored(tmp_path_factory, picture, is_masked):
-    folder = tmp_path_factory.mktemp("space")
+    check_unchanged(tmp_path_factory.mktemp("space"), picture, is_masked)
+
+
+@pytest.mark.thorough
+@given(pictures(), st.booleans())
+@settings(max_examples=24, deadline=None)
+def test_any_of_many_pictures_comes_back_where_nothing_is_restored(tmp_path_factory, picture, is_masked):
+    check_unchanged(tmp_path_factory.mktemp("space"), picture, is_masked)
+
+
+def check_unchanged(folder, picture, is_masked):
     samples, how = picture
     planes = np.moveaxis(samples, -1, 0) if how["planarconfig"] == "separate" else samples
     tifffile.imwrite(folder / "in.tif", planes, metadata=None, **how)

@@ -163,8 +163,19 @@ def test_scales_with_a_unit_of_length_become_the_resolution(tmp_path, unit, scal
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_array_of_a_picture_is_read(tmp_path_factory, data):
+    check_array(tmp_path_factory.mktemp("any"), data)
+
+
+@pytest.mark.thorough
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_array_of_many_is_read(tmp_path_factory, data):
+    check_array(tmp_path_factory.mktemp("any"), data)
+
+
+def check_array(folder, data):
     dtype = data.draw(st.sampled_from(["u1", ">u2", "<u2", "i2", "u4", "f2", ">f4", "f8", "bool"]))
     shape = data.draw(st.tuples(st.integers(5, 60), st.integers(5, 60)))
     channels, version = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([2, 3]))
@@ -172,7 +183,7 @@ def test_any_array_of_a_picture_is_read(tmp_path_factory, data):
     samples = picture(max(channels, 1), "uint8", *shape).astype(dtype)
     array = samples[..., 0] if not channels else samples if data.draw(st.booleans()) else np.moveaxis(samples, -1, 0)
     chunks = tuple(data.draw(st.integers(1, length + 3)) for length in array.shape)
-    path = tmp_path_factory.mktemp("any") / "a.zarr"
+    path = folder / "a.zarr"
     shards = tuple(2 * chunk for chunk in chunks) if version == 3 and data.draw(st.booleans()) else None
     order = {"order": data.draw(st.sampled_from("CF"))} if version == 2 else {}
     zarr.create_array(path, data=array, chunks=chunks, shards=shards, zarr_format=version, **order)

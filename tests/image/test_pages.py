@@ -204,7 +204,8 @@ def test_another_page_is_restored_again_and_the_same_page_is_not(tmp_path):
 
     def run(image, **settings):
         out = tmp_path / "out.tif"
-        settings |= {"psf": gaussian(1.0), "tile": 80, "halo": 16, "quality": "fast", "cache": str(tmp_path / "cache")}
+        settings |= {"psf": gaussian(1.0), "tile": 80, "halo": 16, "cache": str(tmp_path / "cache")}
+        settings |= {"quality": "fast", "solver": "richardson-lucy", "tolerance": 0.25}  # the least work
         report = tilepipe.plan(tmp_path / image, out, **settings).run(overwrite=True)
         return tifffile.imread(out), report.tiles["reused"]
 

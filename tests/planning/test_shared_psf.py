@@ -40,7 +40,7 @@ def test_the_average_is_closer_to_the_truth_than_the_estimates_are(seed):
 
 @pytest.mark.thorough
 @given(st.integers(0, 2**20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_average_of_many_is_closer_to_the_truth_than_the_estimates_are(seed):
     check_average(seed)
 

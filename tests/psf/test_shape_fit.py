@@ -15,8 +15,9 @@ from tilepipe.errors import PsfError
 from tilepipe.psf import shapes
 from tilepipe.psf.shape_fit import ShapeFit, fit_shape
 
-few = settings(max_examples=5, deadline=None)
-"""A search takes a tenth of a second."""
+few = settings(max_examples=3, deadline=None)
+"""A search takes up to a second."""
+many = settings(max_examples=10, deadline=None)
 
 shifts = st.tuples(st.floats(-3, 3), st.floats(-3, 3))
 noises = st.floats(0, 0.02)
@@ -74,27 +75,69 @@ def turn_between(a: float, b: float) -> float:
 # --- what is a simple shape is named, with its parameters
 
 
+gaussians = given(sigma=st.floats(1.1, 4), shift=shifts, noise=noises, seed=seeds)
+
+
 @few
-@given(sigma=st.floats(1.1, 4), shift=shifts, noise=noises, seed=seeds)
+@gaussians
 def test_a_gaussian_is_named_wherever_it_lies(sigma, shift, noise, seed):
+    check_gaussian(sigma, shift, noise, seed)
+
+
+@pytest.mark.thorough
+@many
+@gaussians
+def test_one_gaussian_of_many_is_named_wherever_it_lies(sigma, shift, noise, seed):
+    check_gaussian(sigma, shift, noise, seed)
+
+
+def check_gaussian(sigma, shift, noise, seed):
     nearest = fit_shape(normalised(gaussian_at(2 * math.ceil(4 * sigma) + 7, sigma, *shift), noise, seed))
     assert nearest.shape == "gaussian"
     assert nearest.parameters["sigma"] == pytest.approx(sigma, rel=0.03)
     assert nearest.fit > 0.98
 
 
+disks = given(radius=st.floats(2, 8), shift=shifts, noise=noises, seed=seeds)
+
+
 @few
-@given(radius=st.floats(2, 8), shift=shifts, noise=noises, seed=seeds)
+@disks
 def test_a_disk_is_named_wherever_it_lies(radius, shift, noise, seed):
+    check_disk(radius, shift, noise, seed)
+
+
+@pytest.mark.thorough
+@many
+@disks
+def test_one_disk_of_many_is_named_wherever_it_lies(radius, shift, noise, seed):
+    check_disk(radius, shift, noise, seed)
+
+
+def check_disk(radius, shift, noise, seed):
     nearest = fit_shape(normalised(disk_at(2 * math.ceil(radius) + 9, radius, *shift), noise, seed))
     assert nearest.shape == "disk"
     assert nearest.parameters["radius"] == pytest.approx(radius, abs=0.2)  # an area average is a little wider
     assert nearest.fit > 0.98
 
 
+motions = given(length=st.floats(6, 25), angle=st.floats(0, 180), shift=shifts, noise=noises, seed=seeds)
+
+
 @few
-@given(length=st.floats(6, 25), angle=st.floats(0, 180), shift=shifts, noise=noises, seed=seeds)
+@motions
 def test_a_motion_is_named_wherever_it_lies(length, angle, shift, noise, seed):
+    check_motion(length, angle, shift, noise, seed)
+
+
+@pytest.mark.thorough
+@many
+@motions
+def test_one_motion_of_many_is_named_wherever_it_lies(length, angle, shift, noise, seed):
+    check_motion(length, angle, shift, noise, seed)
+
+
+def check_motion(length, angle, shift, noise, seed):
     kernel = line_at(2 * math.ceil(length / 2) + 9, length, angle, *shift)
     nearest = fit_shape(normalised(kernel, noise, seed))
     assert nearest.shape == "motion"

@@ -125,7 +125,7 @@ def test_the_survey_of_a_picture_is_the_same_whatever_bands_it_comes_in():
     assert fit_spectrum(whole.power(), 0.003).width == pytest.approx(fit_spectrum(twice.power(), 0.003).width, abs=0.03)
 
 
-@pytest.mark.parametrize("length", [9, 21, 41])
+@pytest.mark.parametrize("length", [pytest.param(9, marks=pytest.mark.thorough), 21, 41])
 def test_a_shake_ripples_the_spectrum_and_only_its_own_kernel_calms_it(length):
     sharp = photograph(0.0, 0.0, width=800, height=600)
     true, wrong = shake(length, 5), shake(length, 6)

@@ -189,7 +189,14 @@ COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_b
 
 
 def test_any_sequence(template):
-    run_state_machine_as_test(machine_for(template), settings=settings(max_examples=8, stateful_step_count=8, **COMMON))
+    run_state_machine_as_test(machine_for(template), settings=settings(max_examples=4, stateful_step_count=8, **COMMON))
+
+
+@pytest.mark.thorough
+def test_any_sequence_of_some(template):
+    run_state_machine_as_test(
+        machine_for(template), settings=settings(max_examples=12, stateful_step_count=8, **COMMON)
+    )
 
 
 @pytest.mark.slow

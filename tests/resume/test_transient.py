@@ -156,7 +156,7 @@ def test_the_faults_reach_all_of_a_run(calls):
 
 
 @given(st.floats(0, 1), st.sampled_from(ERRORS))
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_fault_costs_no_good_tile(template, calls, moment, error):
     message, _ = trial(template, 1 + int(moment * (calls - 1)), error)
     assert "\n" not in message
