@@ -79,7 +79,8 @@ def test_a_killed_run_resumes_from_the_store(place, expected, root, server, tile
     """The process is killed as soon as three tiles are recorded."""
     place.plan().psf.save(place.folder / "psf.tif")
     arguments = [place.picture, "-o", place.output, "--psf", place.folder / "psf.tif", "--tile", 150, "-j", 1]
-    arguments += ["--quality", "fast", "--cache", root, "--json"]
+    arguments += ["--quality", "fast", "--set", "solver=richardson-lucy", "--set", "tolerance=0.25"]  # as `SETTINGS`
+    arguments += ["--cache", root, "--json"]
     enough = threading.Event()
 
     def count(method, path, query):
