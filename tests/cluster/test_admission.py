@@ -35,7 +35,7 @@ class Scheduler:
 
 @pytest.fixture(scope="module")
 def plan(moving, tmp_path_factory):
-    """A plan to ask workers about; nobody runs it."""
+    """A plan for which workers are checked; it is not run."""
     output = tmp_path_factory.mktemp("admission") / "out.tif"
     return make_plan(moving / "blurred.tif", output, psf=moving / "psf.tif", tile=100, quality="fast", jobs=1)
 

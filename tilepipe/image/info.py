@@ -71,8 +71,8 @@ class ImageInfo:
         Colours of the file that are processed as RGB and can be written again; such a reader is a
         :class:`StoredReader`.
     streams : bool, optional
-        Whether rows are decoded from the top down, so that going back begins anew and one process has to read them
-        all; False if they would be with the extra ``stream``, None for other images.
+        Whether rows are decoded from the top down: going back starts again at the top, and one process has to read
+        them all; False if they would be with the extra ``stream``, None for other images.
     """
 
     path: Path

@@ -122,7 +122,7 @@ class VipsDecoder:
         import pyvips
 
         load = {"jpeg": pyvips.Image.jpegload_source, "png": pyvips.Image.pngload_source}[codec]
-        # of a JPEG only a warning tells that rows are not in its data, and gray
+        # rows that are missing in the data of a JPEG are gray, and cause no more than a warning
         fail_on = {"jpeg": "warning", "png": "error"}[codec]
         with SETTINGS:
             threads, operations = pyvips.concurrency_get(), pyvips.cache_get_max()
