@@ -342,6 +342,20 @@ print(peak_memory() - before, info.decoded_bytes + 256 * info.width * info.pixel
 """
 
 
+REPETITIONS = 3
+"""Runs whose least peak is compared: the same file takes 24 to 29 MB, by when threads of libvips return memory."""
+
+
+def peak_of_decoding(path):
+    """Return the growth of a process that decodes a file, and what is stated, bytes."""
+    environment = {"VIPS_CONCURRENCY": "64", "PATH": ""}  # as on a machine with many cores
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True, env=environment
+    )
+    peak, stated = map(int, done.stdout.split())
+    return peak, stated
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is that of /proc")
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_memory_is_what_is_stated_and_does_not_grow_with_the_height(tmp_path, name):
@@ -352,13 +366,10 @@ def test_memory_is_what_is_stated_and_does_not_grow_with_the_height(tmp_path, na
         path = tmp_path / name
         encode = imagecodecs.jpeg8_encode if name == "a.jpg" else imagecodecs.png_encode
         path.write_bytes(encode(pixels, level=90 if name == "a.jpg" else 1))
-        environment = {"VIPS_CONCURRENCY": "64", "PATH": ""}  # as on a machine with many cores
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True, env=environment
-        )
-        peak, stated = map(int, done.stdout.split())
-        assert peak <= stated
-        peaks.append(peak)
+        measured = [peak_of_decoding(path) for _ in range(REPETITIONS)]
+        stated = measured[0][1]
+        assert max(peak for peak, _ in measured) <= stated
+        peaks.append(min(peak for peak, _ in measured))
     assert stated < pixels.nbytes / 2
     assert peaks[1] < peaks[0] + 3e6
 
