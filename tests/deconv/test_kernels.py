@@ -51,7 +51,7 @@ def test_solver_equals_the_numpy_reference(channels, height, width, psf, steps, 
 
 def test_noise_that_grows_and_closing_steps_equal_the_numpy_reference():
     y, start = frame(3, (48, 52), 5)
-    parameters = Parameters(2e-3, 0.15, 2e-2, 1.0, 3, base=0.1, slope=1.8, closing=2, low=0.15, high=0.3)
+    parameters = Parameters(2e-3, 0.15, 2e-2, 1.0, 3, base=0.1, slope=1.8, closing=(2.0, 1.0), low=0.15, high=0.3)
     np.testing.assert_allclose(
         solve(y, start, PSFS["motion"], parameters), plain_restore(y, start, PSFS["motion"], parameters), atol=3e-5
     )

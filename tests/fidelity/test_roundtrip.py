@@ -73,7 +73,7 @@ def test_the_profile_changes_the_restored_pixels(tmp_path):
         tifffile.imwrite(tmp_path / name / "in.tif", codes, photometric="minisblack", **options)
         run(tmp_path / name / "in.tif", tmp_path / name, gaussian(1.5))
         results[name] = tifffile.imread(tmp_path / name / "out.tif").astype(int)
-    assert np.abs(results["srgb"] - results["gamma"]).max() > 300
+    assert np.abs(results["srgb"] - results["gamma"]).max() > 257, "more than one code of 8 bits"
 
 
 def test_float_pictures_keep_values_beyond_white(tmp_path):

@@ -60,19 +60,6 @@ def test_weights_by_the_light_gain_where_noise_is_shot_noise():
     assert error < 0.6 * np.abs(seen - truth)[dark].mean()
 
 
-def test_clipped_lamps_get_the_steps_that_they_need():
-    psf, window = motion(13, 30), np.full((3, 340, 340), 0.5, np.float32)
-    window[:, 100:200, 100:200] = np.random.default_rng(1).random((3, 100, 100))
-    few, many = (
-        candidate_parameters(RestorationOptions(), Noise(0.005, light=0.3), psf, [window], share)
-        for share in (0.0, 0.01)
-    )
-    assert len(few) == len(many)
-    for without, lamps in zip(few, many, strict=True):
-        assert lamps.growth == 1.0
-        assert lamps.steps >= max(16, without.steps)
-
-
 def test_how_richardson_lucy_applies_the_psf_is_said_and_frozen():
     window = np.full((1, 200, 200), 0.5, np.float32)
     for psf, words in ((gaussian(2), "separable, rank 1"), (motion(13, 30), "taps"), (delta(), "")):

@@ -23,7 +23,8 @@ outside the frame are missing rather than wrong.  The error caused by the cut de
 
 **Noise that grows with the light** (shot noise): M = 1 / (base + slope Kx), the inverse of each pixel's variance.
 
-**Closing steps** replace the gradient prior by one on 4 x 4 cosine patches (:mod:`tilepipe.deconv.dct`).
+**Closing steps** replace the gradient prior by one on 4 x 4 cosine patches (:mod:`tilepipe.deconv.dct`), first with
+more denoising than the noise demands and little weight, then with less and more.
 
 No parameter here depends on the pixels: penalties, number of steps and shrinkage come from the recipe.
 """
@@ -95,11 +96,11 @@ def _close(work: Workspace, spectrum: Spectrum, parameters: Parameters) -> None:
     """Run the closing steps, which draw x towards its denoised version, and end with one more denoising of x."""
     denoised = work.e[0]
     flat = (np.zeros_like(spectrum.dy), np.ones_like(spectrum.dx))
-    for _ in range(parameters.closing):
-        denoise(work.x, parameters, denoised)
+    for factor in parameters.closing:
+        denoise(work.x, parameters, denoised, factor)
         for channel in range(work.channels):
             pull(work.x[channel], denoised[channel], spectrum.taper_y, spectrum.taper_x)
-            _solve(work, spectrum, parameters, channel, denoised[channel], flat, parameters.rz)
+            _solve(work, spectrum, parameters, channel, denoised[channel], flat, parameters.rz / factor**2)
     denoise(work.x, parameters, denoised)
     work.x[...] = denoised
 

@@ -355,7 +355,7 @@ def _compile(info: ImageInfo, settings: Settings) -> None:
         Spectrum.of(np.ones((1, 1), np.float32), frame),
         Parameters(1.0, 1.0, 1.0, 1.0, 1, low=1.0, high=2.0),
     )
-    restore(Workspace(1, frame), point, replace(parameters, closing=1))
+    restore(Workspace(1, frame), point, replace(parameters, closing=(1.0,)))
     find_outliers(np.zeros(frame, np.float32), np.full((3, 3), 1 / 9, np.float32), replace(parameters, sigma=1.0))
     if settings.solver == "richardson-lucy":
         restore(Workspace(1, frame), point, replace(parameters, solver=settings.solver, momentum=(0.0,)))

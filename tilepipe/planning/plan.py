@@ -251,7 +251,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "solver": recipe.solver,
         "lambda": parameters.lam,
         "steps": parameters.steps,
-        "closing": parameters.closing,
+        "closing": len(parameters.closing),
         "noise": recipe.noise,
         "priority": recipe.priority,
         "r1": parameters.r1,

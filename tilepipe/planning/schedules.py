@@ -99,20 +99,19 @@ class RestorationOptions:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step schedule: r1 / sigma, steps, closing steps, r2 / lam at the first step and its factor per step."""
+    """Step schedule: r1 / sigma, steps, factors of the closing steps, r2 / lam at first, its factor per step."""
 
     r1: float
     steps: int
-    closing: int
+    closing: tuple[float, ...]
     r2: float = 10.0
     growth: float = 1.1
 
 
-FEW_CLIPPED, LAMP_STEPS = 2e-4, 16
-"""Share of clipped pixels above which the penalty is constant, and the smallest number of steps in that case.
+TWO, THREE, FIVE = (1.75, 1.0), (2.0, 1.4, 1.0), (2.0, 2.0, 2.0, 1.4, 1.0)
+"""Factors of the closing steps: above 3.5, or falling by more than 1.75, the restoration diverges.
 
-The brightness of a lamp takes steps to converge; if stopped earlier, the pixels around it form a dark ring: 0.2 became
-0.10 after 8 steps, 0.18 after 13, 0.19 after 16 (a lamp six times white, line of 13 px).
+With 3, 3, 2, 1.4, 1 sharp images with white noise gain 0.4 to 0.8 dB more, but slightly soft photographs lose texture.
 """
 
 SLOW_PRIORS = ("sparse", "log")
@@ -120,33 +119,33 @@ SLOW_PRIORS = ("sparse", "log")
 
 SCHEDULES = {
     "fast": (
-        Schedule(30, 6, 1),
-        Schedule(14, 7, 1),
-        Schedule(7, 7, 1),
-        Schedule(3.5, 9, 1),
-        Schedule(1.75, 12, 1, growth=1.05),
-        Schedule(0.85, 16, 1, growth=1.0),
-        Schedule(0.4, 16, 1, growth=1.0),
+        Schedule(30, 8, TWO),
+        Schedule(14, 8, TWO),
+        Schedule(7, 8, TWO),
+        Schedule(3.5, 9, TWO),
+        Schedule(1.75, 12, TWO, growth=1.05),
+        Schedule(0.85, 16, TWO, growth=1.0),
+        Schedule(0.4, 16, TWO, growth=1.0),
     ),
     "normal": (
-        Schedule(30, 10, 2),
-        Schedule(20, 8, 2),
-        Schedule(14, 8, 2),
-        Schedule(10, 8, 2),
-        Schedule(7, 8, 2),
-        Schedule(3.5, 10, 2),
-        Schedule(1.75, 14, 2, growth=1.05),
-        Schedule(0.85, 18, 2, growth=1.0),
-        Schedule(0.4, 20, 2, growth=1.0),
+        Schedule(30, 10, THREE),
+        Schedule(20, 8, THREE),
+        Schedule(14, 8, THREE),
+        Schedule(10, 8, THREE),
+        Schedule(7, 8, THREE),
+        Schedule(3.5, 10, THREE),
+        Schedule(1.75, 14, THREE, growth=1.05),
+        Schedule(0.85, 18, THREE, growth=1.0),
+        Schedule(0.4, 20, THREE, growth=1.0),
     ),
     "best": (
-        Schedule(30, 24, 6, growth=1.0),
-        Schedule(14, 24, 6, growth=1.0),
-        Schedule(7, 24, 6, growth=1.0),
-        Schedule(3.5, 28, 6, growth=1.0),
-        Schedule(1.75, 40, 6, growth=1.0),
-        Schedule(0.85, 40, 6, growth=1.0),
-        Schedule(0.4, 40, 6, growth=1.0),
+        Schedule(30, 24, FIVE, growth=1.0),
+        Schedule(14, 24, FIVE, growth=1.0),
+        Schedule(7, 24, FIVE, growth=1.0),
+        Schedule(3.5, 28, FIVE, growth=1.0),
+        Schedule(1.75, 40, FIVE, growth=1.0),
+        Schedule(0.85, 40, FIVE, growth=1.0),
+        Schedule(0.4, 40, FIVE, growth=1.0),
     ),
 }
 """Schedules of each quality, from the best image for most PSFs to the most local.
@@ -162,7 +161,7 @@ def passes_through(psf: PSF, priority: float) -> bool:
 
 
 def candidate_parameters(
-    options: RestorationOptions, noise: Noise, psf: PSF, windows: Sequence[FloatArray], clipped: float = 0.0
+    options: RestorationOptions, noise: Noise, psf: PSF, windows: Sequence[FloatArray]
 ) -> list[Parameters]:
     """Return candidate parameters, from the best image to the most local.
 
@@ -176,11 +175,10 @@ def candidate_parameters(
         The blur.
     windows : sequence of ndarray of float32, shape (c, h, w)
         Linear light.  The log prior is fitted to all; stagnation and Richardson-Lucy's momentum come from the first.
-    clipped : float
-        Share of the image's pixels that are clipped.
     """
     if passes_through(psf, options.priority):
         return [PASS_THROUGH]
+    hidden = noise.hidden > 0
     noise = noise.expected(amplification(psf.kernel))
     level = replace(noise, sigma=max(noise.sigma, NOISE_FLOOR), base=max(noise.base, SMALLEST_BASE))
     if psf.is_delta:
@@ -197,8 +195,13 @@ def candidate_parameters(
         ]
     share = 10 ** (-COSINE_DECADES * options.priority)
     candidates = [parameters_at(schedule, level, strength, share) for schedule in SCHEDULES[options.quality]]
+    if hidden:  # such noise is not white: more denoising than it demands would remove texture (JPEG: 0.1 to 2 dB)
+        candidates = [replace(one, closing=(1.0,) * (len(one.closing) - 1)) for one in candidates]
     if options.solver in SLOW_PRIORS:
-        candidates = [replace(one, growth=1.0, steps=2 * one.steps, closing=2 * one.closing) for one in candidates]
+        candidates = [
+            replace(one, growth=1.0, steps=2 * one.steps, closing=tuple(sorted(2 * one.closing, reverse=True)))
+            for one in candidates
+        ]
     if options.solver == "sparse":
         lam = _rounded(strength * SPARSE_FACTOR / LAMBDA_FACTOR * level.sigma**2)
         candidates = [replace(one, solver="sparse", lam=lam, r2=_rounded(SPARSE_R2 * lam)) for one in candidates]
@@ -208,11 +211,7 @@ def candidate_parameters(
         lam = _rounded(LOG_FACTOR * heaviness * (level.sigma / 0.01) ** LOG_NOISE_EXPONENT * scaling * level.sigma**2)
         r2 = _rounded(min(lam / scale**2, LOG_LARGEST_R2 * level.sigma**2))
         candidates = [replace(one, solver="log", lam=lam, r2=r2, scale=scale) for one in candidates]
-    candidates = _scaled_steps(candidates, options, psf, windows[0])
-    if clipped > FEW_CLIPPED:
-        least = round(LAMP_STEPS * min(1.0, options.tolerance))
-        candidates = [replace(one, growth=1.0, steps=max(one.steps, least)) for one in candidates]
-    return candidates
+    return _scaled_steps(candidates, options, psf, windows[0])
 
 
 def parameters_at(schedule: Schedule, noise: Noise, strength: float, share: float = 1.0) -> Parameters:

@@ -102,7 +102,7 @@ def tune(
     if passes_through(psf, options.priority):
         return Tuning(sigma, PASS_THROUGH, 0, None, 0.0, 0.0)
     probes = sample.most_textured(PROBES)
-    candidates = candidate_parameters(options, noise, psf, probes, sample.clipped())
+    candidates = candidate_parameters(options, noise, psf, probes)
     if not seams:
         parameters = _with_misfit_limit(candidates[0], psf, probes) if options.refocus else candidates[0]
         return Tuning(sigma, parameters, rim(psf, halo), None, 0.0, NANOSECONDS)

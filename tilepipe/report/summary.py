@@ -59,7 +59,7 @@ def _recipe_text(plan: Plan) -> str:
     scope += ", within the mask" if plan.settings.mask else ""
     if recipe.solver == "cosines":
         return f"cosine coefficients below {parameters.low:.2g} to {parameters.high:.2g} removed{scope};  {noise}"
-    steps = f"{parameters.steps} + {parameters.closing}" if parameters.closing else f"{parameters.steps}"
+    steps = f"{parameters.steps} + {len(parameters.closing)}" if parameters.closing else f"{parameters.steps}"
     weights = f"lambda {parameters.lam:.3g}" + (f", r1 {parameters.r1:.3g}" if parameters.r1 else "")
     if recipe.solver == "richardson-lucy":
         weights += f", PSF applied by {parameters.convolution}"

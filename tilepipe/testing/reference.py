@@ -110,28 +110,36 @@ def plain_restore(y: FloatArray, start: FloatArray, psf: PSF, parameters: Parame
         x = x + np.fft.irfft2(numerator / (r1 * np.abs(otf) ** 2 + r2 * differences), s=shape)
         r2 *= parameters.growth
         e = e / parameters.growth
-    for _ in range(parameters.closing):
+    for factor in parameters.closing:
         a = data_source()
-        b = taper * (plain_denoise(x, parameters) - x)
-        numerator = r1 * np.conj(otf) * np.fft.rfft2(a) + parameters.rz * np.fft.rfft2(b)
-        x = x + np.fft.irfft2(numerator / (r1 * np.abs(otf) ** 2 + parameters.rz), s=shape)
+        b = taper * (plain_denoise(x, parameters, factor) - x)
+        rz = parameters.rz / factor**2
+        numerator = r1 * np.conj(otf) * np.fft.rfft2(a) + rz * np.fft.rfft2(b)
+        x = x + np.fft.irfft2(numerator / (r1 * np.abs(otf) ** 2 + rz), s=shape)
     return plain_denoise(x, parameters) if parameters.closing else x
 
 
-def plain_denoise(x: DoubleArray, parameters: Parameters) -> DoubleArray:
+def plain_denoise(x: DoubleArray, parameters: Parameters, factor: float = 1.0) -> DoubleArray:
     """Denoise (c, h, w) with a sliding 4 x 4 DCT, float64: shrink the coefficients of every patch and average."""
+    axes, groups = np.eye(len(x)), [slice(None)]
+    if len(x) == 3:
+        axes = np.array([[1, 1, 1] / np.sqrt(3), [1, 0, -1] / np.sqrt(2), [1, -2, 1] / np.sqrt(6)])
+        groups = [slice(0, 1), slice(1, 3)]
     height, width = x.shape[1:]
-    total, count = np.zeros_like(x), np.zeros((height, width))
+    turned = np.tensordot(axes, x, 1)
+    total, count = np.zeros_like(turned), np.zeros((height, width))
+    low, high = (factor * parameters.low) ** 2, (factor * parameters.high) ** 2
     for i in range(height - 3):
         for j in range(width - 3):
-            patch = scipy.fft.dctn(x[:, i : i + 4, j : j + 4], axes=(1, 2), norm="ortho")
-            spread = np.sqrt(_variance(patch[:, 0, 0].mean() / 4, parameters))
-            low, high = parameters.low**2, parameters.high**2
-            gain = np.clip(((patch**2).mean(0) / spread - low) / (high - low), 0, 1)
-            gain[0, 0] = 1
-            total[:, i : i + 4, j : j + 4] += scipy.fft.idctn(gain * patch, axes=(1, 2), norm="ortho")
+            patch = scipy.fft.dctn(turned[:, i : i + 4, j : j + 4], axes=(1, 2), norm="ortho")
+            spread = np.sqrt(_variance(x[:, i : i + 4, j : j + 4].mean(), parameters))
+            for group in groups:
+                gain = np.clip(((patch[group] ** 2).mean(0) / spread - low) / (high - low), 0, 1)
+                gain[0, 0] = 1
+                patch[group] *= gain
+            total[:, i : i + 4, j : j + 4] += scipy.fft.idctn(patch, axes=(1, 2), norm="ortho")
             count[i : i + 4, j : j + 4] += 1
-    return total / count
+    return np.tensordot(axes.T, total / count, 1)
 
 
 def _transfer_function(kernel: FloatArray, shape: tuple[int, ...]) -> npt.NDArray[np.complex128]:

@@ -91,20 +91,37 @@ def restore_in_frame(
         restore(work, spectrum, parameters)
     fade_to_input(work, spectrum, parameters)
     restored = work.x[stored].copy() if mask is None else np.concatenate([work.x[stored], mask[None][stored]])
-    for plane, known, lamps in zip(restored, work.y[(slice(None), *place)], clipped_samples, strict=False):
-        _bound(plane, known, lamps, spectrum.reach, kept)
+    inside_data = work.y[(slice(None), *place)]
+    near = _near_lamps(inside_data, clipped_samples, spectrum.reach, kept)
+    if near is not None:
+        for plane, known, lamps in zip(restored, inside_data, clipped_samples, strict=False):
+            _bound(plane, known, lamps, near, spectrum.reach, kept)
     for plane, (outlying, original) in zip(restored, originals, strict=False):
         if outlying.size:
             plane[outlying] = original[outlying]
     return restored
 
 
-def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, stored: tuple[slice, slice]) -> None:
+def _near_lamps(known: FloatArray, lamps: Sequence[Lamps], reach: int, stored: tuple[slice, slice]) -> BoolArray | None:
+    """Return where a clipped sample of any colour of `known` (c, h, w) is near, in the stored box; None if none is."""
+    if not any(len(where) for where, _ in lamps):
+        return None
+    clipped = np.zeros(known.shape[1:], bool)
+    for where, _ in lamps:
+        clipped.reshape(-1)[where] = True
+    near: BoolArray = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
+    return near
+
+
+def _bound(
+    restored: FloatArray, known: FloatArray, lamps: Lamps, near: BoolArray, reach: int, stored: tuple[slice, slice]
+) -> None:
     """Limit a restored plane beside clipped lamps.
 
     A clipped sample is only a lower bound.  The lamp's brightness is unknown; if it is estimated too dark or too
-    bright, bright or dark rings appear around it.  Within four PSF widths of a clipped sample, no pixel becomes darker
-    than the darkest data within half a PSF of it, nor brighter than the data next to it: the glow only adds light.
+    bright, bright or dark rings appear around it.  Within four PSF widths of a clipped sample of any colour, no pixel
+    becomes darker than the darkest data within half a PSF of it; where the colour itself is clipped, the pixels around
+    it become no brighter than the data next to them: the glow only adds light.
 
     Parameters
     ----------
@@ -114,26 +131,28 @@ def _bound(restored: FloatArray, known: FloatArray, lamps: Lamps, reach: int, st
         Data of the frame's inside, not finite where clipped or unknown.
     lamps : tuple of ndarray
         Indices of the clipped samples in `known`, and their values.
+    near : ndarray of bool
+        Where a clipped sample of any colour is near, in the stored box.
     reach : int
         Half the PSF's width, px.
     stored : tuple of slice
         The stored box inside `known`.
     """
     where, values = lamps
-    if not len(where):
-        return
-    clipped = np.zeros(known.shape, bool)
-    clipped.reshape(-1)[where] = True
     finite = np.isfinite(known)
-    near = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
     bounds = np.where(finite, known, np.float32(np.inf))
     darkest = scipy.ndimage.minimum_filter(bounds, 2 * reach + 1)[stored]
     np.maximum(restored, darkest, out=restored, where=near & np.isfinite(darkest))
+    if not len(where):
+        return
     del darkest
+    clipped = np.zeros(known.shape, bool)
+    clipped.reshape(-1)[where] = True
+    own = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
     bounds[~finite] = -np.inf
     bounds[clipped] = values
     brightest = scipy.ndimage.maximum_filter(bounds, 3)[stored]
-    np.minimum(restored, brightest, out=restored, where=near & ~clipped[stored] & np.isfinite(brightest))
+    np.minimum(restored, brightest, out=restored, where=own & ~clipped[stored] & np.isfinite(brightest))
     np.maximum(restored, bounds[stored], out=restored, where=clipped[stored])
 
 
