@@ -25,7 +25,16 @@ from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.solvers import restore
 from tilepipe.dtypes import DoubleArray, FloatArray
 
-__all__ = ["HALO_STEP", "MAX_HALO", "SEAM_LIMIT", "WINDOW", "Profile", "SyntheticScene", "measure_profile"]
+__all__ = [
+    "HALO_STEP",
+    "MAX_HALO",
+    "SEAM_LIMIT",
+    "WINDOW",
+    "Profile",
+    "SyntheticScene",
+    "measure_profile",
+    "restore_window",
+]
 
 HALO_STEP = 16
 """Halos are multiples of this, px, so that the last digit of the noise does not change the geometry."""
@@ -124,7 +133,7 @@ def measure_profile(
     large = [window for window in windows if min(window.shape[1:]) >= SMALLEST_WINDOW]
     with ThreadPoolExecutor(threads) as pool:
         restored = [
-            [pool.submit(_restored, piece, kernels, parameters) for piece in (window, _middle(window))]
+            [pool.submit(restore_window, piece, kernels, parameters) for piece in (window, _middle(window))]
             for window in large
         ]
         on_scene = pool.submit(scene.errors, parameters, overlap)
@@ -175,8 +184,8 @@ def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
     return weight
 
 
-def _restored(window: FloatArray, kernel: FloatArray, parameters: Parameters) -> FloatArray:
-    """Restore a window (c, h, w)."""
+def restore_window(window: FloatArray, kernel: FloatArray, parameters: Parameters) -> FloatArray:
+    """Return a window (c, h, w) restored with the PSF (k, k) or (p, k, k)."""
     work = Workspace(window.shape[0], (window.shape[1], window.shape[2]))
     work.y[...] = window
     work.x[...] = window
@@ -188,7 +197,7 @@ class SyntheticScene:
 
     Occluding disks and bars of all sizes and grays; blacks beside whites, because encoding is steepest there; long
     straight edges along and across the PSF's main axis, because they ring in phase where the response to a corner
-    disperses.  The true scene is available, so the PSNR of a set of parameters can be computed.
+    disperses.
     """
 
     def __init__(self, kernel: FloatArray, noise: float, size: int = WINDOW, seed: int = 1) -> None:
@@ -206,21 +215,15 @@ class SyntheticScene:
     def restored(self, parameters: Parameters) -> FloatArray:
         """Return the scene (1, h, w) restored with `parameters`; cached, as errors and PSNR need it."""
         if parameters not in self._restored:
-            self._restored[parameters] = _restored(self.blurred[None], self.kernel, parameters)
+            self._restored[parameters] = restore_window(self.blurred[None], self.kernel, parameters)
         return self._restored[parameters]
 
     def errors(self, parameters: Parameters, overlap: int) -> DoubleArray:
         """Return the largest encoded difference caused by a cut, inside halos of 0, 16 ... MAX_HALO px."""
         if (parameters, overlap) not in self._errors:
-            cut = _restored(_middle(self.blurred[None]), self.kernel, parameters)
+            cut = restore_window(_middle(self.blurred[None]), self.kernel, parameters)
             self._errors[parameters, overlap] = _errors(self.restored(parameters), cut, overlap)
         return self._errors[parameters, overlap]
-
-    def decibels(self, parameters: Parameters) -> float:
-        """Return the PSNR of the restored scene, dB, in linear light without the rim."""
-        inner = np.s_[BEYOND:-BEYOND, BEYOND:-BEYOND]
-        error = self.restored(parameters)[0][inner] - self.sharp[inner]
-        return float(-10 * np.log10(np.mean(error**2)))
 
 
 def _dead_leaves(axis: float, size: int, generator: np.random.Generator) -> FloatArray:
