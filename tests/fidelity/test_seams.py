@@ -8,7 +8,7 @@ from tilepipe.arrays.deconvolve import deconvolve
 from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.deconv.noise import Noise
 from tilepipe.execution.runnable import plan as make_plan
-from tilepipe.planning.schedules import SCHEDULES, parameters_at
+from tilepipe.planning.schedules import CLOSING, SCHEDULES, parameters_at
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr, restore_whole
@@ -47,7 +47,7 @@ def test_a_halo_too_small_is_found_out():
     """The comparison can fail: without a halo the seams are there."""
     psf = motion(13, 0)
     planes = np.moveaxis(degrade(Scene(500, 400).rows(0, 400), psf, 0.005), -1, 0).copy()
-    parameters = parameters_at(SCHEDULES["normal"][0], Noise(0.005), 8.5)
+    parameters = parameters_at(SCHEDULES["normal"][0], CLOSING["normal"], Noise(0.005), 8.5)
     whole = restore_whole(planes, planes, psf, parameters, 160)
     height, width = planes.shape[1:]
     bare = restore_planes(planes, planes, (np.inf,) * len(planes), psf, parameters, Grid(height, width, 200, 16))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tilepipe.deconv.noise import Noise
-from tilepipe.planning.schedules import SCHEDULES, parameters_at
+from tilepipe.planning.schedules import CLOSING, SCHEDULES, parameters_at
 from tilepipe.planning.seam_error import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
 from tilepipe.psf.shapes import gaussian, motion
 
@@ -12,7 +12,9 @@ from tilepipe.psf.shapes import gaussian, motion
 def profile_of(psf, noise):
     kernel = np.asarray(psf.kernel)
     scene = SyntheticScene(kernel, noise, size=720)
-    return measure_profile(kernel, parameters_at(SCHEDULES["normal"][0], Noise(noise), 8.5), [], scene, 16)
+    return measure_profile(
+        kernel, parameters_at(SCHEDULES["normal"][0], CLOSING["normal"], Noise(noise), 8.5), [], scene, 16
+    )
 
 
 @pytest.fixture(scope="module")

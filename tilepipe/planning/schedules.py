@@ -16,6 +16,7 @@ from tilepipe.dtypes import FloatArray
 from tilepipe.psf.model import PSF
 
 __all__ = [
+    "CLOSING",
     "NOISE_FLOOR",
     "SCHEDULES",
     "RestorationOptions",
@@ -99,16 +100,15 @@ class RestorationOptions:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step schedule: r1 / sigma, steps, factors of the closing steps, r2 / lam at first, its factor per step."""
+    """Step schedule: r1 / sigma, steps, r2 / lam at the first step and its factor per step."""
 
     r1: float
     steps: int
-    closing: tuple[float, ...]
     r2: float = 10.0
     growth: float = 1.1
 
 
-TWO, THREE, FIVE = (1.75, 1.0), (2.0, 1.4, 1.0), (2.0, 2.0, 2.0, 1.4, 1.0)
+CLOSING = {"fast": (1.75, 1.0), "normal": (2.0, 1.4, 1.0), "best": (2.0, 2.0, 2.0, 1.4, 1.0)}
 """Factors of the closing steps: above 3.5, or falling by more than 1.75, the restoration diverges.
 
 With 3, 3, 2, 1.4, 1 sharp images with white noise gain 0.4 to 0.8 dB more, but slightly soft photographs lose texture.
@@ -119,33 +119,33 @@ SLOW_PRIORS = ("sparse", "log")
 
 SCHEDULES = {
     "fast": (
-        Schedule(30, 8, TWO),
-        Schedule(14, 8, TWO),
-        Schedule(7, 8, TWO),
-        Schedule(3.5, 9, TWO),
-        Schedule(1.75, 12, TWO, growth=1.05),
-        Schedule(0.85, 16, TWO, growth=1.0),
-        Schedule(0.4, 16, TWO, growth=1.0),
+        Schedule(30, 8),
+        Schedule(14, 8),
+        Schedule(7, 8),
+        Schedule(3.5, 9),
+        Schedule(1.75, 12, growth=1.05),
+        Schedule(0.85, 16, growth=1.0),
+        Schedule(0.4, 16, growth=1.0),
     ),
     "normal": (
-        Schedule(30, 10, THREE),
-        Schedule(20, 8, THREE),
-        Schedule(14, 8, THREE),
-        Schedule(10, 8, THREE),
-        Schedule(7, 8, THREE),
-        Schedule(3.5, 10, THREE),
-        Schedule(1.75, 14, THREE, growth=1.05),
-        Schedule(0.85, 18, THREE, growth=1.0),
-        Schedule(0.4, 20, THREE, growth=1.0),
+        Schedule(30, 10),
+        Schedule(20, 8),
+        Schedule(14, 8),
+        Schedule(10, 8),
+        Schedule(7, 8),
+        Schedule(3.5, 10),
+        Schedule(1.75, 14, growth=1.05),
+        Schedule(0.85, 18, growth=1.0),
+        Schedule(0.4, 20, growth=1.0),
     ),
     "best": (
-        Schedule(30, 24, FIVE, growth=1.0),
-        Schedule(14, 24, FIVE, growth=1.0),
-        Schedule(7, 24, FIVE, growth=1.0),
-        Schedule(3.5, 28, FIVE, growth=1.0),
-        Schedule(1.75, 40, FIVE, growth=1.0),
-        Schedule(0.85, 40, FIVE, growth=1.0),
-        Schedule(0.4, 40, FIVE, growth=1.0),
+        Schedule(30, 24, growth=1.0),
+        Schedule(14, 24, growth=1.0),
+        Schedule(7, 24, growth=1.0),
+        Schedule(3.5, 28, growth=1.0),
+        Schedule(1.75, 40, growth=1.0),
+        Schedule(0.85, 40, growth=1.0),
+        Schedule(0.4, 40, growth=1.0),
     ),
 }
 """Schedules of each quality, from the best image for most PSFs to the most local.
@@ -194,9 +194,10 @@ def candidate_parameters(
             )
         ]
     share = 10 ** (-COSINE_DECADES * options.priority)
-    candidates = [parameters_at(schedule, level, strength, share) for schedule in SCHEDULES[options.quality]]
+    closing = CLOSING[options.quality]
     if hidden:  # such noise is not white: more denoising than it demands would remove texture (JPEG: 0.1 to 2 dB)
-        candidates = [replace(one, closing=(1.0,) * (len(one.closing) - 1)) for one in candidates]
+        closing = (1.0,) * (len(closing) - 1)
+    candidates = [parameters_at(schedule, closing, level, strength, share) for schedule in SCHEDULES[options.quality]]
     if options.solver in SLOW_PRIORS:
         candidates = [
             replace(one, growth=1.0, steps=2 * one.steps, closing=tuple(sorted(2 * one.closing, reverse=True)))
@@ -214,8 +215,10 @@ def candidate_parameters(
     return _scaled_steps(candidates, options, psf, windows[0])
 
 
-def parameters_at(schedule: Schedule, noise: Noise, strength: float, share: float = 1.0) -> Parameters:
-    """Return the parameters of `schedule` at `noise`, each rounded to the digits that a recipe shows.
+def parameters_at(
+    schedule: Schedule, closing: tuple[float, ...], noise: Noise, strength: float, share: float = 1.0
+) -> Parameters:
+    """Return the parameters of `schedule` and `closing` at `noise`, each rounded to the digits that a recipe shows.
 
     `strength` is lam / sigma^2, `share` scales the cosine thresholds.
     """
@@ -230,7 +233,7 @@ def parameters_at(schedule: Schedule, noise: Noise, strength: float, share: floa
         sigma=_rounded(noise.sigma),
         base=_rounded(noise.base),
         slope=_rounded(noise.slope),
-        closing=schedule.closing,
+        closing=closing,
         low=low,
         high=high,
     )
