@@ -30,11 +30,11 @@ def plan_verb(image: str, output: str | None, workers: int | None, as_json: bool
     from tilepipe.execution.runnable import plan as make_plan
     from tilepipe.report.summary import plan_lines, workers_line
     from tilepipe.settings import resolve
-    from tilepipe.system.memory import return_memory_at_once
+    from tilepipe.system.memory import keep_freed_memory
 
     if note := resolve(sets=values["sets"], config=values["config"]).note:
         click.echo(note, err=True)
-    return_memory_at_once()
+    keep_freed_memory()
     plan = make_plan(image, output, config=values["config"], sets=values["sets"], **settings_from(values))
     facts, lines = plan.to_dict(), plan_lines(plan)
     if workers:

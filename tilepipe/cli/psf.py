@@ -70,14 +70,14 @@ def estimate(
     from tilepipe.planning.find_psf import estimate_psf
     from tilepipe.report.psf_picture import write_psf_picture
     from tilepipe.system.files import is_same_file
-    from tilepipe.system.memory import cores, return_memory_at_once
+    from tilepipe.system.memory import cores, keep_freed_memory
 
     for path in (output, png):
         if path is not None and is_same_file(Path(path), Path(image)):
             raise OutputError(f"output {path} would replace the input {image}; write to another file")
         if path is not None and Path(path).exists() and not overwrite:  # before seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-    return_memory_at_once()
+    keep_freed_memory()
     psf = estimate_psf(
         image, blur, window, per_channel=psf_per_channel, threads=cores(), page=page, plane=plane, salvage=bool(salvage)
     )

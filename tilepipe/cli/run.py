@@ -84,11 +84,11 @@ def _execute_all(
     from tilepipe.execution.batch import read_manifest, run_images
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import failure_lines, outcome_line
-    from tilepipe.system.memory import cores, keep_memory_for_tiles
+    from tilepipe.system.memory import cores, keep_freed_memory
 
     listed = [] if manifest is None else read_manifest(manifest)
     quiet = bool(values["quiet"])
-    keep_memory_for_tiles()
+    keep_freed_memory()
     _limit_reading(values["jobs"] or cores())
     with _stop_on_signals() as (stop, caught), make_progress(quiet=quiet) as progress:
         outcomes = run_images(
@@ -119,7 +119,7 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     from tilepipe.report.progress import make_progress
     from tilepipe.report.summary import plan_lines, report_lines
     from tilepipe.settings import resolve
-    from tilepipe.system.memory import return_memory_at_once
+    from tilepipe.system.memory import keep_freed_memory, return_memory_at_once
 
     quiet = bool(values["quiet"])
     kind = resolve(settings_from(values), values["sets"], values["config"]).settings.format
@@ -129,7 +129,7 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
     if values.get("save_mask"):
         check_output(Path(values["save_mask"]), overwrite=values["overwrite"])
     flags = settings_from(values) | {"keep_cache": values["keep_cache"]}
-    return_memory_at_once()
+    keep_freed_memory()
     with make_progress(quiet=quiet) as progress:
         plan = make_plan(
             image,
@@ -141,6 +141,7 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
             fresh=values["fresh"],
             **flags,
         )
+    return_memory_at_once()
     if not quiet:
         click.echo("\n".join(plan_lines(plan)), err=True)
     _limit_reading(plan.memory.jobs)
@@ -157,11 +158,11 @@ def execute(image: str, output: str | None, values: dict[str, Any]) -> Any:
 def _saving_memory(listener: Callable[[Any], None]) -> Callable[[Any], None]:
     """Return a listener that also sets the allocator: it keeps freed memory while tiles are restored, only then."""
     from tilepipe.events import Event, StageEnd, StageStart
-    from tilepipe.system.memory import keep_memory_for_tiles, return_memory_at_once
+    from tilepipe.system.memory import keep_freed_memory, return_memory_at_once
 
     def listen(event: Event) -> None:
         if isinstance(event, StageStart) and event.stage == "restore":
-            keep_memory_for_tiles()
+            keep_freed_memory()
         elif isinstance(event, StageEnd) and event.stage == "blend":
             return_memory_at_once()
         listener(event)

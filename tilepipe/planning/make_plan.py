@@ -29,7 +29,14 @@ from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe, stored_levels
 from tilepipe.settings import Settings, resolve
 from tilepipe.system.files import is_same_file, lies_in
-from tilepipe.system.memory import available, cores, peak_memory, peak_since, used_memory
+from tilepipe.system.memory import (
+    available,
+    cores,
+    peak_memory,
+    peak_since,
+    release_freed_memory,
+    used_memory,
+)
 from tilepipe.tiling.grid import default_core
 
 __all__ = ["make_plan"]
@@ -263,6 +270,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
 
 def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, writing: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
+    release_freed_memory()  # planning's, which must not count as the process's
     return StageModel(
         process=used_memory(),
         decoded=info.decoded_bytes,

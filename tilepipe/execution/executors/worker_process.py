@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilepipe.system.memory import keep_memory_for_tiles
+from tilepipe.system.memory import keep_freed_memory
 
 __all__ = ["dask_setup"]
 
@@ -25,4 +25,4 @@ def dask_setup(worker: Any) -> None:
 
     threads = worker.state.nthreads
     zarr.config.set({"threading.max_workers": threads, "async.concurrency": threads})
-    keep_memory_for_tiles()
+    keep_freed_memory()
