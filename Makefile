@@ -9,7 +9,7 @@ OLDEST = .venv-min
 # Empty is unset: the tests start processes, each of which would compile all of the package again.
 test test-thorough test-quick test-all test-min: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: all demo check test test-thorough test-quick test-all test-recipes test-min lint docs bench clean
+.PHONY: all demo check test test-thorough test-quick test-all test-recipes test-min lint docs bench bench-compare clean
 all: test
 
 $(READY): pyproject.toml
@@ -66,7 +66,11 @@ docs: $(DOCS)             ## documentation with the API reference, in site/; war
 
 bench: $(READY)           ## measure speed beside others (20 minutes, 8 GB of disk); the table goes to benchmarks/results
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-deps RedLionfish
 	$(BIN)/python -m benchmarks.speed --out benchmarks/results
+
+bench-compare: $(READY)   ## the ratios of the last two results of make bench on this processor; fails if one is 10 % worse
+	$(BIN)/python -m benchmarks.compare
 
 clean:
 	rm -rf $(VENV) $(OLDEST) .venv-recipes demo site

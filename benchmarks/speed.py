@@ -3,9 +3,10 @@
     python -m benchmarks.speed [--compare 4 24] [--sizes 4 24 65 260] [--steps 30] [--memory 512MB] [--out FOLDER]
 
 One run on one machine, so that ratios hold: the steps of every solver and every way to apply a PSF on one core, with
-the floor that memory sets; Richardson-Lucy beside scikit-image, RedLionfish and plain scipy (those that are installed),
-each in a process of its own, a channel of float32 each, ours from TIFF to TIFF; whole runs at growing sizes; the cost
-of the graph with tasks that do nothing.  Sizes are megapixels.  Written as Markdown and JSON, named after the day.
+the floor that memory sets; Richardson-Lucy beside scikit-image, RedLionfish, deconwolf (its program ``dw``) and plain
+scipy (those that are installed), each in a process of its own, a channel of float32 each, ours and deconwolf from TIFF
+to TIFF; whole runs at growing sizes; the cost of the graph with tasks that do nothing.  Sizes are megapixels.  Written
+as Markdown and JSON, named after the day and the commit; ``benchmarks.compare`` compares two of them.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ PASSED = {"tv": 76, "log": 76, "sparse": 76, "richardson-lucy with tv": 44, "ric
 
 Row = dict[str, Any]
 
+KEPT = Path(__file__).parent / "results"
+"""Results of earlier commits."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,7 +95,7 @@ def main() -> None:
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        stem = f"{date.today()}-speed"
+        stem = f"{date.today()}-speed-{facts['commit']}"
         (arguments.out / f"{stem}.md").write_text(text)
         (arguments.out / f"{stem}.json").write_text(json.dumps({"machine": facts, "tables": tables}, indent=1))
 
@@ -102,9 +106,21 @@ def machine() -> Row:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    packages = ("numpy", "scipy", "numba", "zarr", "dask", "tifffile", "ducc0", "scikit-image", "RedLionfish")
+    packages = (
+        "numpy",
+        "scipy",
+        "numba",
+        "zarr",
+        "dask",
+        "tifffile",
+        "ducc0",
+        "scikit-image",
+        "RedLionfish",
+        "deconwolf",
+    )
     return {
         "day": str(date.today()),
+        "commit": commit(),
         "CPU": f"{model}, {len(os.sched_getaffinity(0))} cores",
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {installed(name)}" for name in packages),
@@ -114,7 +130,20 @@ def machine() -> Row:
     }
 
 
+def commit() -> str:
+    """Return the commit that is measured, with "+" if files differ from it; "unknown" outside a clone."""
+    git = ["git", "-C", str(KEPT.parent)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short=8", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name.stdout.strip() + "+" * bool(changed)
+
+
 def installed(name: str) -> str:
+    if name == "deconwolf":
+        return shutil.which("dw") or "absent"
     try:
         return version(name)
     except PackageNotFoundError:
@@ -203,10 +232,11 @@ def alone(library: str, picture: Path, psf: Path, steps: int) -> Row:
     run = LIBRARIES[library](image, kernel, steps)
     before, began, cpu = peak_memory(), time.perf_counter(), time.process_time()
     run()
+    seconds, children = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "seconds": time.perf_counter() - began,
-        "cpu": time.process_time() - cpu,
-        "peak": peak_memory(),
+        "seconds": seconds,
+        "cpu": time.process_time() - cpu + children.ru_utime + children.ru_stime,
+        "peak": max(peak_memory(), 1024 * children.ru_maxrss),
         "before": before,
     }
 
@@ -237,7 +267,32 @@ def by_scipy(image: np.ndarray, kernel: np.ndarray, steps: int) -> Callable[[], 
     return run
 
 
-LIBRARIES = {"scikit-image": by_scikit_image, "RedLionfish": by_redlionfish, "scipy": by_scipy}
+def by_deconwolf(image: np.ndarray, kernel: np.ndarray, steps: int) -> Callable[[], Any]:
+    """Return a run of deconwolf's program, from TIFF to TIFF, on one thread as the others; it reads stacks only."""
+    folder = Path(tempfile.mkdtemp())
+    for name, plane in (("image", image), ("psf", kernel)):
+        tifffile.imwrite(folder / f"{name}.tif", np.asarray(plane, np.float32)[None])
+    command = ["dw", "--iter", steps, "--threads", "1", "--overwrite", "--out", folder / "out.tif"]
+
+    def run() -> None:
+        try:
+            subprocess.run(
+                [*map(str, command), str(folder / "image.tif"), str(folder / "psf.tif")],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        finally:
+            shutil.rmtree(folder)
+
+    return run
+
+
+LIBRARIES = {
+    "scikit-image": by_scikit_image,
+    "RedLionfish": by_redlionfish,
+    "scipy": by_scipy,
+    "deconwolf": by_deconwolf,
+}
 
 
 def beside(folder: Path, size: float, arguments: argparse.Namespace) -> Iterable[Row]:
