@@ -236,11 +236,11 @@ def estimate_blur(image: Path, settings: Settings) -> BlurEstimate:
 
 def _estimate_blur(reader: ImageReader, settings: Settings, on_event: Listener) -> BlurEstimate:
     """Estimate the blur from the image."""
-    inspection = inspect_reader(reader, settings.blur, settings.window)
+    threads = settings.jobs or cores()
+    inspection = inspect_reader(reader, settings.blur, settings.window, threads=threads)
     count, megapixels = len(inspection.windows), inspection.windows[0].size / 1e6
     windows = f"one {megapixels:.2f} Mpx window" if count == 1 else f"{count} windows of {megapixels:.2f} Mpx"
     on_event(Note(f"planning estimating the blur from {windows}"))
-    threads = settings.jobs or cores()
     return find_psf(
         inspection, settings.blur, per_channel=settings.psf_per_channel, threads=threads, target=settings.target
     )
@@ -267,7 +267,7 @@ def _last_check(
     options : RestorationOptions
         The user's options.
     settings : Settings
-        Only ``force`` is used.
+        ``force`` and ``jobs`` are used.
     on_event : Listener
         Receives notes.
 
@@ -284,12 +284,12 @@ def _last_check(
         If a free-form kernel fails, there is no slight blur to fall back to, and ``force`` is not set.
     """
     windows = windows_to_check(sample.most_textured(CHECKED))
-    noise = sample.noise
+    noise, threads = sample.noise, min(settings.jobs or cores(), PROBING_THREADS)
 
     def check_with(psf: PSF) -> Check:
         free_form = blur is not None and blur.estimate is not None
         planes = psf.joint if sample.luminance_only else psf
-        return check_restoration(windows, noise, planes, options, free_form=free_form)
+        return check_restoration(windows, noise, planes, options, free_form=free_form, threads=threads)
 
     first = check = check_with(psf)
     while blur is not None and not check.passed and not settings.force:

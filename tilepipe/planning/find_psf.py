@@ -177,13 +177,15 @@ def estimate_psf(
     if isinstance(image, (str, Path)):
         reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
         try:
-            return find_psf(inspect_reader(reader, size, window), size, per_channel=per_channel, threads=threads).psf
+            inspection = inspect_reader(reader, size, window, threads=threads)
+            return find_psf(inspection, size, per_channel=per_channel, threads=threads).psf
         finally:
             reader.close()
     pixels = np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (height, width) or (height, width, channels)")
-    return find_psf(inspect_array(pixels, size, window), size, per_channel=per_channel, threads=threads).psf
+    inspection = inspect_array(pixels, size, window, threads=threads)
+    return find_psf(inspection, size, per_channel=per_channel, threads=threads).psf
 
 
 def check_psf(
@@ -207,7 +209,7 @@ def check_psf(
     """
     reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
     try:
-        inspection = inspect_reader(reader, None, window)
+        inspection = inspect_reader(reader, None, window, threads=threads)
     finally:
         reader.close()
     blur = find_psf(inspection, threads=threads)

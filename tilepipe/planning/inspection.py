@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -123,8 +124,17 @@ class Inspection:
     edges: EdgeWidth | None
 
 
-def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None) -> Inspection:
+def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None, *, threads: int = 1) -> Inspection:
     """Select windows of an open image (unless one is given) and read them; selection reads the image once, in bands.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The open image, read in this thread.
+    size, window
+        As for :func:`tilepipe.planning.find_psf.estimate_psf`.
+    threads : int
+        Number of spectra computed at a time; the result does not depend on it.
 
     Raises
     ------
@@ -153,7 +163,7 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
     read_band = lru_cache(maxsize=1)(reader.rows)  # pieces of one band are cut one after the other
     shape = (info.height, info.width)
     given = None if window is None else _box_of(parse_window(window), size, shape, info.metadata.orientation)
-    return _inspect(cut, shape, size, given, colours=info.quantisation is None)
+    return _inspect(cut, shape, size, given, colours=info.quantisation is None, threads=threads)
 
 
 def inspection_bytes(info: ImageInfo) -> int:
@@ -161,7 +171,7 @@ def inspection_bytes(info: ImageInfo) -> int:
     return BAND * (min(info.width, PIECE) * BYTES_PER_PIXEL + 2 * info.width * info.pixel_bytes)
 
 
-def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspection:
+def inspect_array(pixels: FloatArray, size: int | None, window: Any, *, threads: int = 1) -> Inspection:
     """Inspect an array (h, w) or (h, w, c) of linear light, as :func:`inspect_reader` does a file."""
     planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
     light = Light((LINEAR,) * len(planes), "float32")
@@ -173,24 +183,27 @@ def inspect_array(pixels: FloatArray, size: int | None, window: Any) -> Inspecti
             yield _observed(planes[:, y0:y1, x0:x1], light)
 
     given = None if window is None else _box_of(parse_window(window), size, pixels.shape[:2], Orientation())
-    return _inspect(cut, pixels.shape[:2], size, given, colours=True)
+    return _inspect(cut, pixels.shape[:2], size, given, colours=True, threads=threads)
 
 
-def _inspect(cut: Cut, shape: tuple[int, int], size: int | None, window: Box | None, *, colours: bool) -> Inspection:
+def _inspect(
+    cut: Cut, shape: tuple[int, int], size: int | None, window: Box | None, *, colours: bool, threads: int
+) -> Inspection:
     """Select windows unless one is given, collect the power spectra and build the inspection."""
     _check_size(size, shape)
-    spectra = PictureSpectra(shape, colours=colours)
-    if window is not None:
-        boxes = [window]
-        spare: list[Box] = []
-        large = boxes[0]
-    else:
-        boxes, spare, large = _select_windows(cut, shape, spectra)
-    parts = cut([*boxes, *spare, large])
-    windows = [next(parts) for _ in boxes]
-    if spectra.is_empty:
-        for box, piece in zip(boxes, windows, strict=True):
-            spectra.add(piece, box)
+    with ThreadPoolExecutor(threads) as pool:
+        spectra = PictureSpectra(shape, pool, colours=colours)
+        if window is not None:
+            boxes = [window]
+            spare: list[Box] = []
+            large = boxes[0]
+        else:
+            boxes, spare, large = _select_windows(cut, shape, spectra)
+        parts = cut([*boxes, *spare, large])
+        windows = [next(parts) for _ in boxes]
+        if spectra.is_empty:
+            for box, piece in zip(boxes, windows, strict=True):
+                spectra.add(piece, box)
     inspection = _build_inspection(boxes, windows, [next(parts) for _ in spare], spectra)
     is_wide = min(large[1] - large[0], large[3] - large[2]) >= LEAST_EDGE
     return replace(inspection, large=fill(next(parts).colours).mean(0) if is_wide else None)
@@ -203,26 +216,30 @@ def _observed(samples: npt.NDArray[Any], light: Light) -> Observed:
 
 
 class PictureSpectra:
-    """Power spectra of the image, of the mean of its colours and of each colour."""
+    """Power spectra of the image, of the mean of its colours and of each colour, computed by an executor."""
 
-    def __init__(self, shape: tuple[int, int], *, colours: bool) -> None:
+    def __init__(self, shape: tuple[int, int], executor: Executor, *, colours: bool) -> None:
         self._mean = PowerAccumulator.of_size(*shape)
         self._each: list[PowerAccumulator] = []
-        self._shape, self._colours = shape, colours
+        self._shape, self._executor, self._colours = shape, executor, colours
         self.is_empty = True
 
     def add(self, piece: Observed, box: Box) -> None:
         """Add the part of the image at `box`."""
         self.is_empty = False
-        at = box[0], box[2]
-        self._mean.add(piece.colours.mean(0), piece.usable, at)
+        at, usable = (box[0], box[2]), piece.usable
+        added = [self._executor.submit(self._mean.add, piece.colours.mean(0), usable, at)]
         if self._colours and len(piece.colours) == 3:
             # of twice the size: blocks twice as far apart, which bounds the time; the quarters of a colour are not used
             self._each = self._each or [
                 PowerAccumulator.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)
             ]
-            for spectra, plane in zip(self._each, piece.colours, strict=True):
-                spectra.add(plane, piece.usable, at)
+            added += [
+                self._executor.submit(spectra.add, plane, usable, at)
+                for spectra, plane in zip(self._each, piece.colours, strict=True)
+            ]
+        for one in added:
+            one.result()
 
     def power(self) -> tuple[Power | None, tuple[Power, ...]]:
         """Return the power of the mean, and of each colour."""

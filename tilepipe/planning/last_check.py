@@ -7,6 +7,7 @@ restoration goes too far, the width of the blur is reduced step by step, as too 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,7 +85,13 @@ def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
 
 
 def check_restoration(
-    windows: Sequence[FloatArray], noise: Noise, psf: PSF, options: RestorationOptions, *, free_form: bool = False
+    windows: Sequence[FloatArray],
+    noise: Noise,
+    psf: PSF,
+    options: RestorationOptions,
+    *,
+    free_form: bool = False,
+    threads: int = 1,
 ) -> Check:
     """Restore windows with a PSF and compare the signs with their limits.
 
@@ -100,9 +107,12 @@ def check_restoration(
         The user's options.
     free_form : bool
         Whether the PSF is a free-form kernel: restoring a wide blur shows more of every sign.
+    threads : int
+        Number of windows restored at a time; the result does not depend on it.
     """
     parameters = candidate_parameters(replace(options, refocus=False), noise, psf, windows)[0]
-    signs = [_restoration_signs(window, psf, parameters) for window in windows]
+    with ThreadPoolExecutor(threads) as pool:
+        signs = list(pool.map(lambda window: _restoration_signs(window, psf, parameters), windows))
     return _evaluate(signs, psf, free_form=free_form)
 
 

@@ -10,6 +10,7 @@ halving, losses are exaggerated up to ninefold; halving the blurred window state
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.fft
@@ -41,15 +42,22 @@ class ReducedImage:
         Kernels of the PSF.
     best : Parameters
         Restore the windows; their ``sigma``, ``base`` and ``slope`` describe the noise.
+    threads : int
+        Number of windows restored at a time; the result does not depend on it.
     """
 
     def __init__(
-        self, windows: Sequence[FloatArray], otherwise: FloatArray, planes: FloatArray, best: Parameters
+        self,
+        windows: Sequence[FloatArray],
+        otherwise: FloatArray,
+        planes: FloatArray,
+        best: Parameters,
+        threads: int = 1,
     ) -> None:
-        self._planes, self._rim = planes, planes.shape[-1]
+        self._planes, self._rim, self._threads = planes, planes.shape[-1], threads
         least = 2 * (LEAST_INSIDE + 2 * self._rim)
         middles = [_middle(window) for window in windows if min(window.shape[1:]) >= least]
-        restored = (restore_window(middle, planes, best) for middle in middles)
+        restored = self._restored(middles, best)
         self._sharp = [_averaged(window) for window in restored] or [otherwise[None]]
         self._seen = [self._degraded(sharp, best, seed) for seed, sharp in enumerate(self._sharp)]
         self._decibels: dict[Parameters, float] = {}
@@ -58,12 +66,16 @@ class ReducedImage:
         """Return the PSNR of the restored windows, dB, in linear light 0..1 without the rim; cached."""
         if parameters not in self._decibels:
             inside = np.s_[:, self._rim : -self._rim, self._rim : -self._rim]
-            errors = []
-            for sharp, seen in zip(self._sharp, self._seen, strict=True):
-                restored = np.clip(restore_window(seen, self._planes, parameters)[inside], 0, 1)
-                errors.append(np.mean((restored - np.clip(sharp[inside], 0, 1)) ** 2))
+            errors = [
+                np.mean((np.clip(restored[inside], 0, 1) - np.clip(sharp[inside], 0, 1)) ** 2)
+                for restored, sharp in zip(self._restored(self._seen, parameters), self._sharp, strict=True)
+            ]
             self._decibels[parameters] = float(-10 * np.log10(max(np.mean(errors), 1e-12)))
         return self._decibels[parameters]
+
+    def _restored(self, windows: Sequence[FloatArray], parameters: Parameters) -> list[FloatArray]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(lambda window: restore_window(window, self._planes, parameters), windows))
 
     def _degraded(self, sharp: FloatArray, noise: Parameters, seed: int) -> FloatArray:
         """Blur an image (c, h, w), periodic at its border, and add noise."""

@@ -111,7 +111,7 @@ def tune(
         parameters = _with_misfit_limit(candidates[0], psf, probes) if options.refocus else candidates[0]
         return Tuning(sigma, parameters, rim(psf, halo), None, 0.0, NANOSECONDS)
     scene = SyntheticScene(psf.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
-    reduced = ReducedImage(probes, scene.sharp, psf.planes, candidates[0])
+    reduced = ReducedImage(probes, scene.sharp, psf.planes, candidates[0], threads)
     best = reduced.decibels(candidates[0])  # also compiles, so that later calls can be timed
     seam_errors = SeamErrors(psf, candidates, probes, scene, reduced, threads)
     index = seam_errors.select(DECIBELS_PER_OCTAVE[options.quality])

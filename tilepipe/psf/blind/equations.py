@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from tilepipe.deconv.transforms import forward, inverse
 from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import gradients
+from tilepipe.system.jit import kernel
 
 __all__ = ["BlurredEdges", "KernelEquations"]
 
+Array = Any
 Edges = tuple[FloatArray, FloatArray]
 
 
@@ -30,20 +33,43 @@ class BlurredEdges:
 
     def __init__(self, blurred: FloatArray, size: int) -> None:
         self.size = size
-        self.frame = tuple(int(scipy.fft.next_fast_len(length + 2 * size, real=True)) for length in blurred.shape)
-        self._spectra = scipy.fft.rfft2(np.stack(gradients(blurred)), self.frame)
+        height, width = (int(scipy.fft.next_fast_len(length + 2 * size, real=True)) for length in blurred.shape)
+        self.frame = height, width
+        across, down = gradients(blurred)
+        self._spectra = self._transformed(across), self._transformed(down)
 
-    def correlate(self, edges: Edges) -> tuple[npt.NDArray[Any], FloatArray]:
+    def correlate(self, edges: Edges) -> tuple[FloatArray, FloatArray]:
         """Return the autocorrelation of `edges` at (2k-1)^2 lags and their correlation with the blurred ones at k^2.
 
         Both are linear (zero-padded) and summed over the two gradient directions.
         """
-        spectra = scipy.fft.rfft2(np.stack(edges), self.frame)
+        across, down = (self._transformed(edge) for edge in edges)
+        power, product = np.empty_like(across), np.empty_like(across)
+        _correlate(across, down, *self._spectra, power, product)
+        plane = np.empty(self.frame, np.float32)
         lags = np.arange(1 - self.size, self.size)
+        itself = inverse(power, plane)[np.ix_(lags, lags)]
         taps = np.arange(self.size) - self.size // 2
-        itself = scipy.fft.irfft2((spectra.real**2 + spectra.imag**2).sum(0), self.frame)
-        blurred = scipy.fft.irfft2((spectra.conj() * self._spectra).sum(0), self.frame)
-        return itself[np.ix_(lags, lags)], blurred[np.ix_(taps, taps)]
+        return itself, inverse(product, plane)[np.ix_(taps, taps)]
+
+    def _transformed(self, plane: FloatArray) -> npt.NDArray[np.complex64]:
+        """Return the spectrum of a plane, zero-padded; scaled such that products have orthonormal inverses."""
+        padded = np.zeros(self.frame, np.float32)
+        padded[: plane.shape[0], : plane.shape[1]] = plane
+        spectrum = forward(padded, np.empty((self.frame[0], self.frame[1] // 2 + 1), np.complex64))
+        spectrum *= np.float32(padded.size**0.25)
+        return spectrum
+
+
+@kernel
+def _correlate(across: Array, down: Array, seen_across: Array, seen_down: Array, power: Array, product: Array) -> None:
+    """Compute power <- sum of |edges|^2 and product <- sum of conj(edges) seen, over both directions."""
+    height, width = power.shape
+    for i in range(height):
+        for j in range(width):
+            a, d = across[i, j], down[i, j]
+            power[i, j] = a.real * a.real + a.imag * a.imag + d.real * d.real + d.imag * d.imag
+            product[i, j] = a.conjugate() * seen_across[i, j] + d.conjugate() * seen_down[i, j]
 
 
 class KernelEquations:

@@ -9,6 +9,7 @@ refined by steps that the same score accepts or rejects.  Arrays only: no files,
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import scipy.ndimage
 from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.alternation import SPARSITY_PER_NOISE, Level, Variant, coarse_to_fine, refine, shrunk
 from tilepipe.psf.blind.confidence import confidence, relief
-from tilepipe.psf.blind.scoring import Score, Scorer
+from tilepipe.psf.blind.scoring import Each, Score, Scorer
 from tilepipe.psf.blind.splitting import Window
 from tilepipe.psf.kernel_ops import align, border_mass, centre_in, core_mass, delta_kernel, extent, fit_to, normalised
 
@@ -35,7 +36,7 @@ __all__ = [
     "refine_kernel",
 ]
 
-ESTIMATOR_VERSION = 5
+ESTIMATOR_VERSION = 6
 """Incremented whenever the same windows would give a different kernel."""
 
 CONTRAST = 0.18
@@ -156,12 +157,12 @@ def estimate_kernel(
         if size is None:
             narrow = run(CANDIDATES, SHARP_SIZE)
             if float(np.median([core_mass(kernel) for kernel in narrow])) >= SHARP_MASS:
-                return _sharp_estimate(windows, noise, narrow)
+                return _sharp_estimate(windows, noise, narrow, pool.map)
             size = _width(windows[0], noise)
         kernels = run(CANDIDATES, size)
         singles = [[window] for window in windows] if windows[1:] else []
         single = list(pool.map(lambda one: coarse_to_fine(one, size, noise, FIRST_VARIANT), singles))
-    scorer, best = _scored(windows, noise, kernels)
+        scorer, best = _scored(windows, noise, kernels, each=pool.map)
     kernel = centre_in(best.kernel, size)
     others = [one for one in kernels if one is not best.kernel] + single
     plain = scorer.score(delta_kernel(1))
@@ -225,9 +226,9 @@ def at_ordinary_contrast(windows: Sequence[FloatArray], noise: float) -> tuple[l
     return [np.ascontiguousarray(window * np.float32(scale)) for window in windows], noise * scale
 
 
-def _sharp_estimate(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray]) -> Estimate:
+def _sharp_estimate(windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray], each: Each) -> Estimate:
     delta = delta_kernel(1)
-    scorer, best = _scored(windows, noise, kernels, rounds=0)
+    scorer, best = _scored(windows, noise, kernels, rounds=0, each=each)
     return Estimate(
         kernel=delta,
         agreement=float(np.mean([core_mass(kernel) for kernel in kernels])),
@@ -269,19 +270,18 @@ def _densities(window: FloatArray, noise: float, kernels: Sequence[FloatArray]) 
 
 
 def _scored(
-    windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray], rounds: int = 8
+    windows: Sequence[FloatArray], noise: float, kernels: Sequence[FloatArray], rounds: int = 8, each: Each = map
 ) -> tuple[Scorer, Score]:
     widest = max(kernel.shape[0] for kernel in kernels)
     scorer = Scorer([Window(window, widest) for window in windows], noise)
-    for kernel in kernels:
-        scorer.score(fit_to(kernel, widest))
+    scorer.score_all([fit_to(kernel, widest) for kernel in kernels], each)
     best = scorer.best()
     if best.misfit > (POLISH_QUIET_FROM if noise < QUIET else POLISH_FROM) * noise:
-        best = _polish(scorer, best, noise, rounds)
+        best = _polish(scorer, best, noise, rounds, each)
     return scorer, best
 
 
-def _polish(scorer: Scorer, best: Score, noise: float, rounds: int) -> Score:
+def _polish(scorer: Scorer, best: Score, noise: float, rounds: int, each: Each) -> Score:
     """Improve a kernel by small steps that the scorer accepts or rejects; return the best score.
 
     Proposals: slightly sharper; slightly softer (edges in the image are not the ideal steps that sparse gradients
@@ -292,14 +292,19 @@ def _polish(scorer: Scorer, best: Score, noise: float, rounds: int) -> Score:
     threshold = level.threshold(FIRST_VARIANT.edges * best.kernel.shape[0])
     variant = Variant(nonnegative=True, margin=0.25, floor=0.03)
     sparsity = max(variant.sparsest, SPARSITY_PER_NOISE * noise)
+
+    def with_restored(kernel: FloatArray) -> FloatArray:
+        restored = [scorer.restore(window, kernel) for window in scorer.windows]
+        return normalised(kernel + level.solve(restored, variant, threshold / 1.5))
+
+    def with_sharp_edges(kernel: FloatArray) -> FloatArray:
+        return normalised(kernel + level.turn(kernel, variant, sparsity, threshold))
+
     for _ in range(rounds):
         kernel = best.kernel
-        restored = level.solve([scorer.restore(window, kernel) for window in scorer.windows], variant, threshold / 1.5)
-        sharp = level.turn(kernel, variant, sparsity, threshold)
-        scorer.score(_sharpened(kernel, 0.5))
-        scorer.score(normalised(scipy.ndimage.gaussian_filter(kernel, 0.4)))
-        scorer.score(normalised(kernel + restored))
-        scorer.score(normalised(kernel + sharp))
+        proposals = [_sharpened(kernel, 0.5), normalised(scipy.ndimage.gaussian_filter(kernel, 0.4))]
+        proposals += each(operator.call, [partial(with_restored, kernel), partial(with_sharp_edges, kernel)])
+        scorer.score_all(proposals, each)
         if scorer.best() is best:
             break
         best = scorer.best()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import gradients
 from tilepipe.psf.blind.splitting import Window
 
-__all__ = ["Score", "Scorer"]
+__all__ = ["Each", "Score", "Scorer"]
+
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""(function, items) -> results in the items' order: ``map``, or that of an executor."""
 
 RIM = 20
 """Border of a window excluded from the score, px; half the widest kernel if that is more.  There the restoration
@@ -72,6 +76,15 @@ class Scorer:
 
     def score(self, kernel: FloatArray) -> Score:
         """Restore all windows with `kernel`; store and return the score."""
+        return self.score_all([kernel])[0]
+
+    def score_all(self, kernels: Sequence[FloatArray], each: Each = map) -> list[Score]:
+        """Score `kernels` with `each`, which may work in parallel; store the scores in this order and return them."""
+        scores = list(each(self._score, kernels))
+        self.scores.extend(scores)
+        return scores
+
+    def _score(self, kernel: FloatArray) -> Score:
         misfit = first = second = 0.0
         pixels = 0
         for window in self.windows:
@@ -85,9 +98,7 @@ class Scorer:
             first += float(length.sum(dtype=np.float64))
             second += float(np.vdot(length, length))
             pixels += residual.size
-        score = Score(kernel, (misfit / pixels) ** 0.5, first / max(second * pixels, 1e-30) ** 0.5)
-        self.scores.append(score)
-        return score
+        return Score(kernel, (misfit / pixels) ** 0.5, first / max(second * pixels, 1e-30) ** 0.5)
 
     def best(self) -> Score:
         """Return the score of lowest density among those whose misfit is within TOLERANCE of the lowest.

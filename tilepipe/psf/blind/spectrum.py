@@ -210,8 +210,11 @@ class PowerAccumulator:
         structured = power[:, _MIDDLE].mean(1) > TELLING * fine
         if structured.any():
             floor = FLOOR_SHARE * float(fine[structured].min())
-            np.add.at(self._logs, parts[structured], np.log(power[structured] + max(floor, 1e-30)))
-            np.add.at(self._logged, parts[structured], 1)
+            logs = np.log(power[structured] + max(floor, 1e-30))
+            for part in np.unique(parts[structured]):
+                here = parts[structured] == part
+                self._logs[part] += logs[here].sum(0, dtype=np.float64)
+                self._logged[part] += np.count_nonzero(here)
 
     def power(self) -> Power | None:
         """Return the weighted mean of the blocks; weights limit the strongest blocks.  None if there are too few."""

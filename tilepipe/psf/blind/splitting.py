@@ -1,17 +1,19 @@
 """Half-quadratic splitting on a periodic window: restorations with sharp edges (L0) and with total variation.
 
-Fast (one pair of real transforms per step) and accurate enough to estimate and score PSFs.  The operators are not local
-and therefore unsuitable for tiles, for which :mod:`tilepipe.deconv.admm` is used.
+Fast (one pair of real transforms per step, into existing memory) and accurate enough to estimate and score PSFs.  The
+operators are not local and therefore unsuitable for tiles, for which :mod:`tilepipe.deconv.admm` is used.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from tilepipe.deconv.transforms import forward, inverse
 from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.wrap import wrap_smoothly
 from tilepipe.system.jit import kernel
@@ -37,7 +39,7 @@ class Window:
         self.height, self.width = blurred.shape
         self.frame = (_fast(self.height + widest), _fast(self.width + widest))
         self._wrapped = wrap_smoothly(blurred, self.frame)
-        self._spectrum = _forward(self._wrapped)
+        self._spectrum = self._transformed(self._wrapped)
         self._laplacian = _laplacian(self.frame)
 
     def sharp_edges(self, kernel: npt.NDArray[Any], mu: float, last: float = 1e3, growth: float = 2.0) -> FloatArray:
@@ -62,12 +64,12 @@ class Window:
         ndarray of float32, shape (h, w)
         """
         data, power = self._data_term(kernel)
-        image = _backward(self._spectrum, self.frame)
+        image = self._wrapped.copy()
+        divergence, sources = np.empty_like(image), np.empty_like(data)
         beta = 2 * mu
-        divergence = np.empty(self.frame, np.float32)
         while beta < last:
             _hard(image, np.float32(mu / beta), divergence)
-            image = self._solve(data, power, divergence, beta)
+            self._solve(data, power, forward(divergence, sources), beta, image)
             beta *= growth
         return self._cut(image)
 
@@ -91,35 +93,44 @@ class Window:
         ndarray of float32, shape (h, w)
         """
         data, power = self._data_term(kernel)
-        image = self._wrapped
+        image = self._wrapped.copy()
+        divergence, sources = np.empty_like(image), np.empty_like(data)
         b = first
-        divergence = np.empty(self.frame, np.float32)
         while b <= last * 1.0001:
             _soft(image, np.float32(1 / b), divergence)
-            image = self._solve(data, power, divergence, lam * b)
+            self._solve(data, power, forward(divergence, sources), lam * b, image)
             b *= ratio
         return self._cut(image)
 
     def blur(self, image: FloatArray, kernel: npt.NDArray[Any]) -> FloatArray:
         """Return k*x of an (h, w) image, periodically extended like the window."""
-        wrapped = _forward(wrap_smoothly(image, self.frame))
-        return self._cut(_backward(wrapped * self._transfer(kernel), self.frame))
+        spectrum = self._transformed(wrap_smoothly(image, self.frame))
+        spectrum *= self._transfer(kernel)
+        return self._cut(inverse(spectrum, np.empty(self.frame, np.float32)))
+
+    def _transformed(self, plane: FloatArray) -> ComplexArray:
+        """Return the orthonormal half spectrum of a plane of the frame's shape."""
+        return forward(plane, np.empty((self.frame[0], self.frame[1] // 2 + 1), np.complex64))
 
     def _transfer(self, kernel: npt.NDArray[Any]) -> ComplexArray:
+        """Return the factors by which a kernel (k, k), centred, scales orthonormal spectra."""
         size = kernel.shape[0]
         plane = np.zeros(self.frame, np.float32)
         plane[:size, :size] = kernel
-        return _forward(np.roll(plane, (-(size // 2), -(size // 2)), (0, 1)))
+        transfer = self._transformed(np.roll(plane, (-(size // 2), -(size // 2)), (0, 1)))
+        transfer *= np.float32(math.sqrt(plane.size))
+        return transfer
 
     def _data_term(self, kernel: npt.NDArray[Any]) -> tuple[ComplexArray, FloatArray]:
         transfer = self._transfer(kernel)
         return np.conj(transfer) * self._spectrum, (transfer.real**2 + transfer.imag**2)
 
-    def _solve(self, data: ComplexArray, power: FloatArray, divergence: FloatArray, weight: float) -> FloatArray:
-        """Return F^-1[(conj(K) F(y) + weight F(D^T g)) / (|K|^2 + weight |D|^2)]."""
-        sources = _forward(divergence)
+    def _solve(
+        self, data: ComplexArray, power: FloatArray, sources: ComplexArray, weight: float, image: FloatArray
+    ) -> None:
+        """Compute image <- F^-1[(data + weight sources) / (power + weight |D|^2)]; `sources` is overwritten."""
         _combine(sources, data, power, self._laplacian, np.float32(weight))
-        return _backward(sources, self.frame)
+        inverse(sources, image)
 
     def _cut(self, image: FloatArray) -> FloatArray:
         return np.ascontiguousarray(image[: self.height, : self.width])
@@ -127,16 +138,6 @@ class Window:
 
 def _fast(length: int) -> int:
     return int(scipy.fft.next_fast_len(length, real=True))
-
-
-def _forward(image: FloatArray) -> ComplexArray:
-    spectrum: ComplexArray = scipy.fft.rfft2(image)
-    return spectrum
-
-
-def _backward(spectrum: ComplexArray, shape: tuple[int, int]) -> FloatArray:
-    image: FloatArray = scipy.fft.irfft2(spectrum, shape)
-    return image
 
 
 def _laplacian(shape: tuple[int, int]) -> FloatArray:

@@ -221,11 +221,12 @@ class WideSearch:
         plain = scorer.score(delta_kernel(1)).density
         factor = SCALE**-step
 
-        def score(kernel: FloatArray) -> float:
-            at_full_scale = resize(kernel, round(factor * kernel.shape[0]) | 1, factor)
-            return self.explained(at_full_scale) + plain / scorer.score(kernel).density
+        def explained(kernel: FloatArray) -> float:
+            return self.explained(resize(kernel, round(factor * kernel.shape[0]) | 1, factor))
 
-        return list(self.executor.map(score, kernels))
+        scores = scorer.score_all(kernels, self.executor.map)
+        shares = self.executor.map(explained, kernels)
+        return [share + plain / score.density for share, score in zip(shares, scores, strict=True)]
 
 
 def _frames(edge: int, size: int | None) -> list[int]:
