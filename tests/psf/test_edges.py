@@ -81,8 +81,9 @@ def test_a_flat_picture_has_no_direction():
 @quick
 @given(seed=seeds, threshold=st.floats(1, 250), margin=st.integers(0, 20))
 def test_weak_edges_and_the_border_are_dropped_and_the_rest_is_untouched(seed, threshold, margin):
-    across, down = gradients(picture(seed))
-    analysis = np.stack(select_edges(across, down, threshold, margin))
+    image = picture(seed)
+    across, down = gradients(image)
+    analysis = np.stack(select_edges(image, threshold, margin))
     inside = np.zeros(across.shape, bool)
     inside[margin : across.shape[0] - margin, margin : across.shape[1] - margin] = True
     length = np.hypot(across.astype(float), down)

@@ -169,7 +169,7 @@ class Level:
     def solve(self, sharp: Sequence[FloatArray], variant: Variant, threshold: float) -> FloatArray:
         """Return the pruned kernel that maps the edges of `sharp` to the blurred ones."""
         margin = int(variant.margin * self.size)
-        edges = [select_edges(*gradients(image), threshold, margin) for image in sharp]
+        edges = [select_edges(image, threshold, margin) for image in sharp]
         equations = KernelEquations(self.equations, edges, variant.gamma)
         raw = equations.nonnegative(60) if variant.nonnegative else equations.conjugate_gradients(20)
         return prune(raw, variant.floor, variant.mass)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tilepipe.dtypes import FloatArray
+from tilepipe.system.jit import kernel
 
 __all__ = ["edge_threshold", "gradients", "select_edges"]
+
+Array = Any
 
 DIRECTIONS = 4
 """Orientation classes, 45 degrees each.  All are needed: edges of one orientation determine the kernel only across
@@ -49,14 +54,26 @@ def edge_threshold(across: FloatArray, down: FloatArray, count: int) -> float:
     return threshold
 
 
-def select_edges(across: FloatArray, down: FloatArray, threshold: float, margin: int) -> tuple[FloatArray, FloatArray]:
-    """Return the gradients with those below `threshold` and those within `margin` px of the border set to 0.
+def select_edges(image: FloatArray, threshold: float, margin: int) -> tuple[FloatArray, FloatArray]:
+    """Return the gradients of an image with those below `threshold` and within `margin` px of the border set to 0.
 
     Near the border the restored image depends on unknown pixels outside the window; edges there cause streaks in the
     kernel.
     """
-    keep = np.hypot(across, down) >= np.float32(threshold)
-    if margin:
-        keep[:margin] = keep[-margin:] = False
-        keep[:, :margin] = keep[:, -margin:] = False
-    return across * keep, down * keep
+    across, down = np.zeros_like(image), np.zeros_like(image)
+    _select(image, np.float32(threshold) ** 2, margin, across, down)
+    return across, down
+
+
+@kernel
+def _select(image: Array, least: Array, margin: Array, across: Array, down: Array) -> None:
+    """Store the forward differences whose squared length is at least `least`, except in the margin."""
+    height, width = image.shape
+    for i in range(margin, height - margin):
+        below = min(i + 1, height - 1)
+        for j in range(margin, width - margin):
+            right = min(j + 1, width - 1)
+            a, d = image[i, right] - image[i, j], image[below, j] - image[i, j]
+            keep = a * a + d * d >= least
+            across[i, j] = a if keep else np.float32(0)
+            down[i, j] = d if keep else np.float32(0)

@@ -13,9 +13,12 @@ import scipy.fft
 from tilepipe.deconv.transforms import forward, inverse
 from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.edges import gradients
-from tilepipe.system.jit import kernel
+from tilepipe.system.jit import contracting_kernel, kernel
 
 __all__ = ["BlurredEdges", "KernelEquations"]
+
+DIRECT = 23
+"""Largest kernel, px, for which the product with a matrix takes less time than transforms."""
 
 Array = Any
 Edges = tuple[FloatArray, FloatArray]
@@ -75,8 +78,8 @@ def _correlate(across: Array, down: Array, seen_across: Array, seen_down: Array,
 class KernelEquations:
     """Normal equations (A + gamma I) k = b of min ||k * g - grad y||^2 + gamma ||k||^2 over one or more windows.
 
-    A is a convolution with the autocorrelation of the edges g, so a product needs two transforms of about (2k)^2
-    independent of the windows' size (Cho & Lee 2009, eq. 9, with correlations that do not wrap around).
+    A is a convolution with the autocorrelation of the edges g, independent of the windows' size (Cho & Lee 2009, eq. 9,
+    with correlations that do not wrap around): a matrix up to ``DIRECT`` px, else two transforms of about (2k)^2.
 
     Parameters
     ----------
@@ -90,20 +93,35 @@ class KernelEquations:
 
     def __init__(self, windows: Sequence[BlurredEdges], edges: Sequence[Edges], gamma: float) -> None:
         self.size = windows[0].size
-        self._edge = int(scipy.fft.next_fast_len(2 * self.size - 1, real=True))
-        lags = np.arange(1 - self.size, self.size) % self._edge
-        itself = np.zeros((self._edge, self._edge), np.float32)
+        self._lags = np.zeros((2 * self.size - 1, 2 * self.size - 1), np.float32)
         self._right = np.zeros((self.size, self.size), np.float32)
         for window, sharp in zip(windows, edges, strict=True):
             autocorrelation, right = window.correlate(sharp)
-            itself[np.ix_(lags, lags)] += autocorrelation
+            self._lags += autocorrelation
             self._right += right
-        self._transfer = scipy.fft.rfft2(itself) + np.float32(gamma)
+        self._lags[self.size - 1, self.size - 1] += np.float32(gamma)
+        self._edge = int(scipy.fft.next_fast_len(2 * self.size - 1, real=True))
+        at = np.arange(1 - self.size, self.size) % self._edge
+        wrapped = np.zeros((self._edge, self._edge), np.float32)
+        wrapped[np.ix_(at, at)] = self._lags
+        self._transfer = scipy.fft.rfft2(wrapped)
+        self._matrix = self._dense() if self.size <= DIRECT else None
+
+    def _dense(self) -> FloatArray:
+        """Return A + gamma I, (k^2, k^2)."""
+        taps = np.arange(self.size)
+        apart = taps[:, None] - taps + self.size - 1
+        matrix: FloatArray = self._lags[apart[:, None, :, None], apart[None, :, None, :]]
+        return matrix.reshape(self.size**2, self.size**2)
 
     def _times(self, kernel: FloatArray) -> FloatArray:
+        if self._matrix is not None:
+            product = np.zeros_like(kernel)
+            _multiply(self._matrix, kernel.ravel(), product.ravel())
+            return product
         shape = (self._edge, self._edge)
-        product: FloatArray = scipy.fft.irfft2(self._transfer * scipy.fft.rfft2(kernel, shape), shape)
-        return product[: self.size, : self.size]
+        whole: FloatArray = scipy.fft.irfft2(self._transfer * scipy.fft.rfft2(kernel, shape), shape)
+        return whole[: self.size, : self.size]
 
     def _flat(self) -> FloatArray:
         return np.full((self.size, self.size), 1 / self.size**2, np.float32)
@@ -136,3 +154,13 @@ class KernelEquations:
             momentum = moved + np.float32((t - 1) / t_next) * (moved - kernel)
             kernel, t = moved, t_next
         return kernel
+
+
+@contracting_kernel
+def _multiply(matrix: Array, vector: Array, product: Array) -> None:
+    """Add to `product` that of a symmetric matrix and a vector, most of whose values are 0."""
+    for row in range(vector.shape[0]):
+        value = vector[row]
+        if value != 0:
+            for column in range(product.shape[0]):
+                product[column] += value * matrix[row, column]
