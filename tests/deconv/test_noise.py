@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
-from tilepipe.deconv.noise import estimate_noise, fit_noise
+from tilepipe.deconv.noise import estimate_noise, fit_noise, hidden_noise, noise_steepness
 from tilepipe.psf.shapes import gaussian, motion
 from tilepipe.testing import Scene, degrade
 
@@ -49,3 +50,30 @@ def test_even_noise_is_found_to_be_even_or_nearly():
     noise = fit_noise([np.moveaxis(blurred, -1, 0)])
     assert noise.base > 0.7
     assert noise.sigma == pytest.approx(0.01, rel=0.1)
+
+
+def noisy_texture(smoothed: float = 0.0) -> np.ndarray:
+    """Return a texture of all frequencies behind a line of 9 px, with noise of 0.01, white or smoothed; (3, h, w)."""
+    generator = np.random.default_rng(3)
+    frequency = np.hypot(np.fft.fftfreq(384)[:, None], np.fft.rfftfreq(384)[None, :])
+    spectrum = np.fft.rfft2(generator.normal(0, 1, (384, 384))) / np.maximum(frequency, 0.005) ** 1.2
+    texture = np.fft.irfft2(spectrum)
+    scene = 0.5 + 0.12 * texture / texture.std()
+    blurred = degrade(np.repeat(scene[..., None], 3, 2).astype(np.float32), motion(9, 30), 0.0)
+    noise = scipy.ndimage.gaussian_filter(generator.normal(0, 1, blurred.shape), (smoothed, smoothed, 0))
+    return np.moveaxis(blurred + 0.01 * noise / noise.std(), -1, 0).astype(np.float32)
+
+
+def test_white_noise_is_flat_at_the_highest_frequencies_and_smoothed_noise_is_steep():
+    assert noise_steepness([noisy_texture()]) == pytest.approx(1, abs=0.12)
+    assert 1.3 < noise_steepness([noisy_texture(0.6)]) < 3
+    assert noise_steepness([np.full((1, 80, 80), np.nan, np.float32)]) == np.inf
+    assert noise_steepness([np.full((1, 80, 80), 0.5, np.float32)]) == np.inf, "without noise"
+
+
+def test_texture_is_not_hidden_noise_where_the_noise_is_white():
+    """A floor three times the noise: texture with white noise, but as likely noise where that was smoothed."""
+    white, smooth = (noise_steepness([noisy_texture(width)]) for width in (0.0, 0.6))
+    assert hidden_noise(0.01, 0.03, 0.0, white) == 0.0
+    assert hidden_noise(0.01, 0.03, 0.0, smooth) > 0.02
+    assert hidden_noise(0.01, 0.03, 0.01, white) > 0.03, "a JPEG has nothing at the highest frequencies"

@@ -9,9 +9,17 @@ import numpy as np
 import scipy.ndimage
 import scipy.optimize
 
-from tilepipe.dtypes import DoubleArray, FloatArray
+from tilepipe.dtypes import BoolArray, DoubleArray, FloatArray
 
-__all__ = ["Noise", "estimate_noise", "fit_noise", "hidden_noise", "quantisation_noise", "white_equivalent"]
+__all__ = [
+    "Noise",
+    "estimate_noise",
+    "fit_noise",
+    "hidden_noise",
+    "noise_steepness",
+    "quantisation_noise",
+    "white_equivalent",
+]
 
 Block = tuple[float, float]
 """Mean light and noise of a block."""
@@ -181,6 +189,53 @@ def _blocks(plane: FloatArray) -> list[Block]:
     return blocks
 
 
+UPPER_BAND, TOP_BAND = (0.36, 0.42), (0.42, 0.62)
+"""Frequencies, cycles/px, between which the steepness of the noise is measured: a blur leaves little of the image
+there, and of that little least in some directions."""
+
+EMPTIEST = 0.2
+"""Quantile of a band's power in a block that counts as the noise's: it is taken in the directions without image."""
+
+
+def _band(low: float, high: float) -> BoolArray:
+    """Return the frequencies of a block's half spectrum in a band, without the axes, on which JPEG blocks lie."""
+    fy, fx = np.abs(np.fft.fftfreq(BLOCK))[:, None], np.fft.rfftfreq(BLOCK)[None, :]
+    radius = np.hypot(fy, fx)
+    return np.asarray((radius >= low) & (radius < high) & (np.minimum(fy, fx) > 1.5 / BLOCK))
+
+
+_UPPER, _TOP = _band(*UPPER_BAND), _band(*TOP_BAND)
+_HANN = np.outer(*[(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(BLOCK) / BLOCK)).astype(np.float32)] * 2)
+
+
+def noise_steepness(windows: Iterable[FloatArray]) -> float:
+    """Return the amplitude of the noise in ``UPPER_BAND`` over that in ``TOP_BAND``.
+
+    Parameters
+    ----------
+    windows : iterable of ndarray of float32, shape (c, h, w)
+        As for :func:`estimate_noise`.
+
+    Returns
+    -------
+    float
+        1 for white noise, more for noise that was smoothed and for sharp images, which reach these frequencies;
+        infinite when no block is complete and has noise.
+    """
+    ratios = []
+    for window in windows:
+        for plane in window:
+            for y in range(0, plane.shape[0] - BLOCK + 1, BLOCK):
+                for x in range(0, plane.shape[1] - BLOCK + 1, BLOCK):
+                    block = plane[y : y + BLOCK, x : x + BLOCK]
+                    if np.isfinite(block).all():
+                        power = np.abs(np.fft.rfft2((block - block.mean()) * _HANN)) ** 2
+                        upper, top = (float(np.quantile(power[band], EMPTIEST)) for band in (_UPPER, _TOP))
+                        if top > 0:
+                            ratios.append(np.sqrt(upper / top))
+    return float(np.quantile(ratios, QUIET)) if ratios else float("inf")
+
+
 FULLY_AMPLIFIED, LEAST_SHARE = 0.6, 0.3
 """Amplification minus 1 from which hidden noise counts in full, and its share for a PSF that is nearly a point."""
 
@@ -192,6 +247,14 @@ MOST_HIDDEN = 3.0
 
 LEAST_KNOWN = 0.002
 """Lower bound of the other noise estimates where they limit a spectrum's floor, working units."""
+
+TO_FLOOR = 2.2
+"""Exponent of the steepness that gives the noise at 0.2 cycles/px over that in ``TOP_BAND``: noise smoothed by a
+Gaussian falls with exp(-c f^2), and 0.25 - 0.2^2 is 2.2 times 0.25 - 0.39^2."""
+
+LEAST_HIDDEN = 1.25
+"""Smallest ratio of the noise level to the pixels' noise at which noise counts as hidden: white noise is estimated this
+accurately."""
 
 QUANTISATION_FACTOR, QUANTISATION_EXPONENT = 0.27, 0.65
 """Best noise for a JPEG = factor * (quantisation error) ** exponent; fitted on photographs of quality 60 to 98."""
@@ -231,7 +294,7 @@ def quantisation_noise(table: Sequence[int]) -> float:
     return float(QUANTISATION_FACTOR * error**QUANTISATION_EXPONENT)
 
 
-def hidden_noise(pixels: float, floor: float, quantisation: float) -> float:
+def hidden_noise(pixels: float, floor: float, quantisation: float, steepness: float = float("inf")) -> float:
     """Return the noise level that differences of neighbours underestimate, from pixels, spectrum and file.
 
     Differences of neighbours underestimate noise that is correlated or was partly removed (JPEG, demosaicing,
@@ -245,12 +308,17 @@ def hidden_noise(pixels: float, floor: float, quantisation: float) -> float:
         Noise from :func:`white_equivalent`.
     quantisation : float
         Noise from :func:`quantisation_noise`; 0 unless the file is a JPEG.
+    steepness : float
+        From :func:`noise_steepness`: noise that does not rise from the highest frequencies to lower ones does not rise
+        further down either, and a floor above it is texture.  Not used for a JPEG, whose highest frequencies are empty.
 
     Returns
     -------
     float
-        Noise level; 0 unless it exceeds `pixels`.
+        Noise level; 0 unless it is ``LEAST_HIDDEN`` times `pixels`.
     """
     floor = min(floor, MOST_HIDDEN * max(pixels, quantisation, LEAST_KNOWN))
+    if quantisation == 0:
+        floor = min(floor, max(pixels, LEAST_KNOWN) * steepness**TO_FLOOR)
     level = float(np.hypot(floor, quantisation))
-    return level if level > pixels else 0.0
+    return level if level > LEAST_HIDDEN * pixels else 0.0

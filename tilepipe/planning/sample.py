@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.deconv.noise import Noise, estimate_noise, fit_noise, hidden_noise, quantisation_noise, white_equivalent
+from tilepipe.deconv.noise import (
+    Noise,
+    estimate_noise,
+    fit_noise,
+    hidden_noise,
+    noise_steepness,
+    quantisation_noise,
+    white_equivalent,
+)
 from tilepipe.dtypes import FloatArray
 from tilepipe.image.info import ImageReader
 from tilepipe.image.light import Light
@@ -73,7 +81,9 @@ class Sample:
         fit = None if power is None else fit_spectrum(power, of_mean)
         correlated = 0.0 if fit is None else white_equivalent(fit.floor, pixels.sigma, of_mean)
         light = float(np.mean([np.nanmean(mean) for mean in means if np.isfinite(mean).any()] or [0.0]))
-        return replace(pixels, hidden=hidden_noise(pixels.sigma, correlated, self._quantisation_noise(light)))
+        steepness = noise_steepness(self._solved(plane) for plane in unclipped)
+        hidden = hidden_noise(pixels.sigma, correlated, self._quantisation_noise(light), steepness)
+        return replace(pixels, hidden=hidden)
 
     def _quantisation_noise(self, light: float) -> float:
         """Return the noise equivalent of JPEG quantisation at the mean `light`; working units, 0 without."""

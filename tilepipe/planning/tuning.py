@@ -24,7 +24,7 @@ from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, core_in_frame
 
 __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "rim", "tune"]
 
-TUNING_VERSION = 8
+TUNING_VERSION = 9
 """Incremented whenever the same windows would give other parameters."""
 
 NANOSECONDS = 25.0
