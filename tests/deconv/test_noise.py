@@ -23,6 +23,14 @@ def test_clipped_pixels_say_nothing():
     assert estimate_noise([planes]) == pytest.approx(0.01, rel=0.1)
 
 
+def test_noise_on_a_white_ground_is_found_although_it_clips_pixels_in_every_block():
+    """Noise of 0 would make the restoration return its input, as the data contradict so little noise."""
+    picture = np.random.default_rng(5).normal(0.999, 0.004, (3, 400, 400)).astype(np.float32)
+    picture[:, 150:200, 150:200] -= 0.5
+    picture[picture >= 1] = np.nan
+    assert 0.002 < estimate_noise([picture]) < 0.005
+
+
 def test_nothing_usable_is_zero():
     assert estimate_noise([np.full((1, 80, 80), np.nan, np.float32)]) == 0.0
     assert estimate_noise([np.zeros((3, 2, 2), np.float32)]) == 0.0

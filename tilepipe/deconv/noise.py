@@ -36,6 +36,9 @@ MAD_TO_SIGMA = 1.4826
 BLOCK = 64
 """Edge of the blocks whose noise is estimated separately, px; smaller images are one block."""
 
+FEWEST_PIXELS = 256
+"""Fewest usable pixels from which noise is estimated when no block is usable."""
+
 QUIET = 0.4
 """Quantile of the blocks' noise that is used: texture can only raise a block's noise."""
 
@@ -171,7 +174,10 @@ def _noise_of(by_channel: list[list[Block]]) -> float:
 
 
 def _blocks(plane: FloatArray) -> list[Block]:
-    """Return mean light and noise of every usable block."""
+    """Return mean light and noise of every usable block.
+
+    Without one, all usable pixels together count as a block: noise on a white ground clips pixels in every block.
+    """
     if min(plane.shape) < LAPLACIAN.shape[0]:
         return []
     response = scipy.ndimage.convolve(plane, LAPLACIAN, mode="nearest")[1:-1, 1:-1]
@@ -182,11 +188,18 @@ def _blocks(plane: FloatArray) -> list[Block]:
             box = np.s_[y : y + BLOCK, x : x + BLOCK]
             usable = np.isfinite(response[box])
             if usable.sum() * 2 > usable.size:
-                values = response[box][usable]
-                deviation = np.median(np.abs(values - np.median(values)))
-                light = float(inner[box][usable].mean())
-                blocks.append((light, float(deviation) * MAD_TO_SIGMA / LAPLACIAN_GAIN))
+                blocks.append(_block(inner[box][usable], response[box][usable]))
+    if not blocks:
+        usable = np.isfinite(response)
+        if usable.sum() >= FEWEST_PIXELS:
+            blocks.append(_block(inner[usable], response[usable]))
     return blocks
+
+
+def _block(pixels: FloatArray, response: FloatArray) -> Block:
+    """Return the mean of pixels, and their noise from the responses to the mask."""
+    deviation = float(np.median(np.abs(response - np.median(response))))
+    return float(pixels.mean()), deviation * MAD_TO_SIGMA / LAPLACIAN_GAIN
 
 
 UPPER_BAND, TOP_BAND = (0.36, 0.42), (0.42, 0.62)
