@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from tilepipe.deconv.frames import Spectrum, Workspace
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.signs import Signs, read_signs
-from tilepipe.deconv.solvers import restore
 from tilepipe.dtypes import FloatArray
 from tilepipe.planning.schedules import RestorationOptions, candidate_parameters
+from tilepipe.planning.seam_error import restore_window
 from tilepipe.psf.model import PSF
 
 __all__ = ["Check", "check_restoration", "windows_to_check"]
@@ -118,9 +117,7 @@ def check_restoration(
 
 def _restoration_signs(window: FloatArray, psf: PSF, parameters: Parameters) -> Signs:
     """Restore a window (c, h, w) and return the signs."""
-    work = Workspace(len(window), (window.shape[1], window.shape[2]), spectra=parameters.keeps_spectra)
-    work.y[...], work.x[...] = window, window
-    restored = restore(work, Spectrum.of(psf.planes, work.shape), parameters)
+    restored = restore_window(window, psf.planes, parameters)
     return read_signs(window.mean(0), restored.mean(0), psf.kernel, max(parameters.sigma, 1e-6))
 
 

@@ -183,6 +183,7 @@ def _make_plan(
     masks = mask_bytes(settings.mask, info)
     if settings.mask or settings.refocus:
         masks += MASK_PIXEL * SOURCE_CHUNK[0] * info.width
+    release_freed_memory()  # planning's, which must not count as the process's
     model = _stage_model(info, recipe, analysis.psf, masks + kind.held(info, dtype), peak_since(before))
     written = kind.size(info, dtype) if space is None else output_bytes(info, dtype, space)
     if space is not None:
@@ -270,7 +271,6 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
 
 def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, writing: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
-    release_freed_memory()  # planning's, which must not count as the process's
     return StageModel(
         process=used_memory(),
         decoded=info.decoded_bytes,

@@ -186,7 +186,7 @@ def _fade_in(distance: FloatArray, overlap: int) -> FloatArray:
 
 def restore_window(window: FloatArray, kernel: FloatArray, parameters: Parameters) -> FloatArray:
     """Return a window (c, h, w) restored with the PSF (k, k) or (p, k, k)."""
-    work = Workspace(window.shape[0], (window.shape[1], window.shape[2]))
+    work = Workspace(window.shape[0], (window.shape[1], window.shape[2]), spectra=parameters.keeps_spectra)
     work.y[...] = window
     work.x[...] = window
     return restore(work, Spectrum.of(kernel, work.shape), parameters)
