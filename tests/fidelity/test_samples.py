@@ -14,6 +14,7 @@ from tilepipe.errors import SettingsError
 from tilepipe.image.light import SRGB, Light
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import Scene, degrade, psnr
+from tilepipe.testing.shakes import shake
 
 BLUR = gaussian(1.5)
 CODES = Light((SRGB,) * 3, "uint8")
@@ -150,6 +151,17 @@ def test_lamps_stay_white_and_get_no_ring(radius, brightness, ground, solver):
     assert np.quantile(error, 0.99) < np.quantile(np.abs(chroma(seen) - chroma(scene))[beside], 0.99) + 0.06, (
         "no coloured one"
     )
+
+
+@pytest.mark.parametrize(("psf", "least"), [(motion(9, 20), 33.0), (shake(13, 1), 30.0)], ids=["motion", "shake"])
+def test_dark_bars_on_a_clipped_white_ground_are_restored(psf, least):
+    """A white ground is clipped but no lamp: with the bounds for lamps it is 31 and 21 dB."""
+    y, x = np.mgrid[:200, :240]
+    sharp = np.where(((x % 60 > 8) & (y % 60 > 8))[..., None], 1.0, np.array([0.12, 0.114, 0.096]))
+    seen = np.minimum(degrade(sharp, psf, 0.004), 1).astype("f4")
+    rim = psf.size // 2
+    restored = np.clip(deconvolve(seen, psf, jobs=1), 0, 1)
+    assert psnr(restored, sharp[rim:-rim, rim:-rim]) > least
 
 
 @pytest.mark.thorough

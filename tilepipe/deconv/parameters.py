@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALGORITHM_VERSION", "PASS_THROUGH", "SOLVERS", "Parameters"]
 
-ALGORITHM_VERSION = 7
+ALGORITHM_VERSION = 8
 """Part of every fingerprint; incremented whenever the same recipe would give different pixels."""
 
 

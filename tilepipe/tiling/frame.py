@@ -23,6 +23,13 @@ __all__ = ["restore_in_frame", "restore_luminance"]
 Lamps = tuple[npt.NDArray[np.intp], FloatArray]
 """Sorted flat indices of clipped samples, and their values."""
 
+FAINT, BRIGHT = 0.02, 0.05
+"""Mean excess over white, as a share of it, at the rims of clipped regions: up to the first they count as a white
+ground, from the second as lamps.  A ground at 1 to 1.02 times white has up to 0.02, lamps at 1.2 times from 0.05."""
+
+MOST_EXCESS = 0.5
+"""Largest excess of a sample that counts in this mean."""
+
 NONE = np.zeros((0, 0), bool)
 """Empty mask: no outliers in a channel."""
 
@@ -92,36 +99,51 @@ def restore_in_frame(
     fade_to_input(work, spectrum, parameters)
     restored = work.x[stored].copy() if mask is None else np.concatenate([work.x[stored], mask[None][stored]])
     inside_data = work.y[(slice(None), *place)]
-    near = _near_lamps(inside_data, clipped_samples, spectrum.reach, kept)
-    if near is not None:
+    if any(len(where) for where, _ in clipped_samples):
+        weight = _lamp_weight(work.x[(slice(None), *place)], clipped_samples, white, spectrum.reach)[kept]
         for plane, known, lamps in zip(restored, inside_data, clipped_samples, strict=False):
-            _bound(plane, known, lamps, near, spectrum.reach, kept)
+            _bound(plane, known, lamps, weight, spectrum.reach, kept)
     for plane, (outlying, original) in zip(restored, originals, strict=False):
         if outlying.size:
             plane[outlying] = original[outlying]
     return restored
 
 
-def _near_lamps(known: FloatArray, lamps: Sequence[Lamps], reach: int, stored: tuple[slice, slice]) -> BoolArray | None:
-    """Return where a clipped sample of any colour of `known` (c, h, w) is near, in the stored box; None if none is."""
-    if not any(len(where) for where, _ in lamps):
-        return None
-    clipped = np.zeros(known.shape[1:], bool)
-    for where, _ in lamps:
+def _lamp_weight(restored: FloatArray, lamps: Sequence[Lamps], white: Sequence[float], reach: int) -> FloatArray:
+    """Return how far the pixels (h, w) of a restored image (c, h, w) are beside lamps, 0 to 1.
+
+    Pixels within ``REACHES`` half PSF widths of a clipped sample of any colour are beside a lamp if what was restored
+    at the rims of the clipped regions there exceeds white.  A white ground, as of paper, is clipped as well, but no
+    brighter than white: marks on it may become darker than the data.
+    """
+    box = 2 * REACHES * reach + 1
+    near = np.zeros(restored.shape[1:], bool)
+    weight = np.zeros(near.shape, np.float32)
+    for plane, (where, _), level in zip(restored, lamps, white, strict=True):
+        if not len(where):
+            continue
+        clipped = np.zeros(near.shape, bool)
         clipped.reshape(-1)[where] = True
-    near: BoolArray = scipy.ndimage.maximum_filter(clipped, 2 * REACHES * reach + 1)[stored]
-    return near
+        near |= clipped
+        rim = clipped & scipy.ndimage.maximum_filter(~clipped, 2 * reach + 1)
+        excess = np.clip(plane / np.float32(level) - np.float32(1), 0, np.float32(MOST_EXCESS)) * rim
+        mean = scipy.ndimage.uniform_filter(excess, box)
+        mean /= np.maximum(scipy.ndimage.uniform_filter(rim.astype(np.float32), box), np.float32(1 / box**2))
+        np.maximum(weight, (mean - np.float32(FAINT)) / np.float32(BRIGHT - FAINT), out=weight)
+    np.minimum(weight, 1, out=weight)
+    weight *= scipy.ndimage.maximum_filter(near, box)
+    return weight
 
 
 def _bound(
-    restored: FloatArray, known: FloatArray, lamps: Lamps, near: BoolArray, reach: int, stored: tuple[slice, slice]
+    restored: FloatArray, known: FloatArray, lamps: Lamps, weight: FloatArray, reach: int, stored: tuple[slice, slice]
 ) -> None:
     """Limit a restored plane beside clipped lamps.
 
     A clipped sample is only a lower bound.  The lamp's brightness is unknown; if it is estimated too dark or too
-    bright, bright or dark rings appear around it.  Within four PSF widths of a clipped sample of any colour, no pixel
-    becomes darker than the darkest data within half a PSF of it; where the colour itself is clipped, the pixels around
-    it become no brighter than the data next to them: the glow only adds light.
+    bright, bright or dark rings appear around it.  Beside a lamp no pixel becomes darker than the darkest data within
+    half a PSF of it; where the colour itself is clipped, the pixels around it become no brighter than the data next to
+    them: the glow only adds light.
 
     Parameters
     ----------
@@ -131,8 +153,8 @@ def _bound(
         Data of the frame's inside, not finite where clipped or unknown.
     lamps : tuple of ndarray
         Indices of the clipped samples in `known`, and their values.
-    near : ndarray of bool
-        Where a clipped sample of any colour is near, in the stored box.
+    weight : ndarray of float32, shape (h, w)
+        How far the pixels of the stored box are beside a lamp, see :func:`_lamp_weight`.
     reach : int
         Half the PSF's width, px.
     stored : tuple of slice
@@ -142,7 +164,7 @@ def _bound(
     finite = np.isfinite(known)
     bounds = np.where(finite, known, np.float32(np.inf))
     darkest = scipy.ndimage.minimum_filter(bounds, 2 * reach + 1)[stored]
-    np.maximum(restored, darkest, out=restored, where=near & np.isfinite(darkest))
+    restored += weight * np.where(np.isfinite(darkest), np.maximum(darkest - restored, 0), 0)
     if not len(where):
         return
     del darkest
@@ -152,7 +174,8 @@ def _bound(
     bounds[~finite] = -np.inf
     bounds[clipped] = values
     brightest = scipy.ndimage.maximum_filter(bounds, 3)[stored]
-    np.minimum(restored, brightest, out=restored, where=own & ~clipped[stored] & np.isfinite(brightest))
+    bounded = own & ~clipped[stored] & np.isfinite(brightest)
+    restored += weight * np.where(bounded, np.minimum(brightest - restored, 0), 0)
     np.maximum(restored, bounds[stored], out=restored, where=clipped[stored])
 
 
