@@ -100,7 +100,7 @@ def restore_in_frame(
     restored = work.x[stored].copy() if mask is None else np.concatenate([work.x[stored], mask[None][stored]])
     inside_data = work.y[(slice(None), *place)]
     if any(len(where) for where, _ in clipped_samples):
-        weight = _lamp_weight(work.x[(slice(None), *place)], clipped_samples, white, spectrum.reach)[kept]
+        weight = _lamp_weight(work, place, clipped_samples, white, spectrum.reach)[kept]
         for plane, known, lamps in zip(restored, inside_data, clipped_samples, strict=False):
             _bound(plane, known, lamps, weight, spectrum.reach, kept)
     for plane, (outlying, original) in zip(restored, originals, strict=False):
@@ -109,27 +109,40 @@ def restore_in_frame(
     return restored
 
 
-def _lamp_weight(restored: FloatArray, lamps: Sequence[Lamps], white: Sequence[float], reach: int) -> FloatArray:
-    """Return how far the pixels (h, w) of a restored image (c, h, w) are beside lamps, 0 to 1.
+def _lamp_weight(
+    work: Workspace, place: tuple[slice, slice], lamps: Sequence[Lamps], white: Sequence[float], reach: int
+) -> FloatArray:
+    """Return how far the pixels at `place` of a restored frame are beside lamps, 0 to 1, float32 (h, w).
 
     Pixels within ``REACHES`` half PSF widths of a clipped sample of any colour are beside a lamp if what was restored
     at the rims of the clipped regions there exceeds white.  A white ground, as of paper, is clipped as well, but no
     brighter than white: marks on it may become darker than the data.
+
+    The weight lies in ``work.d``; ``work.e`` is overwritten as well.
     """
     box = 2 * REACHES * reach + 1
-    near = np.zeros(restored.shape[1:], bool)
-    weight = np.zeros(near.shape, np.float32)
-    for plane, (where, _), level in zip(restored, lamps, white, strict=True):
+    weight: FloatArray = work.d[0][place]  # the solver's state is no longer needed
+    excess, count = work.e[0, 0][place], work.e[1, 0][place]
+    weight[...] = 0
+    near = np.zeros(weight.shape, bool)
+    for plane, (where, _), level in zip(work.x, lamps, white, strict=True):
         if not len(where):
             continue
         clipped = np.zeros(near.shape, bool)
         clipped.reshape(-1)[where] = True
         near |= clipped
-        rim = clipped & scipy.ndimage.maximum_filter(~clipped, 2 * reach + 1)
-        excess = np.clip(plane / np.float32(level) - np.float32(1), 0, np.float32(MOST_EXCESS)) * rim
-        mean = scipy.ndimage.uniform_filter(excess, box)
-        mean /= np.maximum(scipy.ndimage.uniform_filter(rim.astype(np.float32), box), np.float32(1 / box**2))
-        np.maximum(weight, (mean - np.float32(FAINT)) / np.float32(BRIGHT - FAINT), out=weight)
+        clipped &= scipy.ndimage.maximum_filter(~clipped, 2 * reach + 1)  # the rim
+        np.divide(plane[place], np.float32(level), out=excess)
+        excess -= np.float32(1)
+        np.clip(excess, 0, np.float32(MOST_EXCESS), out=excess)
+        excess *= clipped
+        count[...] = clipped
+        scipy.ndimage.uniform_filter(excess, box, output=excess)
+        scipy.ndimage.uniform_filter(count, box, output=count)
+        excess /= np.maximum(count, np.float32(1 / box**2), out=count)
+        excess -= np.float32(FAINT)
+        excess *= np.float32(1 / (BRIGHT - FAINT))
+        np.maximum(weight, excess, out=weight)
     np.minimum(weight, 1, out=weight)
     weight *= scipy.ndimage.maximum_filter(near, box)
     return weight
@@ -164,7 +177,8 @@ def _bound(
     finite = np.isfinite(known)
     bounds = np.where(finite, known, np.float32(np.inf))
     darkest = scipy.ndimage.minimum_filter(bounds, 2 * reach + 1)[stored]
-    restored += weight * np.where(np.isfinite(darkest), np.maximum(darkest - restored, 0), 0)
+    darkest[~np.isfinite(darkest)] = -np.inf
+    _draw_to(restored, np.maximum(darkest, restored, out=darkest), weight)
     if not len(where):
         return
     del darkest
@@ -174,9 +188,16 @@ def _bound(
     bounds[~finite] = -np.inf
     bounds[clipped] = values
     brightest = scipy.ndimage.maximum_filter(bounds, 3)[stored]
-    bounded = own & ~clipped[stored] & np.isfinite(brightest)
-    restored += weight * np.where(bounded, np.minimum(brightest - restored, 0), 0)
+    brightest[~(own & ~clipped[stored] & np.isfinite(brightest))] = np.inf
+    _draw_to(restored, np.minimum(brightest, restored, out=brightest), weight)
     np.maximum(restored, bounds[stored], out=restored, where=clipped[stored])
+
+
+def _draw_to(restored: FloatArray, bounded: FloatArray, weight: FloatArray) -> None:
+    """Compute ``restored <- restored + weight (bounded - restored)``; overwrites `bounded`."""
+    bounded -= restored
+    bounded *= weight
+    restored += bounded
 
 
 def restore_luminance(
