@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from tilepipe.execution.runnable import RunnablePlan as Plan
     from tilepipe.execution.runnable import plan
     from tilepipe.planning.find_psf import estimate_psf
+    from tilepipe.psf.field import PSFField, load_psf
     from tilepipe.psf.model import PSF
 
 __version__ = "0.1.0"
 
-__all__ = ["PSF", "Plan", "__version__", "deconvolve", "errors", "estimate_psf", "plan"]
+__all__ = ["PSF", "PSFField", "Plan", "__version__", "deconvolve", "errors", "estimate_psf", "load_psf", "plan"]
 
 _LOCATIONS = {
     "PSF": ("tilepipe.psf.model", "PSF"),
+    "PSFField": ("tilepipe.psf.field", "PSFField"),
     "Plan": ("tilepipe.execution.runnable", "RunnablePlan"),
     "deconvolve": ("tilepipe.arrays.deconvolve", "deconvolve"),
     "errors": ("tilepipe.errors", None),
     "estimate_psf": ("tilepipe.planning.find_psf", "estimate_psf"),
+    "load_psf": ("tilepipe.psf.field", "load_psf"),
     "plan": ("tilepipe.execution.runnable", "plan"),
 }
 

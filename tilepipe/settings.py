@@ -47,6 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Width of the blur to search for, px, odd, 3..101; None estimates it.
     window : str or None
         Window in which the blur is estimated, "X,Y" or "X,Y,SIZE" (centre and edge, px); None chooses.
+    field : str
+        "auto", "none" or "lens": whether the estimated blur may grow towards the corners; "auto" decides from parts of
+        the image that are not used in the fit.
     psf_per_channel : bool
         Refine the estimated PSF for each colour channel.
     force : bool
@@ -126,6 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     psf: str | None = None
     blur: int | None = None
     window: str | None = None
+    field: Literal["auto", "none", "lens"] = "auto"
     psf_per_channel: bool = False
     force: bool = False
     priority: float | str = "balanced"

@@ -5,7 +5,7 @@ import pytest
 
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.signs import read_signs
-from tilepipe.planning.last_check import check_restoration, windows_to_check
+from tilepipe.planning.last_check import check_restoration, middle
 from tilepipe.planning.schedules import RestorationOptions
 from tilepipe.psf.shapes import gaussian
 from tilepipe.testing.scenes import Photograph
@@ -16,11 +16,11 @@ SIGMA, NOISE = 1.0, 0.003
 @pytest.fixture(scope="module")
 def windows():
     seen = Photograph(640, 480, SIGMA, NOISE).rows(0, 480)
-    return windows_to_check([np.ascontiguousarray(np.moveaxis(seen, -1, 0))])
+    return [middle(np.moveaxis(seen, -1, 0))]
 
 
 def check(windows, sigma):
-    return check_restoration(windows, Noise(NOISE), gaussian(sigma), RestorationOptions())
+    return check_restoration(windows, Noise(NOISE), [gaussian(sigma)], RestorationOptions())
 
 
 def test_the_right_blur_passes_and_one_much_too_wide_does_not(windows):

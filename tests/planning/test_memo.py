@@ -101,7 +101,7 @@ def test_a_damaged_answer_is_none(ran, tmp_path, damage):
     assert recalled(cache, folder / "photo.tif", plan.analysis.asked) is not None
     (file,) = cache.glob("*/memos/*.json")
     if damage is None:
-        text = file.read_text().replace('"kernels":"', '"kernels":"AAAA')
+        text = file.read_text().replace('"psf":"', '"psf":"AAAA')
         file.write_text(text)
     else:
         file.write_bytes(damage)

@@ -21,6 +21,7 @@ TABLE = {
     "psf": ({"psf": gaussian(1.2)}, RECOMPUTE),
     "blur": ({"blur": 9}, REUSE),  # the PSF is given: nobody looks
     "window": ({"window": "100,100,90"}, REUSE),
+    "field": ({"field": "none"}, REUSE),
     "psf_per_channel": ({"psf_per_channel": True}, REUSE),
     "force": ({"force": True}, REUSE),
     "priority": ({"priority": 0.25}, RECOMPUTE),

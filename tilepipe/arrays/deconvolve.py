@@ -20,6 +20,7 @@ from tilepipe.planning.sample import Sample
 from tilepipe.planning.schedules import SCHEDULES, RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import check_psf_fits, rim, tune
+from tilepipe.psf.field import AnyPSF, PSFField, load_psf
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import parse_priority
@@ -33,7 +34,7 @@ MOST_COLOURS = 4
 
 def deconvolve(
     image: npt.ArrayLike,
-    psf: PSF | str | Path | npt.ArrayLike | None,
+    psf: AnyPSF | str | Path | npt.ArrayLike | None,
     priority: float | str = 0.0,
     *,
     quality: str = "normal",
@@ -58,7 +59,7 @@ def deconvolve(
     image : array_like of any real dtype, shape (H, W) or (H, W, C)
         Image in linear light, in any unit, with up to 4 colours in the last axis; a numpy or dask array.  NaN, Inf,
         masked elements (``numpy.ma``) and `nodata` are unknown to the solver and returned unchanged.
-    psf : PSF, str, Path or array_like, shape (k, k) or (C, k, k)
+    psf : PSF, PSFField, str, Path or array_like, shape (k, k) or (C, k, k)
         The blur: a PSF, a PSF file, or a kernel, for all channels or one for each.  May be None if `priority` is -1.
     priority : float or {"denoise", "balanced", "deblur"}, default 0.0
         From -1 (denoising without deblurring) to 1 (sharper, noisier).
@@ -177,11 +178,13 @@ def deconvolve(
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     height, width = planes.shape[1:]
     check_psf_fits(blur, height, width, len(planes))
-    windows = [np.asarray(planes[(slice(None), *window)], np.float32) for window in _windows(height, width)]
+    places = _windows(height, width)
+    windows = [np.asarray(planes[(slice(None), *window)], np.float32) for window in places]
     light = _light_of(planes, windows, white, nodata)
     luminance_only = luminance_only and len(planes) == 3
     blur = blur.joint if luminance_only else blur
-    sample = Sample(tuple(windows), light, luminance_only)
+    centres = tuple(((y.start + min(y.stop, height)) // 2, (x.start + min(x.stop, width)) // 2) for y, x in places)
+    sample = Sample(tuple(windows), light, centres, (height, width), luminance_only)
     tuning = tune(sample, blur, options, None, seams=has_seams(height, width, tile, rim(blur)))
     grid = Grid(height, width, tile or default_core(tuning.halo, height, width), tuning.halo)
     parameters = None if passes_through(blur, options.priority) else tuning.parameters
@@ -223,12 +226,12 @@ def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     return np.clip(np.nan_to_num(drawn), 0, 1)
 
 
-def _as_psf(psf: Any) -> PSF:
+def _as_psf(psf: Any) -> AnyPSF:
     if psf is None:
         raise SettingsError("psf is None: a PSF is required unless priority is -1 (denoise)")
-    if isinstance(psf, PSF):
+    if isinstance(psf, (PSF, PSFField)):
         return psf
-    return PSF.load(psf) if isinstance(psf, (str, Path)) else PSF(np.asarray(psf))
+    return load_psf(psf) if isinstance(psf, (str, Path)) else PSF(np.asarray(psf))
 
 
 def _windows(height: int, width: int) -> list[tuple[slice, slice]]:

@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.frames import Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.refocus import composite
 from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import hidden as hidden_pixels
 from tilepipe.image.linearise import start_and_data, whites
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame, restore_luminance
+from tilepipe.tiling.components import Spectra, restore_tile
 from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["apply_masks", "restore_array", "restore_planes"]
@@ -27,7 +27,7 @@ __all__ = ["apply_masks", "restore_array", "restore_planes"]
 def restore_array(
     planes: FloatArray,
     light: Light,
-    psf: PSF,
+    psf: AnyPSF,
     parameters: Parameters,
     grid: Grid,
     drawn: FloatArray | None = None,
@@ -43,7 +43,7 @@ def restore_array(
         Linear light in the unit of `light`.
     light : Light
         Meaning of the samples.
-    psf : PSF
+    psf : PSF or PSFField
         The blur.
     parameters : Parameters
         Parameters of the solver.
@@ -116,7 +116,7 @@ def restore_planes(
     start: FloatArray,
     known: FloatArray,
     white: Sequence[float],
-    psf: PSF,
+    psf: AnyPSF,
     parameters: Parameters,
     grid: Grid,
     jobs: int = 1,
@@ -133,7 +133,7 @@ def restore_planes(
         Data: NaN where unknown, +inf where clipped.
     white : sequence of float
         Lower bound of a clipped sample, for each channel.
-    psf : PSF
+    psf : PSF or PSFField
         The blur.
     parameters : Parameters
         Parameters of the solver.
@@ -149,8 +149,7 @@ def restore_planes(
     ndarray of float32, shape (c, h, w) or (c + 1, h, w)
         The restored planes, and the mask of a selective restoration.
     """
-    spectrum = Spectrum.of(psf.planes, grid.frame_shape)
-    restore = restore_luminance if luminance_only else restore_in_frame
+    spectra = Spectra(psf, grid)
     idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(min(jobs, grid.tiles)):
         idle.put(Workspace(1 if luminance_only else len(start), grid.frame_shape))
@@ -161,8 +160,16 @@ def restore_planes(
         place = (slice(None), *inside.within(extent))
         work = idle.get()
         try:
-            planes = zip(start[place], known[place], strict=True)
-            return tile, restore(work, tile, inside, planes, white, spectrum, parameters)
+            return tile, restore_tile(
+                work,
+                tile,
+                inside,
+                lambda: zip(start[place], known[place], strict=True),
+                white,
+                spectra,
+                parameters,
+                luminance_only=luminance_only,
+            )
         finally:
             idle.put(work)
 

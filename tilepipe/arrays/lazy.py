@@ -9,14 +9,14 @@ import dask.array as da
 import numpy as np
 
 from tilepipe.arrays.in_memory import apply_masks
-from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.frames import Workspace
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import Light
 from tilepipe.image.linearise import FILL_WIDTH, start_and_data, whites
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame, restore_luminance
+from tilepipe.tiling.components import Spectra, restore_tile
 from tilepipe.tiling.grid import Box, Grid, Tile
 
 __all__ = ["restore_lazily"]
@@ -25,7 +25,7 @@ __all__ = ["restore_lazily"]
 def restore_lazily(
     planes: Any,
     light: Light,
-    psf: PSF,
+    psf: AnyPSF,
     parameters: Parameters | None,
     grid: Grid,
     drawn: FloatArray | None = None,
@@ -43,7 +43,7 @@ def restore_lazily(
         Linear light in the unit of `light`.
     light : Light
         Meaning of the samples.
-    psf : PSF
+    psf : PSF or PSFField
         The blur.
     parameters : Parameters or None
         Parameters of the solver; None returns the pixels unchanged.
@@ -63,7 +63,7 @@ def restore_lazily(
         return planes.astype(np.float32)
     channels = planes.shape[0]
     extent = Box(0, grid.height, 0, grid.width)
-    spectrum = dask.delayed(Spectrum.of, pure=True)(psf.planes, grid.frame_shape)
+    spectra = dask.delayed(Spectra, pure=True)(psf, grid)
     selective = int(bool(parameters.misfit_limit))
     restored = {}
     for row in range(grid.rows):
@@ -71,7 +71,7 @@ def restore_lazily(
             inside = tile.frame.intersection(extent)
             frame = planes[(slice(None), *inside.within(extent))]
             restored[tile.row, tile.column] = dask.delayed(_restore_tile)(
-                frame, tile, inside, grid, light, spectrum, parameters, luminance_only
+                frame, tile, inside, grid, light, spectra, parameters, luminance_only
             )
 
     def chunk(core: Box) -> Any:
@@ -94,14 +94,22 @@ def _restore_tile(
     inside: Box,
     grid: Grid,
     light: Light,
-    spectrum: Spectrum,
+    spectra: Spectra,
     parameters: Parameters,
     luminance_only: bool,
 ) -> FloatArray:
     frame = np.asarray(frame, np.float32)
     work = Workspace(1 if luminance_only else len(frame), grid.frame_shape)
-    restore = restore_luminance if luminance_only else restore_in_frame
-    return restore(work, tile, inside, start_and_data(frame, light), whites(light), spectrum, parameters)
+    return restore_tile(
+        work,
+        tile,
+        inside,
+        lambda: start_and_data(frame, light),
+        whites(light),
+        spectra,
+        parameters,
+        luminance_only=luminance_only,
+    )
 
 
 def _blend_tiles(grid: Grid, core: Box, channels: int, tiles: list[Tile], pieces: list[FloatArray]) -> FloatArray:

@@ -26,6 +26,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "Iterations: fast halves the time, best doubles it for a little more quality (default: normal).",
     },
     "--psf": {"metavar": "FILE", "help": "PSF file of the blur (default: estimated from the image)."},
+    "--field": {
+        "type": click.Choice(["auto", "none", "lens"]),
+        "help": "Whether the estimated blur may grow towards the corners: auto (default) | none | lens.",
+    },
     "--psf-per-channel": {"is_flag": True, "help": "Refine the estimated PSF for each colour (chromatic aberration)."},
     "--force": {"is_flag": True, "help": "Accept an uncertain PSF, and start even if the disk may be too small."},
     "--max-pixels": {

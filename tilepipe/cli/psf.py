@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilepipe.cli.options import picture_flags
+from tilepipe.cli.options import FLAGS, picture_flags
 
 if TYPE_CHECKING:
+    from tilepipe.psf.field import PSFField
     from tilepipe.psf.model import PSF
 
 __all__ = ["psf_verb"]
@@ -19,6 +20,10 @@ SHADES = " .:-=+*#%@"
 
 SHOWN = 41
 """Largest edge of the drawing, px; larger kernels are cropped to their middle."""
+
+
+MAP_ROWS, MAP_COLUMNS = 5, 7
+"""Places at which the width of a PSF field is printed."""
 
 
 @click.group("psf")
@@ -43,6 +48,7 @@ window_option = click.option(
 @blur_option
 @window_option
 @picture_flags
+@click.option("--field", **FLAGS["--field"] | {"default": "auto"})
 @click.option("--psf-per-channel", is_flag=True, help="Refine the PSF for each colour; the file has one page for each.")
 @click.option("--png", metavar="OUT", help="Also write an enlarged image of the PSF.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -52,6 +58,7 @@ def estimate(
     output: str,
     blur: int | None,
     window: str | None,
+    field: str,
     psf_per_channel: bool,
     page: int | None,
     plane: str | None,
@@ -79,7 +86,15 @@ def estimate(
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
     keep_freed_memory()
     psf = estimate_psf(
-        image, blur, window, per_channel=psf_per_channel, threads=cores(), page=page, plane=plane, salvage=bool(salvage)
+        image,
+        blur,
+        window,
+        per_channel=psf_per_channel,
+        threads=cores(),
+        page=page,
+        plane=plane,
+        salvage=bool(salvage),
+        field=field,
     )
     psf.save(output, overwrite=overwrite)
     if png is not None:
@@ -106,11 +121,11 @@ def check(
     """
     import json
 
-    from tilepipe.planning.find_psf import check_psf
-    from tilepipe.psf.model import PSF
+    from tilepipe.planning.check_psf import check_psf
+    from tilepipe.psf.field import load_psf
     from tilepipe.system.memory import cores
 
-    facts = check_psf(PSF.load(file), image, window, threads=cores(), page=page, plane=plane, salvage=bool(salvage))
+    facts = check_psf(load_psf(file), image, window, threads=cores(), page=page, plane=plane, salvage=bool(salvage))
     if as_json:
         click.echo(json.dumps({"psf": file, "image": image, **facts}))
         return
@@ -170,20 +185,23 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     """Check and draw the PSF in FILE.
 
     Prints the nearest simple shape and its fit: 1 for a kernel of exactly this shape, 0 for one that has nothing in
-    common with it.  Exits with 2 if the PSF is not valid.
+    common with it.  Of a PSF that differs over the image the widths are printed.  Exits with 2 if the PSF is not valid.
     """
     import json
 
+    from tilepipe.psf.field import load_psf
     from tilepipe.psf.model import PSF
     from tilepipe.psf.shape_fit import fit_shape
+    from tilepipe.report.psf_picture import write_psf_picture
 
-    psf = PSF.load(file)
+    psf = load_psf(file)
     facts = psf.facts()
-    nearest = fit_shape(psf.kernel)
     if png is not None:  # before anything is printed, so that stdout stays empty on an error
-        from tilepipe.report.psf_picture import write_psf_picture
-
-        write_psf_picture(psf, png, nearest=nearest, overwrite=overwrite)
+        write_psf_picture(psf, png, overwrite=overwrite)
+    if not isinstance(psf, PSF):
+        click.echo(json.dumps({"file": file, **facts}) if as_json else _field_text(file, psf))
+        return
+    nearest = fit_shape(psf.kernel)
     if as_json:
         picture = {} if png is None else {"png": png}
         click.echo(json.dumps({"file": file, **facts, "nearest": nearest.facts(), **picture}))
@@ -199,6 +217,21 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     click.echo(_drawing(psf))
     if png is not None:
         click.echo(png)
+
+
+def _field_text(file: str, field: PSFField) -> str:
+    """Describe a PSF that differs over the image: kind, origin, and a map of the mean width of the blur, px."""
+    from tilepipe.report.field_picture import widths_over
+
+    facts = field.facts()
+    shape = field.image_shape or (2, 3)
+    lines = [
+        f"{file}  {facts['field']['kind']}, {len(field.components)} places, kernels of {field.size} x {field.size}",
+        field.made_by.get("nearest", "unknown origin"),
+        "mean spread over the image, px:",
+    ]
+    lines += ["  ".join(f"{width:5.2f}" for width in row) for row in widths_over(field, shape, MAP_ROWS, MAP_COLUMNS)]
+    return "\n".join(lines)
 
 
 def _drawing(psf: PSF) -> str:

@@ -61,8 +61,8 @@ class Spectrum:
         height, width = shape
         size = kernel.shape[-1]
         padded = np.zeros((kernel.size // size**2, height, width), np.float32)
-        padded[:, :size, :size] = kernel
-        padded = np.roll(padded, (-(size // 2), -(size // 2)), (1, 2))
+        indices = np.arange(size) - size // 2  # the centre at (0, 0), what lies before it at the other end
+        padded[:, indices[:, None], indices] = kernel
         return cls(
             shape=shape,
             reach=size // 2,

@@ -32,7 +32,7 @@ from tilepipe.planning.analysis import selection_of
 from tilepipe.planning.memo import memo_key
 from tilepipe.planning.plan import check_output
 from tilepipe.planning.shared_psf import estimate_shared_psf
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF, load_psf
 from tilepipe.settings import Settings, resolve
 from tilepipe.system.files import is_same_file
 from tilepipe.system.memory import available, cores, used_memory
@@ -158,7 +158,7 @@ def run_images(
     images: Sequence[Path],
     folder: Path | None,
     *,
-    psf: PSF | str | Path | None = None,
+    psf: AnyPSF | str | Path | None = None,
     shared_psf: bool = False,
     config: str | Path | None = None,
     sets: tuple[str, ...] = (),
@@ -180,7 +180,7 @@ def run_images(
         Image files.
     folder : Path or None
         Folder of the outputs, created if its parent exists; None writes ``NAME-sharp`` beside each image.
-    psf : PSF, str or Path, optional
+    psf : PSF, PSFField, str or Path, optional
         The blur of all images; by default it is estimated from each.
     shared_psf : bool
         Estimate one blur for all images, from some of them.
@@ -222,7 +222,9 @@ def run_images(
         on_event(Note(resolved.note))
     if resolved.origins["keep_cache"] == "default":
         flags["keep_cache"] = False
-    given = psf if isinstance(psf, PSF) else PSF.load(settings.psf) if settings.psf else None
+    given = load_psf(settings.psf) if settings.psf else None
+    if psf is not None and not isinstance(psf, (str, Path)):
+        given = psf
     if shared_psf and given is not None:
         raise SettingsError("--psf gives the blur of all images, --shared-psf estimates it: use one of them")
     if folder is not None:
@@ -262,7 +264,7 @@ def _create(folder: Path) -> None:
         raise OutputError(f"the folder {folder} cannot be created: {error.strerror or error}") from error
 
 
-def _key(given: PSF | None, settings: Settings) -> str:
+def _key(given: AnyPSF | None, settings: Settings) -> str:
     """Return a digest of everything but the image that determines an output."""
     facts = {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in HOW_IT_RUNS}
     facts |= {"psf": None if given is None else given.digest, "planning": memo_key(given, settings)}

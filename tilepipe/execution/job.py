@@ -19,17 +19,18 @@ import numpy.typing as npt
 
 from tilepipe.cache import layout
 from tilepipe.cache.store import CheckedArray
-from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.frames import Workspace
 from tilepipe.errors import CacheError, InputError
 from tilepipe.image.info import ImageReader
 from tilepipe.image.readers import open_image
 from tilepipe.image.selection import WHOLE, Selection
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import psf_from_bytes
 from tilepipe.recipe import Recipe
 from tilepipe.system.files import read_file, read_sealed, write_sealed
 from tilepipe.system.folders import size_and_time
 from tilepipe.system.memory import peak_memory
 from tilepipe.system.object_store import StoragePath, storage_path
+from tilepipe.tiling.components import Spectra
 
 __all__ = ["Job", "RunConfig", "job_in", "running", "shared_stamp", "store_band"]
 
@@ -127,8 +128,8 @@ class Job:
         self._image, self._image_stamp, self._selection = config.image, config.image_stamp, config.selection
         self._reader: ImageReader | None = None
         self._reader_lock = threading.Lock()
-        self._spectrum: Spectrum | None = None
-        self._spectrum_lock = threading.Lock()
+        self._spectra: Spectra | None = None
+        self._spectra_lock = threading.Lock()
         self._idle: queue.LifoQueue[Workspace] = queue.LifoQueue()
 
     @property
@@ -137,16 +138,16 @@ class Job:
         return self.stop.is_set() or self.hopeless.is_set()
 
     @property
-    def spectrum(self) -> Spectrum:
-        """Spectrum of the PSF for this grid's frames; computed once, shared by all threads."""
-        with self._spectrum_lock:
-            if self._spectrum is None:
+    def spectra(self) -> Spectra:
+        """The PSF for this grid's frames; prepared once, shared by all threads."""
+        with self._spectra_lock:
+            if self._spectra is None:
                 file = self.folder / layout.PSF_FILE
-                psf = PSF.from_bytes(read_file(file) or b"", str(file))
+                psf = psf_from_bytes(read_file(file) or b"", str(file))
                 if psf.digest != self.recipe.psf:
                     raise CacheError(f"{file} is damaged; run the same command again to rewrite it")
-                self._spectrum = Spectrum.of(psf.planes, self.grid.frame_shape)
-            return self._spectrum
+                self._spectra = Spectra(psf, self.grid)
+            return self._spectra
 
     def read_rows(self, top: int, bottom: int) -> npt.NDArray[Any]:
         """Return rows of the image file, (rows, width, channels); by one thread at a time.
@@ -188,13 +189,13 @@ class Job:
         self._idle.put(workspace)
 
     def release_workspaces(self) -> None:
-        """Free all idle workspaces and the spectrum; later tiles create new ones."""
+        """Free all idle workspaces and the PSF's spectra; later tiles create new ones."""
         while True:
             try:
                 self._idle.get_nowait()
             except queue.Empty:
                 break
-        self._spectrum = None
+        self._spectra = None
 
 
 def store_band(source: CheckedArray, row: int, rows: npt.NDArray[Any], colours: int, began: float) -> None:

@@ -25,7 +25,7 @@ from tilepipe.image.linearise import start_and_data, whites
 from tilepipe.system.files import is_disk_full
 from tilepipe.system.memory import peak_memory
 from tilepipe.tiling.blend import blend
-from tilepipe.tiling.frame import restore_in_frame, restore_luminance
+from tilepipe.tiling.components import restore_tile
 from tilepipe.tiling.grid import Box, Tile
 
 __all__ = ["Group", "Stage", "Task", "run_group"]
@@ -112,9 +112,7 @@ def _restore(job: Job, row: int, column: int) -> bool:
     if plain:
         pixels = np.stack([start for start, _ in start_and_data(samples, job.light)])
     else:
-        planes = start_and_data(samples, job.light)
-        del samples  # the generator linearises plane by plane and releases the samples after the last
-        pixels = _deconvolved(job, tile, box, planes)
+        pixels = _deconvolved(job, tile, box, samples)
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} has values that are not finite")
     job.tiles.write(_padded(pixels, job.grid.stored_shape), row, column)
@@ -131,11 +129,19 @@ def _padded(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:
     return padded
 
 
-def _deconvolved(job: Job, tile: Tile, inside: Box, planes: Any) -> Any:
+def _deconvolved(job: Job, tile: Tile, inside: Box, samples: Any) -> FloatArray:
     work = job.take_workspace()
     try:
-        restore = restore_luminance if job.recipe.luminance_only else restore_in_frame
-        return restore(work, tile, inside, planes, whites(job.light), job.spectrum, job.recipe.parameters)
+        return restore_tile(
+            work,
+            tile,
+            inside,
+            lambda: start_and_data(samples, job.light),
+            whites(job.light),
+            job.spectra,
+            job.recipe.parameters,
+            luminance_only=job.recipe.luminance_only,
+        )
     finally:
         job.give_back(work)
 

@@ -32,14 +32,14 @@ from tilepipe.image.writers.output import output_light
 from tilepipe.image.writers.png_filters import filter_rows
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
 from tilepipe.planning.inspection import inspect_reader, inspection_bytes
-from tilepipe.planning.last_check import Check, check_restoration, windows_to_check
+from tilepipe.planning.last_check import Check, check_restoration, middle
 from tilepipe.planning.memo import Memo, memo_key, recall, remember, still_valid
 from tilepipe.planning.memory_model import check_analysis
 from tilepipe.planning.sample import Sample, read_sample
 from tilepipe.planning.schedules import RestorationOptions, passes_through
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import Tuning, check_psf_fits, rim, tune
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.shapes import delta
 from tilepipe.settings import Settings
 from tilepipe.system.memory import cores, release_compiler_memory, used_memory
@@ -68,7 +68,7 @@ class Analysis:
         The image.
     stamp : tuple of int
         Of its file, taken before the file is read.
-    psf : PSF
+    psf : PSF or PSFField
         Given or estimated.
     tuning : Tuning
         Solver parameters and halo.
@@ -82,7 +82,7 @@ class Analysis:
 
     info: ImageInfo
     stamp: Stamp
-    psf: PSF
+    psf: AnyPSF
     tuning: Tuning
     blocks: tuple[str, ...]
     asked: str
@@ -96,7 +96,7 @@ class Analysis:
 
 def analyse(
     image: Path,
-    given: PSF | None,
+    given: AnyPSF | None,
     settings: Settings,
     root: StoragePath,
     on_event: Listener,
@@ -111,7 +111,7 @@ def analyse(
     ----------
     image : Path
         Image file.
-    given : PSF or None
+    given : PSF, PSFField or None
         The user's PSF; None estimates the blur.
     settings : Settings
         Settings of the run.
@@ -241,26 +241,40 @@ def _estimate_blur(reader: ImageReader, settings: Settings, on_event: Listener) 
     count, megapixels = len(inspection.windows), inspection.windows[0].size / 1e6
     windows = f"one {megapixels:.2f} Mpx window" if count == 1 else f"{count} windows of {megapixels:.2f} Mpx"
     on_event(Note(f"planning estimating the blur from {windows}"))
-    return find_psf(
-        inspection, settings.blur, per_channel=settings.psf_per_channel, threads=threads, target=settings.target
+    blur = find_psf(
+        inspection,
+        settings.blur,
+        per_channel=settings.psf_per_channel,
+        threads=threads,
+        target=settings.target,
+        field=settings.field,
     )
+    if blur.lens is not None:
+        fit = blur.lens.fit
+        on_event(
+            Note(
+                f"planning the blur grows towards the corners: in parts of the image that the fit did not use, its "
+                f"variance is off by {fit.deviation:.2f} px^2, with one blur for all by {fit.deviation_of_one:.2f}"
+            )
+        )
+    return blur
 
 
 def _last_check(
     sample: Sample,
-    psf: PSF,
+    psf: AnyPSF,
     blur: BlurEstimate | None,
     options: RestorationOptions,
     settings: Settings,
     on_event: Listener,
-) -> tuple[PSF, dict[str, Any] | None]:
+) -> tuple[AnyPSF, dict[str, Any] | None]:
     """Restore windows with the PSF; reduce an estimated blur step by step while the restoration goes too far.
 
     Parameters
     ----------
     sample : Sample
         Windows of the image.
-    psf : PSF
+    psf : PSF or PSFField
         The PSF to check.
     blur : BlurEstimate or None
         The estimate that `psf` comes from; None for the user's PSF, which is checked but not changed.
@@ -273,7 +287,7 @@ def _last_check(
 
     Returns
     -------
-    psf : PSF
+    psf : PSF or PSFField
         The PSF to use.
     check : dict
         Result of the check, JSON values.
@@ -283,13 +297,15 @@ def _last_check(
     UncertainPsfError
         If a free-form kernel fails, there is no slight blur to fall back to, and ``force`` is not set.
     """
-    windows = windows_to_check(sample.most_textured(CHECKED))
+    probes = sample.most_textured(CHECKED)
+    windows = [middle(probe.pixels) for probe in probes]
     noise, threads = sample.noise, min(settings.jobs or cores(), PROBING_THREADS)
 
-    def check_with(psf: PSF) -> Check:
+    def check_with(psf: AnyPSF) -> Check:
         free_form = blur is not None and blur.estimate is not None
         planes = psf.joint if sample.luminance_only else psf
-        return check_restoration(windows, noise, planes, options, free_form=free_form, threads=threads)
+        local = [planes.at(*probe.centre, sample.shape) for probe in probes]
+        return check_restoration(windows, noise, local, options, free_form=free_form, threads=threads)
 
     first = check = check_with(psf)
     while blur is not None and not check.passed and not settings.force:
@@ -311,7 +327,7 @@ def _last_check(
     return psf, check.facts() | {"taken_back": first is not check}
 
 
-def _check_confidence(psf: PSF, settings: Settings, on_event: Listener) -> None:
+def _check_confidence(psf: AnyPSF, settings: Settings, on_event: Listener) -> None:
     """Raise UncertainPsfError if the confidence in an estimated PSF is too low and not forced; note a delta."""
     confidence = psf.confidence or 0.0
     if confidence < MIN_CONFIDENCE and not settings.force:

@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilepipe.errors import SettingsError
+from tilepipe.errors import SettingsError, UncertainPsfError
 from tilepipe.image.readers import open_image
 from tilepipe.image.selection import Selection
+from tilepipe.planning.find_lens import FoundLens, find_lens
 from tilepipe.planning.inspection import Inspection, inspect_array, inspect_reader
 from tilepipe.psf.blind.channels import kernels_by_channel
 from tilepipe.psf.blind.confidence import ripple_confidence, slight_confidence, strong_confidence
-from tilepipe.psf.blind.narrow import Estimate, compare, estimate_kernel, likeness
+from tilepipe.psf.blind.narrow import Estimate, estimate_kernel, likeness
 from tilepipe.psf.blind.ripples import Ripples
 from tilepipe.psf.blind.slight import SlightBlur, measure_slight_blur, slight_psf
 from tilepipe.psf.blind.spectrum import GAUSSIAN, fit_spectrum
 from tilepipe.psf.blind.strong import estimate_strong_blur
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.kernel_ops import fit_to
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shape_fit import fit_shape
 
-__all__ = ["MIN_CONFIDENCE", "BlurEstimate", "check_psf", "estimate_psf", "find_psf"]
+__all__ = ["MIN_CONFIDENCE", "BlurEstimate", "estimate_psf", "find_psf"]
 
 MIN_CONFIDENCE = 0.4
 """Smallest confidence with which a run accepts the PSF."""
@@ -90,7 +92,7 @@ class BlurEstimate:
 
     Parameters
     ----------
-    psf : PSF
+    psf : PSF or PSFField
         With its provenance in ``made_by``; a delta for a sharp image.
     inspection : Inspection
         The measurements it is derived from.
@@ -102,14 +104,17 @@ class BlurEstimate:
         Standard deviation of the Gaussian that remains of a slight blur, px.
     doubted : bool
         Whether a slight blur explains the image, but there are signs of a strong one that was not found.
+    lens : FoundLens or None
+        The blur, if it grows towards the corners.
     """
 
-    psf: PSF
+    psf: AnyPSF
     inspection: Inspection
     slight: SlightBlur
     estimate: Estimate | None
     target: float = TARGET
     doubted: bool = False
+    lens: FoundLens | None = None
 
     def narrower(self) -> BlurEstimate | None:
         """Return the next blur to try when the restoration goes too far; None when there is none.
@@ -119,6 +124,8 @@ class BlurEstimate:
         """
         if self.psf.is_delta:
             return None
+        if self.lens is not None:
+            return _lens_estimate(self.inspection, self.slight, self.lens.scaled(NARROWER**2), self.target)
         if self.estimate is not None:
             reliable = math.isfinite(self.slight.variance) and self.slight.trusted
             return _slight_estimate(self.inspection, self.slight, self.target, doubted=True) if reliable else None
@@ -142,7 +149,8 @@ def estimate_psf(
     page: int | None = None,
     plane: str | None = None,
     salvage: bool = False,
-) -> PSF:
+    field: str = "auto",
+) -> AnyPSF:
     """Estimate the blur of an image from the image alone.
 
     Parameters
@@ -159,10 +167,12 @@ def estimate_psf(
         Number of threads; the result does not depend on it.
     page, plane, salvage : optional
         Which picture of a file, see :class:`tilepipe.settings.Settings`.
+    field : {"auto", "none", "lens"}
+        Whether the blur may grow towards the corners, see :func:`find_psf`.
 
     Returns
     -------
-    PSF
+    PSF or PSFField
         ``psf.confidence`` is in 0..1; a run refuses a PSF below 0.4.  A delta for a sharp image.
 
     Raises
@@ -178,52 +188,14 @@ def estimate_psf(
         reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
         try:
             inspection = inspect_reader(reader, size, window, threads=threads)
-            return find_psf(inspection, size, per_channel=per_channel, threads=threads).psf
+            return find_psf(inspection, size, per_channel=per_channel, threads=threads, field=field).psf
         finally:
             reader.close()
     pixels = np.asarray(image, np.float32)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise SettingsError(f"image has shape {pixels.shape}; it must be (height, width) or (height, width, channels)")
     inspection = inspect_array(pixels, size, window, threads=threads)
-    return find_psf(inspection, size, per_channel=per_channel, threads=threads).psf
-
-
-def check_psf(
-    psf: PSF,
-    image: str | Path,
-    window: Any = None,
-    *,
-    threads: int = 1,
-    page: int | None = None,
-    plane: str | None = None,
-    salvage: bool = False,
-) -> dict[str, Any]:
-    """Compare `psf` with the PSF estimated from another image; parameters as for :func:`estimate_psf`.
-
-    Returns
-    -------
-    dict
-        "likeness" of the two kernels, 0..1; "gain": factor by which each makes the image sparser (1: none), and
-        "misfit" of each over the noise; "confidence" of the estimate; "explains": whether `psf` does nearly as well as
-        the estimate.
-    """
-    reader = open_image(image, Selection(page=page, plane=plane, salvage=salvage))
-    try:
-        inspection = inspect_reader(reader, None, window, threads=threads)
-    finally:
-        reader.close()
-    blur = find_psf(inspection, threads=threads)
-    estimated = blur.psf.kernel
-    likeness, given, found = compare(inspection.windows, inspection.noise, psf.kernel, estimated)
-    return {
-        "likeness": round(likeness, 3),
-        "gain": round(given.gain, 3),
-        "gain_found": round(found.gain, 3),
-        "misfit": round(given.misfit, 3),
-        "misfit_found": round(found.misfit, 3),
-        "confidence": blur.psf.confidence,
-        "explains": bool(given.gain >= 1 + 0.7 * (found.gain - 1) and given.misfit <= 1.3 * max(found.misfit, 1.0)),
-    }
+    return find_psf(inspection, size, per_channel=per_channel, threads=threads, field=field).psf
 
 
 def find_psf(
@@ -233,8 +205,9 @@ def find_psf(
     per_channel: bool = False,
     threads: int = 1,
     target: float | None = None,
+    field: str = "auto",
 ) -> BlurEstimate:
-    """Select no blur, a slight one or a strong one; estimate the PSF and its confidence.
+    """Select no blur, a slight one, that of a lens or a strong one; estimate the PSF and its confidence.
 
     A slight blur, or none, suffices if it explains the spectrum of the image in all directions and without ripples.
     Otherwise the free-form kernel is estimated; it is accepted only if its ripples are those of the spectrum of the
@@ -252,9 +225,24 @@ def find_psf(
         Number of threads; the result does not depend on it.
     target : float or None
         Standard deviation of the Gaussian that remains of a slight blur, px; None: ``TARGET``.
+    field : str
+        "none" for one PSF all over the image; "lens" for one that differs, "auto" for whichever explains more.
+
+    Raises
+    ------
+    UncertainPsfError
+        If `field` is "lens" and the blur does not grow towards the corners.
     """
     target = TARGET if target is None else target
     slight = measure_slight_blur(inspection.power, inspection.noise, inspection.edges)
+    lens = None if field == "none" or size is not None else find_lens(inspection)
+    if lens is not None:
+        return _lens_estimate(inspection, slight, lens, target)
+    if field == "lens":
+        raise UncertainPsfError(
+            "the blur does not grow towards the corners in a way that one lens explains; use --field none, or give the "
+            "PSF with --psf"
+        )
     evidence = _RippleEvidence.of(inspection, slight)
     requested = size is not None and size > WIDEST_SLIGHT
     doubted = slight.explains and not evidence.is_surely_rippled and not requested
@@ -372,6 +360,12 @@ def _made_by(inspection: Inspection, confidence: float) -> dict[str, Any]:
         "windows": [[(x0 + x1) // 2, (y0 + y1) // 2, max(y1 - y0, x1 - x0)] for y0, y1, x0, x1 in inspection.boxes],
         "noise": float(f"{inspection.noise:.3g}"),
     }
+
+
+def _lens_estimate(inspection: Inspection, slight: SlightBlur, lens: FoundLens, target: float) -> BlurEstimate:
+    """Return the PSF of a lens."""
+    psf = lens.psf(target, _made_by(inspection, 0.0))
+    return BlurEstimate(psf, inspection, slight, None, target, lens=lens)
 
 
 def _slight_estimate(

@@ -112,6 +112,8 @@ class Inspection:
         Of each colour; empty when colours are not treated separately.
     edges : EdgeWidth or None
         Of these and further windows; None when there are too few.
+    spectra : PictureSpectra or None
+        Of the parts of the image, if the window was not given.
     """
 
     boxes: tuple[Box, ...]
@@ -122,6 +124,7 @@ class Inspection:
     power: Power | None
     colour_power: tuple[Power, ...]
     edges: EdgeWidth | None
+    spectra: PictureSpectra | None
 
 
 def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None, *, threads: int = 1) -> Inspection:
@@ -205,6 +208,8 @@ def _inspect(
             for box, piece in zip(boxes, windows, strict=True):
                 spectra.add(piece, box)
     inspection = _build_inspection(boxes, windows, [next(parts) for _ in spare], spectra)
+    if window is None:
+        inspection = replace(inspection, spectra=spectra)
     is_wide = min(large[1] - large[0], large[3] - large[2]) >= LEAST_EDGE
     return replace(inspection, large=fill(next(parts).colours).mean(0) if is_wide else None)
 
@@ -216,35 +221,44 @@ def _observed(samples: npt.NDArray[Any], light: Light) -> Observed:
 
 
 class PictureSpectra:
-    """Power spectra of the image, of the mean of its colours and of each colour, computed by an executor."""
+    """Power spectra of the image, of the mean of its colours and of each colour, computed by an executor.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width of the image, px.
+    mean : PowerAccumulator
+        Of the mean of the colours.
+    each : list of PowerAccumulator
+        Of each colour; empty when colours are not treated separately.
+    """
 
     def __init__(self, shape: tuple[int, int], executor: Executor, *, colours: bool) -> None:
-        self._mean = PowerAccumulator.of_size(*shape)
-        self._each: list[PowerAccumulator] = []
-        self._shape, self._executor, self._colours = shape, executor, colours
+        self.mean = PowerAccumulator.of_size(*shape)
+        self.each: list[PowerAccumulator] = []
+        self.shape = shape
+        self._executor, self._colours = executor, colours
         self.is_empty = True
 
     def add(self, piece: Observed, box: Box) -> None:
         """Add the part of the image at `box`."""
         self.is_empty = False
         at, usable = (box[0], box[2]), piece.usable
-        added = [self._executor.submit(self._mean.add, piece.colours.mean(0), usable, at)]
+        added = [self._executor.submit(self.mean.add, piece.colours.mean(0), usable, at)]
         if self._colours and len(piece.colours) == 3:
             # of twice the size: blocks twice as far apart, which bounds the time; the quarters of a colour are not used
-            self._each = self._each or [
-                PowerAccumulator.of_size(2 * self._shape[0], 2 * self._shape[1]) for _ in range(3)
-            ]
+            self.each = self.each or [PowerAccumulator.of_size(2 * self.shape[0], 2 * self.shape[1]) for _ in range(3)]
             added += [
                 self._executor.submit(spectra.add, plane, usable, at)
-                for spectra, plane in zip(self._each, piece.colours, strict=True)
+                for spectra, plane in zip(self.each, piece.colours, strict=True)
             ]
         for one in added:
             one.result()
 
     def power(self) -> tuple[Power | None, tuple[Power, ...]]:
         """Return the power of the mean, and of each colour."""
-        each = [spectra.power() for spectra in self._each]
-        return self._mean.power(), tuple(power for power in each if power is not None)
+        each = [spectra.power() for spectra in self.each]
+        return self.mean.power(), tuple(power for power in each if power is not None)
 
 
 def _select_windows(cut: Cut, shape: tuple[int, int], spectra: PictureSpectra) -> tuple[list[Box], list[Box], Box]:
@@ -300,6 +314,7 @@ def _build_inspection(
         power=power,
         colour_power=each,
         edges=measure_edges([(window.colours.mean(0), window.usable) for window in measured], noise),
+        spectra=None,
     )
 
 

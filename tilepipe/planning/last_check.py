@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tilepipe.deconv.frames import amplification
 from tilepipe.deconv.noise import Noise
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.deconv.signs import Signs, read_signs
@@ -21,10 +22,10 @@ from tilepipe.planning.schedules import RestorationOptions, candidate_parameters
 from tilepipe.planning.seam_error import restore_window
 from tilepipe.psf.model import PSF
 
-__all__ = ["Check", "check_restoration", "windows_to_check"]
+__all__ = ["Check", "check_restoration", "middle"]
 
-EDGE, MOST = 384, 4
-"""Edge of the windows that are checked, px, and their maximum number."""
+EDGE = 384
+"""Edge of the windows that are checked, px."""
 
 OVERSHOOT, OVERSHOOT_PER_PX = 0.035, 0.035
 """Median overshoot allowed, and its increase per px of the PSF's spread."""
@@ -73,26 +74,23 @@ class Check:
         }
 
 
-def windows_to_check(windows: Sequence[FloatArray]) -> list[FloatArray]:
-    """Return the central parts of up to ``MOST`` windows (c, h, w)."""
-    cut = []
-    for window in windows[:MOST]:
-        height, width = window.shape[1:]
-        top, left = max(0, (height - EDGE) // 2), max(0, (width - EDGE) // 2)
-        cut.append(np.ascontiguousarray(window[:, top : top + EDGE, left : left + EDGE]))
-    return cut
+def middle(window: FloatArray) -> FloatArray:
+    """Return the central part of a window (c, h, w) that is checked."""
+    height, width = window.shape[1:]
+    top, left = max(0, (height - EDGE) // 2), max(0, (width - EDGE) // 2)
+    return np.ascontiguousarray(window[:, top : top + EDGE, left : left + EDGE])
 
 
 def check_restoration(
     windows: Sequence[FloatArray],
     noise: Noise,
-    psf: PSF,
+    psfs: Sequence[PSF],
     options: RestorationOptions,
     *,
     free_form: bool = False,
     threads: int = 1,
 ) -> Check:
-    """Restore windows with a PSF and compare the signs with their limits.
+    """Restore windows with the PSF and compare the signs with their limits.
 
     Parameters
     ----------
@@ -100,8 +98,8 @@ def check_restoration(
         Working units, finite.
     noise : Noise
         Noise of the image.
-    psf : PSF
-        The PSF to check.
+    psfs : sequence of PSF
+        The PSF to check, at each window.
     options : RestorationOptions
         The user's options.
     free_form : bool
@@ -109,10 +107,17 @@ def check_restoration(
     threads : int
         Number of windows restored at a time; the result does not depend on it.
     """
-    parameters = candidate_parameters(replace(options, refocus=False), noise, psf, windows)[0]
+    widest = max(psfs, key=_spread)
+    amplified = float(np.mean([amplification(psf.kernel) for psf in psfs]))
+    parameters = candidate_parameters(replace(options, refocus=False), noise, widest, windows, amplified)[0]
     with ThreadPoolExecutor(threads) as pool:
-        signs = list(pool.map(lambda window: _restoration_signs(window, psf, parameters), windows))
-    return _evaluate(signs, psf, free_form=free_form)
+        signs = list(pool.map(lambda window, psf: _restoration_signs(window, psf, parameters), windows, psfs))
+    return _evaluate(signs, float(np.mean([_spread(psf) for psf in psfs])), free_form=free_form)
+
+
+def _spread(psf: PSF) -> float:
+    """Return the mean standard deviation along the axes, px."""
+    return float(np.mean(psf.facts()["spread"]))
 
 
 def _restoration_signs(window: FloatArray, psf: PSF, parameters: Parameters) -> Signs:
@@ -121,14 +126,13 @@ def _restoration_signs(window: FloatArray, psf: PSF, parameters: Parameters) -> 
     return read_signs(window.mean(0), restored.mean(0), psf.kernel, max(parameters.sigma, 1e-6))
 
 
-def _evaluate(signs: Sequence[Signs], psf: PSF, *, free_form: bool) -> Check:
-    """Combine the signs of all windows and compare them with their limits."""
+def _evaluate(signs: Sequence[Signs], spread: float, *, free_form: bool) -> Check:
+    """Combine the signs of all windows and compare them with their limits, for a PSF of `spread` px."""
     edges = np.array([max(one.edges, 1) for one in signs], np.float64)
 
     def mean(name: str) -> float:
         return float(np.average([getattr(one, name) for one in signs], weights=edges))
 
-    spread = float(np.mean(psf.facts()["spread"]))
     combined = Signs(
         overshoot=mean("overshoot"),
         worst=mean("worst"),

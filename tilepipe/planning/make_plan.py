@@ -24,7 +24,7 @@ from tilepipe.planning.disk_model import plan_disk
 from tilepipe.planning.memo import libraries
 from tilepipe.planning.memory_model import StageModel, plan_memory
 from tilepipe.planning.plan import Plan
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF, load_psf
 from tilepipe.psf.shapes import delta
 from tilepipe.recipe import Recipe, stored_levels
 from tilepipe.settings import Settings, resolve
@@ -61,7 +61,7 @@ def make_plan(
     image: str | Path,
     output: str | Path | None = None,
     *,
-    psf: PSF | str | Path | None = None,
+    psf: AnyPSF | str | Path | None = None,
     config: str | Path | None = None,
     sets: tuple[str, ...] = (),
     on_event: Listener = silent,
@@ -77,7 +77,7 @@ def make_plan(
         The image, in any format of :mod:`tilepipe.image.readers`.
     output : str or Path, optional
         File to write, in a format of :mod:`tilepipe.image.writers.formats`, by its extension or the setting ``format``.
-    psf : PSF, str or Path, optional
+    psf : PSF, PSFField, str or Path, optional
         The blur, or its file; by default the setting ``psf``.
     config : str or Path, optional
         TOML file with settings, as on the command line.
@@ -122,7 +122,7 @@ def make_plan(
         return _make_plan(
             Path(image),
             None if output is None else Path(output),
-            psf if isinstance(psf, PSF) else None,
+            None if isinstance(psf, (str, Path)) else psf,
             settings,
             on_event,
             keep=keep,
@@ -139,7 +139,7 @@ def make_plan(
 def _make_plan(
     image: Path,
     output: Path | None,
-    psf: PSF | None,
+    psf: AnyPSF | None,
     settings: Settings,
     on_event: Listener,
     *,
@@ -159,7 +159,7 @@ def _make_plan(
     if settings.priority_value == -1:
         psf = delta()  # denoising only
     elif psf is None and settings.psf:
-        psf = PSF.load(settings.psf)
+        psf = load_psf(settings.psf)
     before = peak_memory()
     allowed = settings.memory_bytes or available() // 2
     analysis = analyse(image, psf, settings, root, on_event, allowed=allowed, keep=keep, fresh=fresh)
@@ -269,7 +269,7 @@ def _recipe(analysis: Analysis, settings: Settings) -> Recipe:
     )
 
 
-def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, writing: int, planning: int) -> StageModel:
+def _stage_model(info: ImageInfo, recipe: Recipe, psf: AnyPSF, writing: int, planning: int) -> StageModel:
     """Return the memory model of the run."""
     return StageModel(
         process=used_memory(),
@@ -284,10 +284,19 @@ def _stage_model(info: ImageInfo, recipe: Recipe, psf: PSF, writing: int, planni
         extra=SELECTIVE_PLANES * bool(recipe.parameters.misfit_limit)
         + 3 * info.colours * recipe.luminance_only
         + recipe.solved
-        + BOUNDING_PLANES,
+        + BOUNDING_PLANES
+        + _field_planes(psf, recipe, info.pixel_bytes),
         writing=writing,
-        kernels=len(psf.planes),
+        kernels=len(psf.planes) if len(psf.components) == 1 else 0,
         band=SOURCE_CHUNK[0],
         columns=EXPORT_COLUMNS,
         chunk=RESULT_CHUNK[0] * RESULT_CHUNK[1],
     )
+
+
+def _field_planes(psf: AnyPSF, recipe: Recipe, pixel_bytes: int) -> int:
+    """Return the number of float32 planes of a frame that the tiles of a PSF field need besides: the kernels of a
+    component and their transfer functions, the sum of the components restored so far, positions and a weight, and the
+    samples of the image.
+    """
+    return 0 if len(psf.components) == 1 else 2 * len(psf.planes) + recipe.planes + 3 + -(-pixel_bytes // 4)

@@ -20,12 +20,12 @@ import scipy
 from tilepipe.cache.layout import memo_file
 from tilepipe.deconv.parameters import ALGORITHM_VERSION
 from tilepipe.deconv.transforms import LIBRARY
-from tilepipe.errors import PsfError
+from tilepipe.errors import InputError, PsfError
 from tilepipe.image.light import Light
 from tilepipe.planning.sample import Sample
 from tilepipe.planning.tuning import TUNING_VERSION, Tuning
 from tilepipe.psf.blind.narrow import ESTIMATOR_VERSION
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF, psf_from_bytes
 from tilepipe.recipe import levels_from
 from tilepipe.settings import Settings
 from tilepipe.system.files import read_sealed, write_sealed
@@ -47,7 +47,7 @@ class Memo:
 
     Parameters
     ----------
-    psf : PSF
+    psf : PSF or PSFField
         Given or estimated.
     tuning : Tuning or None
         None when the blur has been estimated but the halo not yet measured.
@@ -61,7 +61,7 @@ class Memo:
         Result of the last check, see :meth:`tilepipe.planning.last_check.Check.facts`; None when no check was made.
     """
 
-    psf: PSF
+    psf: AnyPSF
     tuning: Tuning | None
     blocks: tuple[str, ...]
     unit: float
@@ -74,15 +74,13 @@ class Memo:
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A memo on disk: the planes (p, k, k) of the PSF as little-endian float32 bytes, and its ``made_by``.
+    """A memo on disk; `psf` is the content of a PSF file.
 
     `content` is the SHA-256 of the image file that the memo belongs to.
     """
 
     content: str
-    shape: tuple[int, int, int]
-    kernels: bytes
-    made_by: dict[str, Any]
+    psf: bytes
     tuning: Tuning | None
     blocks: tuple[str, ...]
     unit: float
@@ -95,12 +93,12 @@ def libraries() -> str:
     return ", ".join(dict.fromkeys((LIBRARY, f"scipy {scipy.__version__}", f"numpy {np.__version__}")))
 
 
-def memo_key(given: PSF | None, settings: Settings) -> str:
+def memo_key(given: AnyPSF | None, settings: Settings) -> str:
     """Return a hexadecimal digest of everything but the pixels that a memo depends on.
 
     Parameters
     ----------
-    given : PSF or None
+    given : PSF, PSFField or None
         The user's PSF; None when the blur is estimated.
     settings : Settings
         Only those that influence the memo are part of the digest.
@@ -108,7 +106,15 @@ def memo_key(given: PSF | None, settings: Settings) -> str:
     key = {
         "versions": [ALGORITHM_VERSION, ESTIMATOR_VERSION, TUNING_VERSION, libraries()],
         "psf": None if given is None else given.digest,
-        "look": None if given else [settings.blur, settings.window, settings.psf_per_channel, settings.target],
+        "look": None
+        if given
+        else [
+            settings.blur,
+            settings.window,
+            settings.psf_per_channel,
+            settings.target,
+            settings.field,
+        ],
         "samples": [settings.input_curve, settings.white, settings.nodata],
         "priority": settings.priority_value,
         "quality": settings.quality,
@@ -129,8 +135,8 @@ def recall(root: StoragePath, content: str, key: str) -> Memo | None:
         return None
     try:
         stored = msgspec.json.decode(data, type=Stored)
-        psf = PSF(np.frombuffer(stored.kernels, "<f4").reshape(stored.shape), stored.made_by)
-    except (ValueError, PsfError):  # another format; msgspec's errors are ValueErrors
+        psf = psf_from_bytes(stored.psf, "the memo")
+    except (ValueError, InputError, PsfError):  # another format; msgspec's errors are ValueErrors
         return None
     return (
         Memo(psf, stored.tuning, stored.blocks, stored.unit, levels_from(stored.white), stored.check)
@@ -141,12 +147,9 @@ def recall(root: StoragePath, content: str, key: str) -> Memo | None:
 
 def remember(root: StoragePath, content: str, key: str, memo: Memo) -> None:
     """Write the memo for the image with SHA-256 `content` to the cache at `root`."""
-    planes = np.ascontiguousarray(memo.psf.planes, "<f4")
     stored = Stored(
         content=content,
-        shape=planes.shape,
-        kernels=planes.tobytes(),
-        made_by=memo.psf.made_by,
+        psf=memo.psf.to_bytes(),
         tuning=memo.tuning,
         blocks=memo.blocks,
         unit=memo.unit,

@@ -22,7 +22,7 @@ from tilepipe.planning.disk_model import DiskPlan, drops_tiles
 from tilepipe.planning.memory_model import MemoryPlan, StageModel, check_memory, worker_memory
 from tilepipe.planning.seam_error import SEAM_LIMIT
 from tilepipe.planning.tuning import Tuning
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
 from tilepipe.system.object_store import StoragePath
@@ -107,7 +107,7 @@ class Plan:
         return self.analysis.info
 
     @property
-    def psf(self) -> PSF:
+    def psf(self) -> AnyPSF:
         """The blur."""
         return self.analysis.psf
 

@@ -44,6 +44,22 @@ NOISE_EDGE = 384
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A window in linear light.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (c, h, w)
+        The planes that go through the solver, NaN and Inf filled in.
+    centre : tuple of int
+        Its middle in the image, (y, x), px.
+    """
+
+    pixels: FloatArray
+    centre: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Sample:
     """Windows of an image.
 
@@ -53,6 +69,10 @@ class Sample:
         Samples as stored, in the file's dtype.
     light : Light
         Meaning of the samples.
+    centres : tuple of tuple of int
+        Middle of each window in the image, (y, x), px.
+    shape : tuple of int
+        Height and width of the image, px.
     luminance_only : bool
         Whether noise and textured windows are those of the luminance, (1, h, w).
     quantisation : tuple of tuple of int, or None
@@ -61,6 +81,8 @@ class Sample:
 
     windows: tuple[npt.NDArray[Any], ...]
     light: Light
+    centres: tuple[tuple[int, int], ...]
+    shape: tuple[int, int]
     luminance_only: bool = False
     quantisation: tuple[tuple[int, ...], ...] | None = None
 
@@ -119,8 +141,8 @@ class Sample:
             for x in range(0, window.shape[2], BLOCK)
         )
 
-    def most_textured(self, count: int) -> list[FloatArray]:
-        """Return the `count` most textured windows in linear light, NaN and Inf filled in.
+    def most_textured(self, count: int) -> list[Probe]:
+        """Return the `count` most textured windows.
 
         Ranked by the mean gradient of the square root, which roughly approximates perception.
         """
@@ -129,8 +151,8 @@ class Sample:
             encoded = np.sqrt(np.clip(self.filled(_middle(window)), 0, 1))
             return float(np.abs(np.diff(encoded, axis=1)).mean() + np.abs(np.diff(encoded, axis=2)).mean())
 
-        best = sorted(self.windows, key=activity, reverse=True)[:count]
-        return [self._solved(self.filled(window)) for window in best]
+        best = sorted(zip(self.windows, self.centres, strict=True), key=lambda pair: activity(pair[0]), reverse=True)
+        return [Probe(self._solved(self.filled(window)), centre) for window, centre in best[:count]]
 
     def filled(self, window: npt.NDArray[Any]) -> FloatArray:
         """Return the colours of a window in working units, with gaps filled from their surroundings."""
@@ -157,6 +179,7 @@ def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False)
     height, width, channels = min(size, info.height), min(size, info.width), info.light.channels_read
     lefts = _starts(info.width, width)
     windows: list[npt.NDArray[Any]] = []
+    centres: list[tuple[int, int]] = []
     for top in _starts(info.height, height):
         row = [np.empty((channels, height, width), info.dtype) for _ in lefts]
         for low in range(0, height, BAND):
@@ -165,7 +188,15 @@ def read_sample(reader: ImageReader, size: int, *, luminance_only: bool = False)
             for window, left in zip(row, lefts, strict=True):
                 window[:, low:high] = band[:, :, left : left + width]
         windows.extend(_mirrored(window) for window in row)
-    return Sample(tuple(windows), info.light, luminance_only and info.colours > 1, info.quantisation)
+        centres.extend((top + height // 2, left + width // 2) for left in lefts)
+    return Sample(
+        windows=tuple(windows),
+        light=info.light,
+        centres=tuple(centres),
+        shape=(info.height, info.width),
+        luminance_only=luminance_only and info.colours > 1,
+        quantisation=info.quantisation,
+    )
 
 
 def _mirrored(window: npt.NDArray[Any]) -> npt.NDArray[Any]:

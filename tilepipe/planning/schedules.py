@@ -13,6 +13,7 @@ from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
 from tilepipe.deconv.priors import fit_log
 from tilepipe.deconv.richardson_lucy import find_momentum
 from tilepipe.dtypes import FloatArray
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.model import PSF
 
 __all__ = [
@@ -155,13 +156,17 @@ compensate, which may cost decibels (the plan states how many).
 """
 
 
-def passes_through(psf: PSF, priority: float) -> bool:
+def passes_through(psf: AnyPSF, priority: float) -> bool:
     """Return whether pixels pass through unchanged: no blur, and no denoising requested."""
     return psf.is_delta and priority >= 0
 
 
 def candidate_parameters(
-    options: RestorationOptions, noise: Noise, psf: PSF, windows: Sequence[FloatArray]
+    options: RestorationOptions,
+    noise: Noise,
+    psf: PSF,
+    windows: Sequence[FloatArray],
+    amplified: float | None = None,
 ) -> list[Parameters]:
     """Return candidate parameters, from the best image to the most local.
 
@@ -175,11 +180,13 @@ def candidate_parameters(
         The blur.
     windows : sequence of ndarray of float32, shape (c, h, w)
         Linear light.  The log prior is fitted to all; stagnation and Richardson-Lucy's momentum come from the first.
+    amplified : float, optional
+        Amplification of noise by the inverse of the PSF; by default that of `psf`.
     """
     if passes_through(psf, options.priority):
         return [PASS_THROUGH]
     hidden = noise.hidden > 0
-    noise = noise.expected(amplification(psf.kernel))
+    noise = noise.expected(amplification(psf.kernel) if amplified is None else amplified)
     level = replace(noise, sigma=max(noise.sigma, NOISE_FLOOR), base=max(noise.base, SMALLEST_BASE))
     if psf.is_delta:
         return [_denoising_parameters(level, options.priority)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from tilepipe.dtypes import FloatArray
 from tilepipe.errors import InputError, UncertainPsfError
@@ -58,12 +59,12 @@ def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Li
     for index in np.unique(np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(int)):
         image = images[index]
         try:
-            psf = estimate_blur(image, settings).psf
+            psf = estimate_blur(image, structs.replace(settings, field="none")).psf
         except (InputError, UncertainPsfError) as error:
             on_event(Note(f"planning shared blur: {image.name} is not used: {error}"))
             continue
         on_event(Note(f"planning shared blur: {image.name}: {psf.made_by['nearest']}, confidence {psf.confidence:.2f}"))
-        found.append(psf)
+        found.append(psf.widest)
     return average_of_those_that_agree(found, force=settings.force)
 
 

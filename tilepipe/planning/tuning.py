@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilepipe.deconv.frames import Spectrum, Workspace
+from tilepipe.deconv.frames import Spectrum, Workspace, amplification
 from tilepipe.deconv.highlights import REACHES
 from tilepipe.deconv.parameters import PASS_THROUGH, Parameters
 from tilepipe.deconv.refocus import misfit_quantile, reach
@@ -19,12 +19,13 @@ from tilepipe.planning.loss import ReducedImage
 from tilepipe.planning.sample import Sample
 from tilepipe.planning.schedules import NOISE_FLOOR, RestorationOptions, candidate_parameters, passes_through
 from tilepipe.planning.seam_error import HALO_STEP, MAX_HALO, SEAM_LIMIT, Profile, SyntheticScene, measure_profile
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import FRAME_EDGE, OVERLAP, Grid, core_in_frame
 
 __all__ = ["TUNING_VERSION", "Tuning", "check_psf_fits", "rim", "tune"]
 
-TUNING_VERSION = 9
+TUNING_VERSION = 10
 """Incremented whenever the same windows would give other parameters."""
 
 NANOSECONDS = 25.0
@@ -82,7 +83,7 @@ class Tuning:
 
 
 def tune(
-    sample: Sample, psf: PSF, options: RestorationOptions, halo: int | None, *, seams: bool = True, threads: int = 1
+    sample: Sample, psf: AnyPSF, options: RestorationOptions, halo: int | None, *, seams: bool = True, threads: int = 1
 ) -> Tuning:
     """Select solver parameters and halo from windows of the image.
 
@@ -90,8 +91,9 @@ def tune(
     ----------
     sample : Sample
         Windows with edges up to :data:`tilepipe.planning.seam_error.WINDOW` px.
-    psf : PSF
-        The blur; a delta needs neither solver nor halo, unless the image is to be denoised.
+    psf : PSF or PSFField
+        The blur; a delta needs neither solver nor halo, unless the image is to be denoised.  The parameters of a field
+        are those of the component with the largest seam error.
     options : RestorationOptions
         The user's options.
     halo : int or None
@@ -105,19 +107,35 @@ def tune(
     sigma = float(f"{noise.sigma:.3g}")
     if passes_through(psf, options.priority):
         return Tuning(sigma, PASS_THROUGH, 0, None, 0.0, 0.0)
-    probes = sample.most_textured(PROBES)
-    candidates = candidate_parameters(options, noise, psf, probes)
+    textured = sample.most_textured(PROBES)
+    probes = [probe.pixels for probe in textured]
+    # of the PSF at the windows: the widest component amplifies noise that the others do not
+    amplified = float(np.mean([amplification(psf.at(*centre, sample.shape).kernel) for centre in sample.centres]))
+    candidates = candidate_parameters(options, noise, psf.widest, probes, amplified)
+    hardest = _hardest(psf, candidates[0], threads) if seams else psf.widest
+    if hardest is not psf.widest:
+        others = candidate_parameters(options, noise, hardest, probes, amplified)
+        candidates = max(candidates, others, key=lambda each: each[0].steps)
+
+    def complete(parameters: Parameters) -> Parameters:
+        if not options.refocus:
+            return parameters
+        return _with_misfit_limit(parameters, [psf.at(*probe.centre, sample.shape) for probe in textured], probes)
+
     if not seams:
-        parameters = _with_misfit_limit(candidates[0], psf, probes) if options.refocus else candidates[0]
+        parameters = complete(candidates[0])
         return Tuning(sigma, parameters, rim(psf, halo), None, 0.0, NANOSECONDS)
-    scene = SyntheticScene(psf.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
-    reduced = ReducedImage(probes, scene.sharp, psf.planes, candidates[0], threads)
+    scene = SyntheticScene(hardest.kernel, max(candidates[0].sigma or sigma, NOISE_FLOOR))
+    reduced = ReducedImage(probes, scene.sharp, hardest.planes, candidates[0], threads)
     best = reduced.decibels(candidates[0])  # also compiles, so that later calls can be timed
-    seam_errors = SeamErrors(psf, candidates, probes, scene, reduced, threads)
+    seam_errors = SeamErrors(hardest, candidates, probes, scene, reduced, threads)
     index = seam_errors.select(DECIBELS_PER_OCTAVE[options.quality])
     profile = seam_errors.on_all_windows(index)
+    if hardest is not psf.widest:  # on windows of the image the widest one may have the larger error
+        widest = SeamErrors(psf.widest, candidates, probes, scene, reduced, threads).on_all_windows(index)
+        profile = Profile(tuple(map(max, profile.error, widest.error)))
     psnr_cost_db = best - reduced.decibels(candidates[index]) if index else 0.0
-    parameters = _with_misfit_limit(candidates[index], psf, probes) if options.refocus else candidates[index]
+    parameters = complete(candidates[index])
     least = reach(psf.size) if parameters.misfit_limit else psf.size / 2
     if sample.clipped():
         least = max(least, min(REACHES * (psf.size // 2), MAX_HALO - 1))
@@ -125,17 +143,38 @@ def tune(
     return Tuning(sigma, parameters, chosen, profile, round(max(0.0, psnr_cost_db), 1), seam_errors.nanoseconds)
 
 
-def rim(psf: PSF, halo: int | None = None) -> int:
+def _hardest(psf: AnyPSF, parameters: Parameters, threads: int) -> PSF:
+    """Return the component with the largest seam error on a synthetic scene, by the halo it needs, then by the error.
+
+    A line of 7 px has a larger one than a Gaussian of the same spread, so the spread does not decide.
+    """
+    if len(psf.components) == 1:
+        return psf.widest
+
+    def error(component: PSF) -> tuple[int, float]:
+        scene = SyntheticScene(component.kernel, max(parameters.sigma, NOISE_FLOOR))
+        profile = Profile.of(scene.errors(parameters, OVERLAP))
+        return profile.halo(AIM * SEAM_LIMIT) or MAX_HALO, sum(profile.error)
+
+    with ThreadPoolExecutor(threads) as pool:
+        errors = list(pool.map(error, psf.components))
+    return psf.components[max(range(len(errors)), key=errors.__getitem__)]
+
+
+def rim(psf: AnyPSF, halo: int | None = None) -> int:
     """Return the halo of an image of one tile, px: the user's, or twice the width of the PSF, within 64..MAX_HALO."""
     return min(max(64, -(-psf.size // 8) * 16), MAX_HALO) if halo is None else halo
 
 
-def _with_misfit_limit(parameters: Parameters, psf: PSF, probes: Sequence[FloatArray]) -> Parameters:
-    """Return the parameters with the misfit limit of a selective restoration, if anything is deblurred."""
+def _with_misfit_limit(parameters: Parameters, psfs: Sequence[PSF], probes: Sequence[FloatArray]) -> Parameters:
+    """Return the parameters with the misfit limit of a selective restoration, if anything is deblurred.
+
+    `psfs` is the PSF at each of the windows `probes`.
+    """
     if parameters.solver == "cosines":
         return parameters
     shares = []
-    for probe in probes:
+    for psf, probe in zip(psfs, probes, strict=True):
         work = Workspace(len(probe), (probe.shape[1], probe.shape[2]))
         work.y[...], work.x[...] = probe, probe
         shares.append(misfit_quantile(work, Spectrum.of(psf.planes, work.shape), parameters))
@@ -226,7 +265,7 @@ def _log2_cost(parameters: Parameters, profile: Profile) -> float:
     return float(np.log2(parameters.passes * (FRAME_EDGE / core_in_frame(_halo(profile))) ** 2))
 
 
-def check_psf_fits(psf: PSF, height: int, width: int, colours: int) -> None:
+def check_psf_fits(psf: AnyPSF, height: int, width: int, colours: int) -> None:
     """Raise PsfError if the PSF is wider than the image, or is for another number of colours."""
     if len(psf.planes) not in (1, colours):
         raise PsfError(

@@ -1,10 +1,10 @@
-"""The PSF as a validated value, and its file format."""
+"""The PSF as a validated value."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -13,15 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tilepipe.dtypes import FloatArray
-from tilepipe.errors import (
-    DoesNotFitError,
-    InputError,
-    InputNotFoundError,
-    OutputError,
-    OutputExistsError,
-    PsfError,
-)
-from tilepipe.system.files import is_disk_full, write_durably
+from tilepipe.errors import InputError, PsfError
+from tilepipe.psf import files
 
 __all__ = ["LARGEST_PSF", "PSF"]
 
@@ -30,9 +23,6 @@ LARGEST_PSF = 255
 
 MOST_PLANES = 4
 """Largest number of kernels in one PSF: images have up to four channels."""
-
-DESCRIPTION = "tilepipe PSF "
-"""Start of ImageDescription.  JSON without it would be read as tifffile's own if it has the key "shape"."""
 
 SUM_TOLERANCE = 1e-3
 """Largest deviation of a kernel's sum from 1 that is treated as rounding (the kernel is renormalised)."""
@@ -88,6 +78,24 @@ class PSF:
         return int(np.count_nonzero(self.planes)) == int(np.count_nonzero(self._central_taps)) == len(self.planes)
 
     @property
+    def components(self) -> tuple[PSF, ...]:
+        """The PSF itself: it is the same all over the image, see :class:`tilepipe.psf.field.PSFField`."""
+        return (self,)
+
+    @property
+    def widest(self) -> PSF:
+        """The PSF itself; of a field, the widest component."""
+        return self
+
+    def weights(self, rows: range, columns: range, shape: tuple[int, int]) -> Iterator[tuple[int, FloatArray | None]]:
+        """Yield 0 and None: the only component counts fully everywhere."""
+        yield 0, None
+
+    def at(self, y: int, x: int, shape: tuple[int, int]) -> PSF:
+        """Return this PSF, which holds at every pixel (y, x) of an image of `shape` (h, w)."""
+        return self
+
+    @property
     def _central_taps(self) -> FloatArray:
         return self.planes[:, self.size // 2, self.size // 2]
 
@@ -132,32 +140,11 @@ class PSF:
         OutputError
             If the file cannot be written for another reason.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write PSF {path}: the folder {path.parent} does not exist; create it first")
-        try:
-            write_durably(path, self.to_bytes())
-        except OSError as error:
-            if is_disk_full(error):
-                raise DoesNotFitError(f"the disk of {path} is full; free some space and try again") from error
-            raise OutputError(f"cannot write PSF {path}: {error.strerror or error}") from error
+        files.write(path, self.to_bytes(), overwrite=overwrite)
 
     def to_bytes(self) -> bytes:
         """Return the content of the file that :meth:`save` writes."""
-        import tifffile
-
-        content = io.BytesIO()
-        tifffile.imwrite(
-            content,
-            np.asarray(self.planes),
-            photometric="minisblack",
-            description=DESCRIPTION + json.dumps(self.made_by, sort_keys=True),
-            metadata=None,
-            software=False,
-        )
-        return content.getvalue()
+        return files.encode(self.planes, self.made_by)
 
     @classmethod
     def load(cls, path: str | Path) -> PSF:
@@ -183,31 +170,17 @@ class PSF:
 
     @classmethod
     def _read(cls, file: Path | IO[bytes], path: str) -> PSF:
-        import tifffile
-
-        try:
-            with tifffile.TiffFile(file) as tiff:
-                if len(tiff.pages) > MOST_PLANES:
-                    raise InputError(
-                        f"{path} has {len(tiff.pages)} pages; a PSF file has one, or one per channel, "
-                        f"at most {MOST_PLANES}: save the plane in focus as a separate file"
-                    )
-                planes = [page.asarray() for page in tiff.pages]
-                note = tiff.pages.first.description
-        except FileNotFoundError as error:
-            raise InputNotFoundError(f"PSF file {path} does not exist") from error
-        except InputError:
-            raise
-        except Exception as error:  # tifffile raises arbitrary exceptions on damaged files
-            raise InputError(f"{path} is not a readable PSF (a gray TIFF is expected): {error}") from error
+        planes, made_by = files.decode(file, path)
+        if files.FIELD in made_by:
+            raise PsfError(f"{path} holds a PSF that differs over the image; load it with tilepipe.load_psf")
+        if len(planes) > MOST_PLANES:
+            raise InputError(
+                f"{path} has {len(planes)} pages; a PSF file has one, or one per channel, at most {MOST_PLANES}: save "
+                "the plane in focus as a separate file"
+            )
         planes = [
             plane / max(1, int(plane.sum())) if np.issubdtype(plane.dtype, np.integer) else plane for plane in planes
         ]
-        try:
-            made_by = dict(json.loads(note.removeprefix(DESCRIPTION)))
-        except (ValueError, TypeError):
-            made_by = {}
-        made_by.pop("tilepipe", None)
         try:
             return cls(planes[0] if len(planes) == 1 else _stacked(planes), made_by)
         except PsfError as error:

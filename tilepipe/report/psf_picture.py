@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tilepipe.errors import OutputError, OutputExistsError, SettingsError
+from tilepipe.psf.field import AnyPSF, PSFField
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shape_fit import ShapeFit, fit_shape
+from tilepipe.report.field_picture import draw_field
 
 __all__ = ["write_psf_picture"]
 
@@ -32,16 +34,18 @@ PAPER, INK, FRAME = 224, 30, 120
 """Gray levels of the background (distinct from zero and from the peak), of text and scale bar, and of the frame."""
 
 
-def write_psf_picture(psf: PSF, path: str | Path, *, nearest: ShapeFit | None = None, overwrite: bool = False) -> None:
+def write_psf_picture(
+    psf: AnyPSF, path: str | Path, *, nearest: ShapeFit | None = None, overwrite: bool = False
+) -> None:
     """Write an enlarged 8-bit gray PNG of `psf` with one square per tap, frame, scale bar and caption.
 
     Gray is the square root of a tap over the peak.  This is close to the curve of sRGB, so the light of a screen is
     about proportional to the taps, and a faint tail is visible: 1/400 of the peak has gray level 13 of 255, instead of
-    1 with a linear curve.
+    1 with a linear curve.  Of a PSF that differs over the image, the kernels all over the image are drawn.
 
     Parameters
     ----------
-    psf : PSF
+    psf : PSF or PSFField
         The PSF to draw.
     path : str or Path
         PNG file to write.
@@ -64,7 +68,9 @@ def write_psf_picture(psf: PSF, path: str | Path, *, nearest: ShapeFit | None = 
         raise SettingsError(f"image {path} must end in .png: it is written as PNG")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; --overwrite replaces it")
-    image = _draw(psf, _caption(psf, nearest or fit_shape(psf.kernel)))
+    image = (
+        draw_field(psf) if isinstance(psf, PSFField) else _draw(psf, _caption(psf, nearest or fit_shape(psf.kernel)))
+    )
     try:
         image.save(path, format="PNG")
     except OSError as error:

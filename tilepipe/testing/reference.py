@@ -13,6 +13,7 @@ from tilepipe.arrays.in_memory import restore_planes
 from tilepipe.deconv.parameters import Parameters
 from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.image.linearise import fill
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.model import PSF
 from tilepipe.tiling.grid import Grid
 
@@ -22,7 +23,7 @@ __all__ = ["plain_denoise", "plain_restore", "restore_whole"]
 def restore_whole(
     linear: FloatArray,
     known: FloatArray,
-    psf: PSF,
+    psf: AnyPSF,
     parameters: Parameters,
     halo: int,
     white: Sequence[float] | None = None,
@@ -35,7 +36,7 @@ def restore_whole(
         Initial estimate; NaN and Inf are filled.
     known : ndarray of float32, shape (c, h, w)
         Data; NaN where there is none, +inf where clipped.
-    psf : PSF
+    psf : PSF or PSFField
         The blur.
     parameters : Parameters
         Solver parameters.

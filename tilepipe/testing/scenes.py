@@ -18,6 +18,7 @@ import tifffile
 from tilepipe.dtypes import FloatArray
 from tilepipe.image.light import SRGB, Light
 from tilepipe.image.metadata.blocks import srgb_profile
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.model import PSF
 
 __all__ = ["BlurredScene", "Photograph", "Scene", "blur", "degrade", "psnr", "write_jpeg", "write_scene"]
@@ -121,14 +122,21 @@ class Scene:
         out[box[0].start - y0 : box[0].stop - y0, box[1]][inside] = np.float32(gray)
 
 
-def blur(linear: FloatArray, psf: PSF) -> FloatArray:
-    """Convolve (H, W, C) with the PSF (true convolution), valid part only: ``psf.size - 1`` rows and columns fewer."""
-    kernel = np.asarray(psf.kernel)[:, :, None]
-    blurred: FloatArray = scipy.signal.oaconvolve(linear, kernel, mode="valid", axes=(0, 1)).astype(np.float32)
+def blur(linear: FloatArray, psf: AnyPSF) -> FloatArray:
+    """Convolve (H, W, C) with the PSF (true convolution), valid part only: ``psf.size - 1`` rows and columns fewer.
+
+    With a field, the PSF of an output pixel is the weighted mean of the components.
+    """
+    height, width = (length - psf.size + 1 for length in linear.shape[:2])
+    blurred = np.zeros((height, width, linear.shape[2]), np.float32)
+    for index, weight in psf.weights(range(height), range(width), (height, width)):
+        kernels = np.moveaxis(psf.components[index].planes, 0, -1)
+        part = scipy.signal.oaconvolve(linear, kernels, mode="valid", axes=(0, 1))
+        blurred += (part if weight is None else part * weight[:, :, None]).astype(np.float32)
     return blurred
 
 
-def degrade(linear: FloatArray, psf: PSF, noise: float, seed: int = 0) -> FloatArray:
+def degrade(linear: FloatArray, psf: AnyPSF, noise: float, seed: int = 0) -> FloatArray:
     """Apply :func:`blur`, add white noise of standard deviation `noise` and clip to 0..1."""
     blurred = blur(linear, psf)
     blurred += np.float32(noise) * np.random.default_rng(seed).standard_normal(blurred.shape, np.float32)

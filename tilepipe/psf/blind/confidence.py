@@ -17,7 +17,7 @@ import scipy.ndimage
 from tilepipe.dtypes import FloatArray
 from tilepipe.psf.blind.slight import SlightBlur
 
-__all__ = ["confidence", "relief", "ripple_confidence", "slight_confidence", "strong_confidence"]
+__all__ = ["confidence", "lens_confidence", "relief", "ripple_confidence", "slight_confidence", "strong_confidence"]
 
 HALF_TRUSTED, RIPPLE_SLOPE = 0.86, 25.0
 """Share of the spectrum's ripples that a kernel must explain for a confidence of one half, and the logistic rate:
@@ -26,6 +26,10 @@ kernels that explain 0.9 and more restored well, those at 0.83 and below badly."
 MANY_BLOCKS, EVEN = 40, 0.2
 """Number of blocks, and unevenness over directions, with which a slight blur is nearly always correct."""
 
+
+HALF_EXPLAINED, LENS_RATE, MANY_CELLS = 0.85, 12.0, 16
+"""Share of the deviation left by a lens, in parts held out, at which it is as likely wrong as right, logistic rate, and
+number of parts from which their number does not limit the confidence."""
 
 OFFSET = -5.64
 AGREEMENT, RELIEF, GAIN, BORDER, MISFIT = 2.27, 1.24, 2.2, -0.67, -2.2
@@ -97,6 +101,11 @@ def _logistic(odds: float) -> float:
 def ripple_confidence(share: float) -> float:
     """Return the confidence, 0..1, in a free-form kernel that explains this share of an image's ripples."""
     return 1 / (1 + math.exp(-RIPPLE_SLOPE * (share - HALF_TRUSTED)))
+
+
+def lens_confidence(unexplained: float, cells: int) -> float:
+    """Return the confidence in a blur that grows towards the corners, 0..1, from the fields of a ``LensFit``."""
+    return _logistic(LENS_RATE * (HALF_EXPLAINED - unexplained)) * min(1.0, cells / MANY_CELLS)
 
 
 def slight_confidence(slight: SlightBlur) -> float:

@@ -36,7 +36,7 @@ __all__ = [
     "refine_kernel",
 ]
 
-ESTIMATOR_VERSION = 6
+ESTIMATOR_VERSION = 7
 """Incremented whenever the same windows would give a different kernel."""
 
 CONTRAST = 0.18

@@ -161,6 +161,7 @@ class PowerAccumulator:
         self._shape = height, width
         self._step = apart * BLOCK // 2
         self._binned: list[DoubleArray] = []
+        self._middles: list[tuple[int, int]] = []
         self._logs = np.zeros((4, BLOCK, BLOCK // 2 + 1))
         self._logged = np.zeros(4, int)
 
@@ -184,12 +185,13 @@ class PowerAccumulator:
         """
         height, width = plane.shape
         for top in range(0, height - BLOCK + 1, self._step):
-            blocks, parts = [], []
+            blocks, parts, middles = [], [], []
             for left in range(0, width - BLOCK + 1, self._step):
                 box = np.s_[top : top + BLOCK, left : left + BLOCK]
                 if usable[box].mean() >= 1 - MOST_CLIPPED:
                     blocks.append(plane[box])
                     parts.append(self._quarter(at[0] + top, at[1] + left))
+                    middles.append((at[0] + top + BLOCK // 2, at[1] + left + BLOCK // 2))
             if blocks:
                 row = np.stack(blocks)
                 row = (row - row.mean((1, 2), keepdims=True)) * _WINDOW
@@ -198,6 +200,7 @@ class PowerAccumulator:
                 self._add_logs(full, np.array(parts))
                 power = full.reshape(len(row), -1)[:, _USED]
                 self._binned.extend(np.bincount(_BINS, one, SECTORS * _RINGS).astype(np.float64) for one in power)
+                self._middles.extend(middles)
 
     def _quarter(self, top: int, left: int) -> int:
         """Return the index of the quarter of the image that contains the middle of the block at (top, left)."""
@@ -220,15 +223,33 @@ class PowerAccumulator:
         """Return the weighted mean of the blocks; weights limit the strongest blocks.  None if there are too few."""
         if len(self._binned) < FEWEST_BLOCKS:
             return None
-        sums = np.array(self._binned).reshape(-1, SECTORS, _RINGS)
-        middle = (FREQUENCIES > 0.06) & (FREQUENCIES < 0.25)
-        energy = sums[:, :, middle].sum((1, 2)) / _COUNTS[:, middle].sum()
-        weights = 1 / (energy + max(float(np.quantile(energy, 0.95)), 1e-30))
-        mean = np.tensordot(weights, sums, 1) / len(sums) / np.maximum(_COUNTS, 1)
+        mean, weight = _weighted_mean(np.array(self._binned).reshape(-1, SECTORS, _RINGS))
         logged = int(self._logged.sum())
         logs = self._logs.sum(0) / logged if logged >= FEWEST_BLOCKS else None
         parts = tuple((self._logs[at] / n, int(n)) for at, n in enumerate(self._logged) if n >= FEWEST_BLOCKS)
-        return Power(mean, float(weights.mean()), len(sums), logs, logged, parts)
+        return Power(mean, weight, len(self._binned), logs, logged, parts)
+
+    @property
+    def middles(self) -> DoubleArray:
+        """Middle of each block in the image, (n, 2), y and x, px."""
+        return np.array(self._middles, np.float64).reshape(-1, 2)
+
+    def power_of(self, selected: BoolArray) -> Power | None:
+        """Return the power of the selected blocks (n,), without logs; None if there are too few."""
+        indices = np.flatnonzero(selected)
+        if len(indices) < FEWEST_BLOCKS:
+            return None
+        mean, weight = _weighted_mean(np.array([self._binned[at] for at in indices]).reshape(-1, SECTORS, _RINGS))
+        return Power(mean, weight, len(indices))
+
+
+def _weighted_mean(sums: DoubleArray) -> tuple[DoubleArray, float]:
+    """Return the weighted mean power (SECTORS, rings) of blocks, from their sums over bins, and the mean weight."""
+    middle = (FREQUENCIES > 0.06) & (FREQUENCIES < 0.25)
+    energy = sums[:, :, middle].sum((1, 2)) / _COUNTS[:, middle].sum()
+    weights = 1 / (energy + max(float(np.quantile(energy, 0.95)), 1e-30))
+    mean = np.tensordot(weights, sums, 1) / len(sums) / np.maximum(_COUNTS, 1)
+    return mean, float(weights.mean())
 
 
 @dataclass(frozen=True)
