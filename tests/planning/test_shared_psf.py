@@ -89,7 +89,7 @@ def test_a_few_images_of_a_long_list_are_read_and_bad_ones_are_left_out(tmp_path
         read.append(image.name)
         if image.name == "0.tif":
             raise InputError("0.tif is truncated")
-        return type("Estimate", (), {"psf": estimate(gaussian(1.0))})
+        return type("Estimate", (), {"psf": estimate(gaussian(1.0)), "inspection": type("No", (), {"spectra": None})})
 
     monkeypatch.setattr(shared_psf, "estimate_blur", estimate_blur)
     images = [tmp_path / f"{index}.tif" for index in range(1000)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tilepipe.cli.options import FLAGS, picture_flags
+from tilepipe.events import Event, Note
 
 if TYPE_CHECKING:
     from tilepipe.psf.field import PSFField
@@ -43,7 +44,7 @@ window_option = click.option(
 
 
 @psf_verb.command("estimate")
-@click.argument("image", metavar="IMAGE")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="OUT", help="TIFF to write.")
 @blur_option
 @window_option
@@ -54,7 +55,7 @@ window_option = click.option(
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the output's path.")
 def estimate(
-    image: str,
+    images: tuple[str, ...],
     output: str,
     blur: int | None,
     window: str | None,
@@ -69,33 +70,42 @@ def estimate(
 ) -> None:
     """Estimate the PSF of IMAGE and write it to OUT.
 
-    The confidence of the estimate is printed and stored in the file.
+    Of several images of the same camera and lens the PSF that they share is estimated.  The confidence of the estimate
+    is printed and stored in the file.
     """
     import json
 
     from tilepipe.errors import OutputError, OutputExistsError
     from tilepipe.planning.find_psf import estimate_psf
+    from tilepipe.planning.shared_psf import estimate_shared_psf
     from tilepipe.report.psf_picture import write_psf_picture
+    from tilepipe.settings import resolve
     from tilepipe.system.files import is_same_file
     from tilepipe.system.memory import cores, keep_freed_memory
 
-    for path in (output, png):
-        if path is not None and is_same_file(Path(path), Path(image)):
-            raise OutputError(f"output {path} would replace the input {image}; write to another file")
-        if path is not None and Path(path).exists() and not overwrite:  # before seconds of work
+    for path in (Path(name) for name in (output, png) if name is not None):
+        for image in images:
+            if is_same_file(path, Path(image)):
+                raise OutputError(f"output {path} would replace the input {image}; write to another file")
+        if path.exists() and not overwrite:  # before seconds of work
             raise OutputExistsError(f"{path} exists; --overwrite replaces it")
     keep_freed_memory()
-    psf = estimate_psf(
-        image,
-        blur,
-        window,
-        per_channel=psf_per_channel,
-        threads=cores(),
-        page=page,
-        plane=plane,
-        salvage=bool(salvage),
-        field=field,
-    )
+    if len(images) == 1:
+        psf = estimate_psf(
+            images[0],
+            blur,
+            window,
+            per_channel=psf_per_channel,
+            threads=cores(),
+            page=page,
+            plane=plane,
+            salvage=bool(salvage),
+            field=field,
+        )
+    else:
+        chosen = {"blur": blur, "window": window, "psf_per_channel": psf_per_channel, "field": field}
+        settings = resolve(chosen | {"page": page, "plane": plane, "salvage": salvage}).settings
+        psf = estimate_shared_psf([Path(image) for image in images], settings, _print_note)
     psf.save(output, overwrite=overwrite)
     if png is not None:
         write_psf_picture(psf, png, overwrite=overwrite)
@@ -217,6 +227,11 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     click.echo(_drawing(psf))
     if png is not None:
         click.echo(png)
+
+
+def _print_note(event: Event) -> None:
+    if isinstance(event, Note):
+        click.echo(event.text, err=True)
 
 
 def _field_text(file: str, field: PSFField) -> str:

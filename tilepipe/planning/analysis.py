@@ -30,6 +30,7 @@ from tilepipe.image.readers.stream import stream_bytes
 from tilepipe.image.selection import Selection
 from tilepipe.image.writers.output import output_light
 from tilepipe.image.writers.png_filters import filter_rows
+from tilepipe.planning.field_match import field_mismatches
 from tilepipe.planning.find_psf import MIN_CONFIDENCE, BlurEstimate, find_psf
 from tilepipe.planning.inspection import inspect_reader, inspection_bytes
 from tilepipe.planning.last_check import Check, check_restoration, middle
@@ -157,6 +158,8 @@ def analyse(
     options = RestorationOptions(
         settings.priority_value, settings.quality, settings.solver, settings.refocus, settings.tolerance
     )
+    for mismatch in field_mismatches(psf, info):
+        on_event(Note(f"note     {mismatch}"))
     check_psf_fits(psf.joint if settings.luminance_only else psf, info.height, info.width, info.colours)
     if memo is None or memo.tuning is None:
         sample = replace(sample_windows(), light=info.light)  # one value, as it keeps what it computed

@@ -27,7 +27,7 @@ from tilepipe.psf.kernel_ops import fit_to
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shape_fit import fit_shape
 
-__all__ = ["MIN_CONFIDENCE", "BlurEstimate", "estimate_psf", "find_psf"]
+__all__ = ["MIN_CONFIDENCE", "TARGET", "BlurEstimate", "estimate_psf", "find_psf"]
 
 MIN_CONFIDENCE = 0.4
 """Smallest confidence with which a run accepts the PSF."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from tilepipe.image.info import ImageInfo, ImageReader
 from tilepipe.image.levels import find_unit, find_white
 from tilepipe.image.light import LINEAR, Light
 from tilepipe.image.linearise import fill, start_and_data
+from tilepipe.image.metadata.camera import camera_facts
 from tilepipe.image.orientation import Orientation
 from tilepipe.psf.blind.edge_width import EdgeWidth, measure_edges
 from tilepipe.psf.blind.spectrum import Power, PowerAccumulator
@@ -114,6 +115,8 @@ class Inspection:
         Of these and further windows; None when there are too few.
     spectra : PictureSpectra or None
         Of the parts of the image, if the window was not given.
+    camera : dict
+        What is known of camera and lens, see :func:`tilepipe.image.metadata.camera.camera_facts`.
     """
 
     boxes: tuple[Box, ...]
@@ -125,6 +128,7 @@ class Inspection:
     colour_power: tuple[Power, ...]
     edges: EdgeWidth | None
     spectra: PictureSpectra | None
+    camera: dict[str, Any] = field(default_factory=dict)
 
 
 def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = None, *, threads: int = 1) -> Inspection:
@@ -166,7 +170,8 @@ def inspect_reader(reader: ImageReader, size: int | None = None, window: Any = N
     read_band = lru_cache(maxsize=1)(reader.rows)  # pieces of one band are cut one after the other
     shape = (info.height, info.width)
     given = None if window is None else _box_of(parse_window(window), size, shape, info.metadata.orientation)
-    return _inspect(cut, shape, size, given, colours=info.quantisation is None, threads=threads)
+    inspection = _inspect(cut, shape, size, given, colours=info.quantisation is None, threads=threads)
+    return replace(inspection, camera=camera_facts(info.metadata))
 
 
 def inspection_bytes(info: ImageInfo) -> int:

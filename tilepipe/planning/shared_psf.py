@@ -17,7 +17,10 @@ from tilepipe.dtypes import FloatArray
 from tilepipe.errors import InputError, UncertainPsfError
 from tilepipe.events import Listener, Note
 from tilepipe.planning.analysis import MIN_CONFIDENCE, estimate_blur
+from tilepipe.planning.find_lens import LensEvidence, find_shared_lens
+from tilepipe.planning.find_psf import TARGET
 from tilepipe.psf.blind.narrow import likeness
+from tilepipe.psf.field import AnyPSF
 from tilepipe.psf.kernel_ops import align, normalised
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shape_fit import fit_shape
@@ -33,8 +36,11 @@ ALIKE = 0.9
 """Likeness from which two estimates agree; estimates from seven pictures resemble the true blur by 0.967 to 1."""
 
 
-def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Listener) -> PSF:
+def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Listener) -> AnyPSF:
     """Estimate the PSF that several images share.
+
+    If they are of one size, and parts of all of them agree that the blur grows towards the corners, it is that of a
+    lens (unless the setting ``field`` is "none"); otherwise the estimates that agree are averaged.
 
     Parameters
     ----------
@@ -47,8 +53,8 @@ def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Li
 
     Returns
     -------
-    PSF
-        With one kernel for all colours; a delta if no image shows a blur.
+    PSF or PSFField
+        Not a field: with one kernel for all colours; a delta if no image shows a blur.
 
     Raises
     ------
@@ -56,15 +62,24 @@ def estimate_shared_psf(images: Sequence[Path], settings: Settings, on_event: Li
         If no estimate is certain enough, or most disagree, unless the setting ``force`` is set.
     """
     found: list[PSF] = []
+    evidence: list[LensEvidence] = []
     for index in np.unique(np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(int)):
         image = images[index]
         try:
-            psf = estimate_blur(image, structs.replace(settings, field="none")).psf
+            blur = estimate_blur(image, structs.replace(settings, field="none"))
         except (InputError, UncertainPsfError) as error:
             on_event(Note(f"planning shared blur: {image.name} is not used: {error}"))
             continue
+        psf = blur.psf
         on_event(Note(f"planning shared blur: {image.name}: {psf.made_by['nearest']}, confidence {psf.confidence:.2f}"))
         found.append(psf.widest)
+        shown = None if settings.field == "none" else LensEvidence.of(blur.inspection)
+        if shown is not None:
+            evidence.append(shown)
+    lens = find_shared_lens(evidence)
+    if lens is not None:
+        target = TARGET if settings.target is None else settings.target
+        return lens.psf(target, {"estimated": True, "images": len(evidence)})
     return average_of_those_that_agree(found, force=settings.force)
 
 

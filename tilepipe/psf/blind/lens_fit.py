@@ -11,6 +11,7 @@ Whether the blur varies at all is decided on parts that the curve was not fitted
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -141,21 +142,20 @@ def cells_of(spectra: PowerAccumulator, shape: tuple[int, int]) -> tuple[Cell, .
     return tuple(cells)
 
 
-def fit_lens(cells: tuple[Cell, ...], noise: float, shape: tuple[int, int]) -> LensFit | None:
-    """Fit the blur of a lens to the spectra of the parts of an image; None if one width explains them as well.
+def fit_lens(images: Sequence[tuple[tuple[Cell, ...], float]], shape: tuple[int, int]) -> LensFit | None:
+    """Fit the blur of a lens to the spectra of the parts of images; None if one width explains them as well.
 
     Parameters
     ----------
-    cells : tuple of Cell
-        Parts of the image.
-    noise : float
-        Standard deviation of the noise of the mean of the colours.
+    images : sequence of (tuple of Cell, float)
+        Parts of each image, and the standard deviation of the noise of the mean of its colours.
     shape : tuple of int
-        Height and width of the image, px.
+        Height and width of the images, px.
     """
-    if len(cells) < FEWEST_CELLS:
+    cells = sum(len(parts) for parts, _ in images)
+    if cells < FEWEST_CELLS:
         return None
-    widths = _Widths.of(cells, noise)
+    widths = _Widths.of(images)
     if len(widths.variance) < FEWEST_CELLS:
         return None
     one = widths.held_out(np.zeros_like(widths.variance), 0)
@@ -170,7 +170,7 @@ def fit_lens(cells: tuple[Cell, ...], noise: float, shape: tuple[int, int]) -> L
     curve = _fit_curve(widths.distance(shape, centre), widths.variance, widths.weight, 2)
     blur = LensBlur(((float(curve[0]) - SHADE, *map(float, curve[1:])),), centre=centre)
     rise = blur.sigma(1.0)[0] - blur.sigma(0.0)[0]
-    few = len(widths.variance) < (1 - MOST_UNUSABLE) * len(cells)
+    few = len(widths.variance) < (1 - MOST_UNUSABLE) * cells
     if unexplained >= (SURELY_EXPLAINED if few else EXPLAINED) or rise < LEAST_RISE:
         return None
     median, median_of_one = (round(float(np.median(np.abs(each))), 3) for each in (held, one))
@@ -222,10 +222,10 @@ class _Widths:
     fold: DoubleArray
 
     @classmethod
-    def of(cls, cells: tuple[Cell, ...], noise: float) -> _Widths:
+    def of(cls, images: Sequence[tuple[tuple[Cell, ...], float]]) -> _Widths:
         """Measure the parts that have a usable spectrum."""
         found: list[tuple[float, ...]] = []
-        for cell in cells:
+        for cell, noise in ((cell, noise) for cells, noise in images for cell in cells):
             start = float(np.median([one[0] for one in found])) if found else FIRST_WIDTH
             fit = fit_spectrum(cell.power, noise, replace(GAUSSIAN, starts=(max(start, GAUSSIAN.starts[0]),)))
             if fit is not None and fit.contrast > LEAST_CONTRAST and fit.misfit < MOST_MISFIT:
