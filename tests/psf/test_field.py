@@ -11,6 +11,8 @@ from tilepipe.psf.field import Lattice, PSFField, Rings, load_psf, psf_from_byte
 from tilepipe.psf.lens import LensBlur
 from tilepipe.psf.model import PSF
 from tilepipe.psf.shapes import delta, gaussian, motion
+from tilepipe.tiling.components import mean_components
+from tilepipe.tiling.grid import Grid
 
 SHAPE = 60, 90
 
@@ -140,3 +142,20 @@ def test_a_lens_without_variation_has_two_equal_components():
     field = LensBlur(((1.0, 0.0),)).field(0.35, {})
     assert len(field.components) == 2
     np.testing.assert_array_equal(field.components[0].planes, field.components[1].planes)
+
+
+def test_the_components_of_tiles_are_counted():
+    grid = Grid(2000, 3000, 500, 32)
+    field = lens()
+    counts = [
+        sum(
+            1
+            for _ in field.weights(
+                range(tile.stored.y0, tile.stored.y1), range(tile.stored.x0, tile.stored.x1), (2000, 3000)
+            )
+        )
+        for row in range(grid.rows)
+        for tile in grid.row_of_tiles(row)
+    ]
+    assert mean_components(field, grid) == pytest.approx(np.mean(counts), rel=0.1)
+    assert mean_components(gaussian(1), grid) == 1

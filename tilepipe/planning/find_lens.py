@@ -75,7 +75,7 @@ def find_lens(inspection: Inspection) -> FoundLens | None:
 
 @dataclass(frozen=True)
 class LensEvidence:
-    """What one of several images says about their lens.
+    """The evidence of one of several images for the blur of their lens.
 
     Parameters
     ----------

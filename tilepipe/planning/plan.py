@@ -26,6 +26,7 @@ from tilepipe.psf.field import AnyPSF
 from tilepipe.recipe import Recipe
 from tilepipe.settings import Settings
 from tilepipe.system.object_store import StoragePath
+from tilepipe.tiling.components import mean_components
 from tilepipe.tiling.grid import Grid
 from tilepipe.units import human_bytes
 
@@ -163,6 +164,7 @@ class Plan:
             * self.grid.amplification
             * self.recipe.parameters.passes
             * self.tuning.nanoseconds
+            * mean_components(self.psf, self.grid)
         )
         return (solver / min(jobs, self.grid.tiles) + pixels * self.info.colours * IO_NANOSECONDS) * 1e-9
 

@@ -13,7 +13,10 @@ from tilepipe.psf.field import AnyPSF
 from tilepipe.tiling.frame import restore_in_frame, restore_luminance
 from tilepipe.tiling.grid import Box, Grid, Tile
 
-__all__ = ["Spectra", "restore_tile"]
+__all__ = ["Spectra", "mean_components", "restore_tile"]
+
+COUNTED_TILES, COUNTED_PLACES = 8, 16
+"""Tiles along each axis of the grid, and places along each edge of a tile, at which components are counted."""
 
 
 class Spectra:
@@ -33,6 +36,26 @@ class Spectra:
         for index, weight in self._psf.weights(range(stored.y0, stored.y1), range(stored.x0, stored.x1), shape):
             planes = self._psf.components[index].planes
             yield self._shared or Spectrum.of(planes, self._grid.frame_shape), weight
+
+
+def mean_components(psf: AnyPSF, grid: Grid) -> float:
+    """Return the mean number of components with which a tile is restored, from tiles all over the image."""
+    if len(psf.components) == 1:
+        return 1.0
+    shape = grid.height, grid.width
+    rows, columns = (
+        np.unique(np.linspace(0, last - 1, COUNTED_TILES).astype(int)) for last in (grid.rows, grid.columns)
+    )
+    counts = []
+    for row in rows:
+        for column in columns:
+            box = grid.tile(int(row), int(column)).stored
+            down, across = (
+                range(low, high, max(1, (high - low) // COUNTED_PLACES))
+                for low, high in ((box.y0, box.y1), (box.x0, box.x1))
+            )
+            counts.append(sum(1 for _ in psf.weights(down, across, shape)))
+    return float(np.mean(counts))
 
 
 def restore_tile(

@@ -232,7 +232,8 @@ class _Widths:
                 fold = cell.row % 2 * 2 + cell.column % 2
                 found.append((fit.width, 1 / (fit.spread**2 + LEAST_SPREAD**2), *cell.centre, fold))
         table = np.array(found, np.float64).reshape(-1, 5)
-        return cls(table[:, 0], table[:, 1] / max(float(table[:, 1].mean()), 1e-30), table[:, 2:4], table[:, 4])
+        weight = table[:, 1] / max(float(table[:, 1].sum()) / max(len(table), 1), 1e-30)
+        return cls(table[:, 0], weight, table[:, 2:4], table[:, 4])
 
     def distance(self, shape: tuple[int, int], centre: tuple[float, float]) -> DoubleArray:
         """Return r^2 of each part."""
