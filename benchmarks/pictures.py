@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tilepipe.image.light import SRGB, Light
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF
 from tilepipe.testing import Scene, degrade
 
 PHOTOGRAPH = "large/highsmith_7026x9221.jpg"
@@ -26,7 +26,7 @@ def sharp_picture(width: int, height: int, top: int = 3000, left: int = 2000) ->
     return Scene(width, height).rows(0, height), "scene"
 
 
-def blurred_picture(sharp: np.ndarray, psf: PSF, noise: float) -> np.ndarray:
+def blurred_picture(sharp: np.ndarray, psf: AnyPSF, noise: float) -> np.ndarray:
     """Blur in linear light, add noise, quantise as a 16-bit sRGB file does; planes (3, h, w), linear light.
 
     The picture shrinks by ``psf.size - 1``.

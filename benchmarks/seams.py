@@ -21,7 +21,8 @@ from tilepipe.planning.sample import Sample, read_sample
 from tilepipe.planning.schedules import RestorationOptions
 from tilepipe.planning.seam_error import WINDOW
 from tilepipe.planning.tuning import tune
-from tilepipe.psf.model import PSF
+from tilepipe.psf.field import AnyPSF, Lattice, PSFField
+from tilepipe.psf.lens import LensBlur
 from tilepipe.psf.shapes import disk, gaussian, motion
 from tilepipe.testing import psnr, restore_whole
 from tilepipe.tiling.grid import Grid
@@ -29,13 +30,17 @@ from tilepipe.tiling.grid import Grid
 NEAR = 8
 LIGHT = Light((SRGB,) * 3, "uint16")
 
-PSFS = {
+PSFS: dict[str, AnyPSF] = {
     "motion 13 px 30 deg": motion(13, 30),
     "motion 13 px 0 deg": motion(13, 0),
     "motion 7 px 45 deg": motion(7, 45),
     "gaussian 2": gaussian(2),
     "disk 4": disk(4),
     "disk 7": disk(7),
+    "lens 0.6 to 1.8 px": LensBlur(((0.36, 2.88),)).field(0.35, {}),
+    "grid of lines": PSFField(
+        (motion(9, 0), motion(11, 10), motion(9, 10), motion(13, 20)), Lattice((0.2, 0.8), (0.2, 0.8))
+    ),
 }
 NOISES = (0.002, 0.005, 0.02)
 
@@ -79,7 +84,7 @@ def sample_of(planes: np.ndarray) -> Sample:
     return read_sample(ArrayReader(planes), WINDOW)
 
 
-def measure(sharp: np.ndarray, name: str, psf: PSF, noise: float, tiles: list[int]) -> list[Seam]:
+def measure(sharp: np.ndarray, name: str, psf: AnyPSF, noise: float, tiles: list[int]) -> list[Seam]:
     planes = blurred_picture(sharp, psf, noise)
     reach = psf.size // 2
     truth = encoded(np.moveaxis(sharp[reach : sharp.shape[0] - reach, reach : sharp.shape[1] - reach], -1, 0))
