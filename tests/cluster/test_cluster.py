@@ -9,6 +9,7 @@ import pytest
 from tilepipe.errors import InputError, SettingsError
 from tilepipe.events import Receipt, StageStart
 from tilepipe.execution.runnable import plan as make_plan
+from tilepipe.psf.lens import LensBlur
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, at shutdown
@@ -77,6 +78,17 @@ def test_one_thread_two_threads_and_a_cluster_give_the_same_bytes(moving, tmp_pa
     assert len(report.workers) == 2
     assert messages
     assert max(messages) <= MESSAGE_LIMIT
+
+
+@pytest.mark.thorough
+def test_a_psf_field_gives_the_same_bytes_on_a_cluster(moving, tmp_path, cluster):
+    lens = LensBlur(((0.5, 1.5),)).field(0.0, {})
+    outputs = []
+    for name, settings in (("here", {"jobs": 1}), ("there", {"scheduler": cluster.scheduler_address})):
+        options = {"psf": lens, "tile": 200, "quality": "fast", "cache": str(tmp_path / name)} | settings
+        make_plan(moving / "blurred.tif", tmp_path / f"{name}.tif", **options).run()
+        outputs.append((tmp_path / f"{name}.tif").read_bytes())
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.thorough
