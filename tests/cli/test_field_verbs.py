@@ -68,6 +68,14 @@ def test_psf_show_draws_the_kernels(folder, tmp_path, field):
     assert (drawn == 255).sum() >= 35  # the peak of each kernel
 
 
+def test_psf_show_names_its_picture_and_inspect_gives_the_places(folder, tmp_path):
+    shown = call("psf", "show", folder / "lens.tif", "--png", tmp_path / "a.png")
+    assert shown.splitlines()[-1] == str(tmp_path / "a.png")
+    facts = json.loads(call("psf", "show", folder / "lens.tif", "--json", "--png", tmp_path / "b.png"))
+    assert facts["png"] == str(tmp_path / "b.png")
+    assert json.loads(call("inspect", folder / "lens.tif", "--json"))["psf"]["field"]["kind"] == "lens"
+
+
 def test_psf_check_judges_a_field(folder):
     facts = json.loads(call("psf", "check", folder / "lens.tif", folder / "seen.tif", "--json"))
     assert 0 <= facts["likeness"] <= 1

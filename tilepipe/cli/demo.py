@@ -69,7 +69,7 @@ def demo_verb(folder: str, size: str, as_json: bool, **values: Any) -> int:
     report.plan.psf.save(directory / "psf.tif", overwrite=True)
     for name, shown in (("psf.png", report.plan.psf), ("true-psf.png", psf)):
         write_psf_picture(shown, directory / name, overwrite=True)
-    before, after = _psnr(sharp, blurred), _psnr(sharp, restored, _displacement(psf, report.plan.psf))
+    before, after = _psnr(sharp, blurred), _psnr(sharp, restored, _displacement(psf, report.plan.psf.widest))
     _before_after(directory / "before-after.png", blurred, restored, sharp)
     found = {"psnr": {"before": round(before, 2), "after": round(after, 2)}}
     if not as_json:

@@ -81,9 +81,9 @@ def _facts(file: str, selection: Selection) -> dict[str, object]:
 
 def _psf_facts(file: str) -> dict[str, object] | None:
     from tilepipe.errors import TilepipeError
-    from tilepipe.psf.model import PSF
+    from tilepipe.psf.field import load_psf
 
     try:
-        return PSF.load(file).facts()
+        return load_psf(file).facts()
     except TilepipeError:
         return None  # a small float image that is not a PSF

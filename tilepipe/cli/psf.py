@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from tilepipe.events import Event, Note
 if TYPE_CHECKING:
     from tilepipe.psf.field import PSFField
     from tilepipe.psf.model import PSF
+    from tilepipe.psf.shape_fit import ShapeFit
 
 __all__ = ["psf_verb"]
 
@@ -202,31 +203,36 @@ def show(file: str, as_json: bool, png: str | None, overwrite: bool) -> None:
     from tilepipe.psf.field import load_psf
     from tilepipe.psf.model import PSF
     from tilepipe.psf.shape_fit import fit_shape
-    from tilepipe.report.psf_picture import write_psf_picture
 
     psf = load_psf(file)
     facts = psf.facts()
+    nearest = fit_shape(psf.kernel) if isinstance(psf, PSF) else None
     if png is not None:  # before anything is printed, so that stdout stays empty on an error
-        write_psf_picture(psf, png, overwrite=overwrite)
-    if not isinstance(psf, PSF):
-        click.echo(json.dumps({"file": file, **facts}) if as_json else _field_text(file, psf))
-        return
-    nearest = fit_shape(psf.kernel)
+        from tilepipe.report.psf_picture import write_psf_picture
+
+        write_psf_picture(psf, png, nearest=nearest, overwrite=overwrite)
     if as_json:
-        picture = {} if png is None else {"png": png}
-        click.echo(json.dumps({"file": file, **facts, "nearest": nearest.facts(), **picture}))
+        more = ({} if nearest is None else {"nearest": nearest.facts()}) | ({} if png is None else {"png": png})
+        click.echo(json.dumps({"file": file, **facts, **more}))
         return
-    made = ", ".join(f"{key} {value}" for key, value in facts["made_by"].items()) or "unknown origin"
-    each = f" for each of {len(psf.planes)} colours, their mean is shown" if len(psf.planes) > 1 else ""
-    click.echo(f"{file}  {psf.size} x {psf.size}{each}  {made}")
-    click.echo(
-        f"centroid {facts['centroid'][0]:+.2f}, {facts['centroid'][1]:+.2f} px   spread {facts['spread'][0]:.2f} x "
-        f"{facts['spread'][1]:.2f} px   peak {facts['peak']:.4f}   {facts['taps']} taps"
-    )
-    click.echo(f"nearest {nearest}")
-    click.echo(_drawing(psf))
+    click.echo(_psf_text(file, psf, facts, nearest) if isinstance(psf, PSF) else _field_text(file, psf))
     if png is not None:
         click.echo(png)
+
+
+def _psf_text(file: str, psf: PSF, facts: dict[str, Any], nearest: ShapeFit | None) -> str:
+    """Describe a PSF: origin, position, size, nearest shape, and a drawing."""
+    made = ", ".join(f"{key} {value}" for key, value in facts["made_by"].items()) or "unknown origin"
+    each = f" for each of {len(psf.planes)} colours, their mean is shown" if len(psf.planes) > 1 else ""
+    return "\n".join(
+        [
+            f"{file}  {psf.size} x {psf.size}{each}  {made}",
+            f"centroid {facts['centroid'][0]:+.2f}, {facts['centroid'][1]:+.2f} px   spread {facts['spread'][0]:.2f} x "
+            f"{facts['spread'][1]:.2f} px   peak {facts['peak']:.4f}   {facts['taps']} taps",
+            f"nearest {nearest}",
+            _drawing(psf),
+        ]
+    )
 
 
 def _print_note(event: Event) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -112,7 +113,9 @@ def _restore(job: Job, row: int, column: int) -> bool:
     if plain:
         pixels = np.stack([start for start, _ in start_and_data(samples, job.light)])
     else:
-        pixels = _deconvolved(job, tile, box, samples)
+        held = [samples]
+        del samples
+        pixels = _deconvolved(job, tile, box, held)
     if not np.isfinite(pixels).all():
         raise FloatingPointError(f"tile {row}-{column} has values that are not finite")
     job.tiles.write(_padded(pixels, job.grid.stored_shape), row, column)
@@ -129,14 +132,20 @@ def _padded(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:
     return padded
 
 
-def _deconvolved(job: Job, tile: Tile, inside: Box, samples: Any) -> FloatArray:
+def _deconvolved(job: Job, tile: Tile, inside: Box, held: list[Any]) -> FloatArray:
+    """Restore a tile from the samples in `held`."""
+
+    def planes() -> Iterator[tuple[FloatArray, FloatArray]]:
+        # with a PSF that is the same everywhere the samples are needed once; they are released after the last plane
+        return start_and_data(held.pop() if job.spectra.is_uniform else held[0], job.light)
+
     work = job.take_workspace()
     try:
         return restore_tile(
             work,
             tile,
             inside,
-            lambda: start_and_data(samples, job.light),
+            planes,
             whites(job.light),
             job.spectra,
             job.recipe.parameters,

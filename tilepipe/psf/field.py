@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tilepipe.dtypes import DoubleArray, FloatArray
 from tilepipe.errors import PsfError
@@ -288,19 +289,17 @@ AnyPSF = PSF | PSFField
 
 def load_psf(path: str | Path) -> AnyPSF:
     """Read a PSF, or a PSF that differs over the image, from a file; errors as :meth:`tilepipe.psf.model.PSF.load`."""
-    return _load(Path(path), str(path), lambda: PSF.load(path))
+    return _from_pages(*files.decode(Path(path), str(path)), str(path))
 
 
 def psf_from_bytes(content: bytes, name: str) -> AnyPSF:
     """Return what a file with the content `content` holds; messages call it `name`.  Errors as :func:`load_psf`."""
-    return _load(io.BytesIO(content), name, lambda: PSF.from_bytes(content, name))
+    return _from_pages(*files.decode(io.BytesIO(content), name), name)
 
 
-def _load(file: Path | IO[bytes], name: str, uniform: Any) -> AnyPSF:
-    planes, facts = files.decode(file, name)
+def _from_pages(planes: list[npt.NDArray[Any]], facts: dict[str, Any], name: str) -> AnyPSF:
     if files.FIELD not in facts:
-        psf: PSF = uniform()
-        return psf
+        return PSF.from_pages(planes, facts, name)
     described = facts.pop(files.FIELD)
     try:
         places = _places(described)

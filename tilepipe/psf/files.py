@@ -22,8 +22,8 @@ FIELD = "field"
 DESCRIPTION = "tilepipe PSF "
 """Start of ImageDescription.  JSON without it would be read as tifffile's own if it has the key "shape"."""
 
-MOST_PAGES = 1024
-"""Largest number of kernels in a file: 16 x 16 places and four colours."""
+MOST_PLANES, MOST_PAGES = 4, 1024
+"""Largest number of kernels in a PSF (images have up to four channels), and in a field: 16 x 16 places of them."""
 
 
 def encode(planes: FloatArray, facts: dict[str, Any]) -> bytes:
@@ -50,28 +50,35 @@ def decode(file: Path | IO[bytes], name: str) -> tuple[list[npt.NDArray[Any]], d
     InputNotFoundError
         If the file does not exist.
     InputError
-        If the file is not a TIFF, or has more than ``MOST_PAGES`` pages.
+        If the file is not a TIFF, or has more than ``MOST_PLANES`` pages, or ``MOST_PAGES`` of a field.
     """
     import tifffile
 
     try:
         with tifffile.TiffFile(file) as tiff:
-            if len(tiff.pages) > MOST_PAGES:
-                raise InputError(f"{name} has {len(tiff.pages)} pages; a PSF file has at most {MOST_PAGES}")
-            planes = [page.asarray() for page in tiff.pages]
-            note = tiff.pages.first.description
+            facts = _facts(tiff.pages.first.description)
+            if len(tiff.pages) > (MOST_PAGES if FIELD in facts else MOST_PLANES):
+                raise InputError(
+                    f"{name} has {len(tiff.pages)} pages; a PSF file has one, or one per channel, at most "
+                    f"{MOST_PLANES}: save the plane in focus as a separate file"
+                )
+            return [page.asarray() for page in tiff.pages], facts
     except FileNotFoundError as error:
         raise InputNotFoundError(f"PSF file {name} does not exist") from error
     except InputError:
         raise
     except Exception as error:  # tifffile raises arbitrary exceptions on damaged files
         raise InputError(f"{name} is not a readable PSF (a gray TIFF is expected): {error}") from error
+
+
+def _facts(description: str) -> dict[str, Any]:
+    """Return the facts in a description; empty if it is not ours."""
     try:
-        facts = dict(json.loads(note.removeprefix(DESCRIPTION)))
+        facts = dict(json.loads(description.removeprefix(DESCRIPTION)))
     except (ValueError, TypeError):
-        facts = {}
+        return {}
     facts.pop("tilepipe", None)
-    return planes, facts
+    return facts
 
 
 def write(path: str | Path, content: bytes, *, overwrite: bool = False) -> None:

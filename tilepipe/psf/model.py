@@ -7,22 +7,19 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilepipe.dtypes import FloatArray
-from tilepipe.errors import InputError, PsfError
+from tilepipe.errors import PsfError
 from tilepipe.psf import files
 
 __all__ = ["LARGEST_PSF", "PSF"]
 
 LARGEST_PSF = 255
 """Largest accepted kernel size, px; beyond it the halo no longer fits into a tile."""
-
-MOST_PLANES = 4
-"""Largest number of kernels in one PSF: images have up to four channels."""
 
 SUM_TOLERANCE = 1e-3
 """Largest deviation of a kernel's sum from 1 that is treated as rounding (the kernel is renormalised)."""
@@ -161,23 +158,18 @@ class PSF:
         PsfError
             If a kernel violates the rules of `PSF`.
         """
-        return cls._read(Path(path), str(path))
+        return cls.from_pages(*files.decode(Path(path), str(path)), str(path))
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> PSF:
         """Return the PSF with the file content `content`; messages call it `name`.  Errors as :meth:`load`."""
-        return cls._read(io.BytesIO(content), name)
+        return cls.from_pages(*files.decode(io.BytesIO(content), name), name)
 
     @classmethod
-    def _read(cls, file: Path | IO[bytes], path: str) -> PSF:
-        planes, made_by = files.decode(file, path)
+    def from_pages(cls, planes: list[npt.NDArray[Any]], made_by: dict[str, Any], path: str) -> PSF:
+        """Return the PSF of the pages and facts of a file, see :mod:`tilepipe.psf.files`.  Errors as :meth:`load`."""
         if files.FIELD in made_by:
             raise PsfError(f"{path} holds a PSF that differs over the image; load it with tilepipe.load_psf")
-        if len(planes) > MOST_PLANES:
-            raise InputError(
-                f"{path} has {len(planes)} pages; a PSF file has one, or one per channel, at most {MOST_PLANES}: save "
-                "the plane in focus as a separate file"
-            )
         planes = [
             plane / max(1, int(plane.sum())) if np.issubdtype(plane.dtype, np.integer) else plane for plane in planes
         ]

@@ -30,6 +30,11 @@ class Spectra:
         self._psf, self._grid = psf, grid
         self._shared = Spectrum.of(psf.planes, grid.frame_shape) if len(psf.components) == 1 else None
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the PSF is the same everywhere."""
+        return self._shared is not None
+
     def on(self, stored: Box) -> Iterable[tuple[Spectrum, FloatArray | None]]:
         """Yield the components that count in a box of the image, and their weights there; None: fully."""
         shape = self._grid.height, self._grid.width
